@@ -1,0 +1,350 @@
+"""The shared values: what a manifest says, what a provider can do, what became of a row.
+
+Frozen, parsed once at the edge, passed downward. Paths are absolute strings here, because the core
+touches no file system. Sizes are bytes of the encoded line, newline included; times are aware UTC
+datetimes or Unix seconds with `_s` in the name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NewType
+
+Fingerprint = NewType("Fingerprint", bytes)
+"""16 bytes; the identity of a request (see `core.identity`)."""
+CustomId = NewType("CustomId", str)
+BatchId = NewType("BatchId", str)
+FileId = NewType("FileId", str)
+
+
+# ---------------------------------------------------------------- the manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """A place in a YAML file; line and column count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetSettings:
+    """`dataset:`. `paths` are absolute paths or globs; `key` is empty where content identifies a row."""
+
+    paths: tuple[str, ...]
+    query: str | None = None
+    key: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptSettings:
+    """`prompt:`. `template` is an absolute path; `params` reach the template as `params`."""
+
+    template: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderSettings:
+    """`model.provider:`. Either a profile's name, or a server of one's own (`name` is then None).
+
+    Every other field overrides the profile where it is not None. `upstream` is for `local` only.
+    """
+
+    name: str | None = None
+    base_url: str | None = None
+    api_key_env: str | None = None
+    upstream: str | None = None
+    max_file_bytes: int | None = None
+    max_requests_per_file: int | None = None
+    max_body_bytes: int | None = None
+    poll_interval_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """`model.prices:`, in `currency` per million tokens, as the batch tariff of the window says."""
+
+    input_per_million: float
+    output_per_million: float
+    currency: str = "USD"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """`model:`. `parameters` go into the request body as they are."""
+
+    provider: ProviderSettings
+    name: str
+    endpoint: str = "/v1/chat/completions"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    prices: Prices | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchSettings:
+    """`batch:`. Limits lower the provider's, never raise them."""
+
+    completion_window: str = "24h"
+    max_file_bytes: int | None = None
+    max_requests_per_file: int | None = None
+    max_open_batches: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputSettings:
+    """`output:`. `paths` are absolute; `schema` is the JSON Schema document, `schema_path` its file.
+
+    `prefix` is put before the names of the schema's fields as columns. `csv_safe` defuses formulas.
+    """
+
+    paths: tuple[str, ...]
+    schema: Mapping[str, Any] | None = None
+    schema_path: str | None = None
+    prefix: str = ""
+    csv_safe: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """`allow_failures:`. A share of the rows (0.005 for `0.5%`) or a count; `declared` if the user wrote it."""
+
+    share: float | None = None
+    count: int | None = 0
+    declared: bool = False
+
+    def allows(self, failed: int, rows: int) -> bool:
+        """Whether `failed` of `rows` rows is tolerated. No division: exact for shares such as 1/3."""
+        if self.share is not None:
+            return failed <= self.share * rows
+        return failed <= (self.count or 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrySettings:
+    """`retry:`. `attempts` counts all sendings of one request, the first included."""
+
+    attempts: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """`budget:`, in the currency of the prices."""
+
+    max_cost: float | None = None
+    confirm_above: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A manifest after `extends`, profile, `--set` and interpolation; everything in it was checked.
+
+    `path` is the absolute path of the file, `name` its name or the file's stem.
+    `positions` maps a dotted path (`dataset.path`, `dataset.path.0`) to where it was written.
+    `canonical` is the whole resolved document as sorted JSON bytes (for digests and history; no secrets,
+    because secrets are only ever named).
+    """
+
+    path: str
+    name: str
+    description: str | None
+    dataset: DatasetSettings
+    prompt: PromptSettings
+    model: ModelSettings
+    batch: BatchSettings
+    output: OutputSettings
+    retry: RetrySettings
+    allow_failures: Tolerance
+    budget: Budget
+    positions: Mapping[str, Position]
+    canonical: bytes
+
+    def where(self, path: str) -> str:
+        """`file:line:column` of a dotted path, or of its nearest parent that was written."""
+        while path:
+            if path in self.positions:
+                return str(self.positions[path])
+            path = path.rpartition(".")[0]
+        return self.path
+
+
+# ---------------------------------------------------------------- the provider
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one input file may hold. Source: the provider's profile, lowered by the manifest."""
+
+    max_file_bytes: int
+    max_requests_per_file: int
+    max_body_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """A server profile, resolved: everything that differs between servers, as data.
+
+    `identity` names the server in fingerprints: its base URL, or `local` for the built-in server, whose
+    port changes. `windows` is empty where nothing is known. `has_fence`: deleting an input file makes a
+    later create fail and cancels what a lost one made (exactly-once protocol). `searches`: listings take
+    `search`. `reads_partial`: result files can be read while the batch runs, with `skip`.
+    `plain_errors`: refusals are plain text, so a text body on a 4xx is the server's own word.
+    """
+
+    name: str
+    identity: str
+    base_url: str
+    api_key_env: str | None
+    limits: Limits
+    endpoints: tuple[str, ...]
+    windows: tuple[str, ...] = ()
+    poll_interval_s: float = 30.0
+    settle_s: float = 900.0
+    max_open_batches: int = 32
+    has_fence: bool = False
+    echoes_metadata: bool = True
+    searches: bool = False
+    reads_partial: bool = False
+    plain_errors: bool = False
+    is_local: bool = False
+    upstream: str | None = None
+    upload_expires_after_s: int | None = None
+
+
+# ---------------------------------------------------------------- rows, requests, outcomes
+
+
+class Status(StrEnum):
+    """How a row ended, as the results table says it (`_status`)."""
+
+    SUCCEEDED = "succeeded"
+    TRUNCATED = "truncated"
+    REFUSED = "refused"
+    INVALID = "invalid"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    UNACCOUNTED = "unaccounted"
+    UNSENDABLE = "unsendable"
+    PENDING = "pending"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message of a prompt."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """Why a row can't be sent, or why a request failed.
+
+    `error_class` is one of our words (`missing_variable`, `template_error`, `empty_prompt`,
+    `body_too_large`, `invalid_request`, `rate_limited`, `server_error`, ...), `code` the server's word or
+    HTTP status as text, `message` one readable line.
+    """
+
+    error_class: str
+    message: str
+    code: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one attempt of one request came to, judged from its result line (or from its absence).
+
+    Tokens are None where the server did not say. `model` is the model as answered.
+    """
+
+    status: Status
+    finish_reason: str | None = None
+    cause: Cause | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    model: str | None = None
+    response_id: str | None = None
+    retryable: bool = False
+
+
+# ---------------------------------------------------------------- what a provider answers
+
+
+class ProblemKind(StrEnum):
+    """One kind for each thing that a person, or the program, does about it."""
+
+    AUTHENTICATION = "authentication"  # set or renew the key
+    PAYMENT = "payment"  # add credit
+    CAPACITY = "capacity"  # wait, widen the window, send less
+    VOLUME = "volume"  # verify the account: waiting may never help
+    INVALID_REQUEST = "invalid_request"  # change the manifest or the data
+    TOO_LARGE = "too_large"  # split smaller
+    NOT_FOUND = "not_found"  # perhaps not yet visible: ask again before believing it
+    SERVER_TROUBLE = "server_trouble"  # 5xx, HTML, cut replies: wait
+    UNREACHABLE = "unreachable"  # no byte of the request left this machine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """What went wrong in one call, as a value. `message` holds no secrets and no control characters."""
+
+    kind: ProblemKind
+    message: str
+    status_code: int | None = None
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """The server took an upload or a create. `object_id` is its id; `raw` the reply as received."""
+
+    object_id: str
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """Surely not done: a typed refusal in the server's own error shape, or nothing was sent."""
+
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown:
+    """It may have been done: a timeout, a reset, 5xx, a cut or foreign reply."""
+
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Download:
+    """A downloaded result file, or its part from line `skip` on.
+
+    `lines` counts complete lines (a torn last line is not counted and not kept); `is_whole` says that
+    the transfer ended as the protocol promises. `incomplete` and `last_line` are the headers
+    `X-Incomplete` and `X-Last-Line`, None where absent: hints, not proof.
+    """
+
+    path: str
+    size_bytes: int
+    lines: int
+    skip: int
+    is_whole: bool
+    incomplete: bool | None
+    last_line: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """A walk through a listing. `is_complete` only if it reached its end without a repeated cursor."""
+
+    is_complete: bool
+    objects: tuple[Any, ...]
