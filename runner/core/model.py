@@ -114,7 +114,7 @@ class OutputSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance:
-    """`allow_failures:`. A share of the rows (0.005 for `0.5%`) or a count; `declared` if the user wrote it."""
+    """`allow_failures:`. A share of rows (0.005 for `0.5%`) or a count; `declared` if the user wrote it."""
 
     share: float | None = None
     count: int | None = 0

@@ -65,11 +65,11 @@ def read_result_line(line: bytes) -> ResultLine | BadLine:
     mended = False
     try:
         value = decode_json(line)
-    except JsonError as error:
+    except JsonError as damage:
         mended = True
         value = _mend(line)
         if value is None:
-            return BadLine(reason=f"not JSON: {error}")
+            return BadLine(reason=f"not JSON: {damage}")
     if not isinstance(value, dict):
         return BadLine(reason="not a JSON object")
     response = value.get("response")

@@ -1,0 +1,138 @@
+"""Who is who: the canonical body of a request, its fingerprint, its custom_id and its line.
+
+A request's identity is everything that can change its answer - provider, endpoint, the whole body, the
+repeat number - and nothing else: not the row's key, not the file it travels in, not the window.
+The body is JSON with sorted keys, because the server sorts them anyway. All of it but the messages is
+the same for every row, so it is encoded once and the messages are spliced in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from runner.core.model import CustomId, Fingerprint, Message
+from runner.core.wire import encode_json
+
+FINGERPRINT_BYTES = 16
+CUSTOM_ID_MAX_BYTES = 64
+_KEY_PART_BYTES = 40
+_HASH_HEX_DIGITS = 16
+_SCHEME = b"runner-request-1"
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+def key_part(key: str) -> str:
+    """The readable half of a custom_id: `[A-Za-z0-9._-]`, 1 to 40 bytes.
+
+    Source: the server takes 64 bytes that are legal in a header; other servers trim and fold more.
+    """
+    return _NOT_PLAIN.sub("-", key[:400]).strip("-")[:_KEY_PART_BYTES] or "row"
+
+
+def custom_id(key: str, fingerprint: Fingerprint) -> CustomId:
+    """`<key>-<16 hex digits of the fingerprint>`; printable ASCII, at most 57 bytes."""
+    return CustomId(f"{key_part(key)}-{fingerprint.hex()[:_HASH_HEX_DIGITS]}")
+
+
+def hash_part(text: str) -> str | None:
+    """The 16 hex digits at the end of a custom_id of ours, or None for a foreign one."""
+    digits = text[-_HASH_HEX_DIGITS:]
+    if (
+        len(text) > _HASH_HEX_DIGITS + 1
+        and text[-_HASH_HEX_DIGITS - 1] == "-"
+        and re.fullmatch(r"[0-9a-f]{16}", digits)
+    ):
+        return digits
+    return None
+
+
+class RequestShape:
+    """What all requests of a run have in common; turns messages into bodies, fingerprints and lines."""
+
+    def __init__(
+        self,
+        *,
+        provider_identity: str,
+        endpoint: str,
+        model: str,
+        parameters: Mapping[str, Any],
+        schema: Mapping[str, Any] | None = None,
+        schema_name: str = "answer",
+    ) -> None:
+        self.endpoint = endpoint
+        constant: dict[str, Any] = {**parameters, "model": model}
+        if schema is not None:
+            constant |= response_format(endpoint, schema, schema_name)
+        hole = _HOLES[endpoint]
+        before = {key: value for key, value in constant.items() if key < hole}
+        after = {key: value for key, value in constant.items() if key > hole}
+        self._head = (
+            encode_json(before, sort_keys=True)[:-1] + (b"," if before else b"") + b'"%b":' % hole.encode()
+        )
+        tail = encode_json(after, sort_keys=True)
+        self._tail = (b"," + tail[1:]) if after else b"}"
+        self._hash = hashlib.sha256(b"\0".join((_SCHEME, provider_identity.encode(), endpoint.encode(), b"")))
+        self._line_middle = b',"method":"POST","url":' + encode_json(endpoint) + b',"body":'
+
+    def body(self, messages: Sequence[Message]) -> bytes:
+        """The canonical body. Raises TypeError where a text can't be UTF-8 (a lone surrogate)."""
+        return self._head + encode_json(_fill(self.endpoint, messages)) + self._tail
+
+    def fingerprint(self, body: bytes, repeat: int = 1) -> Fingerprint:
+        """16 bytes of SHA-256 over provider, endpoint, repeat number and body."""
+        digest = self._hash.copy()
+        digest.update(b"%d\0" % repeat)
+        digest.update(body)
+        return Fingerprint(digest.digest()[:FINGERPRINT_BYTES])
+
+    def line(self, custom_id_: CustomId, body: bytes) -> bytes:
+        """One line of an input file: exactly the four keys of the API, newline at the end."""
+        return b'{"custom_id":' + encode_json(custom_id_) + self._line_middle + body + b"}\n"
+
+
+_HOLES = {
+    "/v1/chat/completions": "messages",
+    "/v1/responses": "input",
+    "/v1/embeddings": "input",
+    "/v1/completions": "prompt",
+}
+
+ENDPOINTS = tuple(_HOLES)
+
+
+def _fill(endpoint: str, messages: Sequence[Message]) -> object:
+    if endpoint in ("/v1/chat/completions", "/v1/responses"):
+        return [{"role": message.role, "content": message.content} for message in messages]
+    return "\n\n".join(message.content for message in messages)
+
+
+def response_format(endpoint: str, schema: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """How an endpoint is told to answer in a JSON schema; empty for endpoints that can't."""
+    wanted = {"name": name, "schema": schema, "strict": is_strict(schema)}
+    if endpoint == "/v1/chat/completions":
+        return {"response_format": {"type": "json_schema", "json_schema": wanted}}
+    if endpoint == "/v1/responses":
+        return {"text": {"format": {"type": "json_schema", **wanted}}}
+    return {}
+
+
+def is_strict(schema: object) -> bool:
+    """Whether a schema may be sent with `strict: true`: every object is closed and requires all it names.
+
+    Servers of the OpenAI kind refuse every request of a batch where strict is claimed and not held.
+    """
+    if isinstance(schema, Mapping):
+        properties = schema.get("properties")
+        if isinstance(properties, Mapping) or schema.get("type") == "object":
+            named = set(properties) if isinstance(properties, Mapping) else set()
+            required = schema.get("required")
+            required = set(required) if isinstance(required, list) else set()
+            if schema.get("additionalProperties") is not False or named != required:
+                return False
+        return all(is_strict(value) for value in schema.values())
+    if isinstance(schema, list):
+        return all(is_strict(value) for value in schema)
+    return True

@@ -1,0 +1,166 @@
+"""Desired against held: what each request of a manifest needs now, and the plan as a value.
+
+A reconciler's comparison, and a pure one: desired requests, minus answers held, minus requests on their
+way, are the requests to send. Answers belong to fingerprints, so going back to an earlier prompt finds
+the earlier answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from runner.core.model import Prices, Status
+
+
+class Standing(StrEnum):
+    """How a row's request stands when a run begins."""
+
+    ANSWERED = "answered"
+    IN_FLIGHT = "in_flight"
+    FAILED = "failed"
+    TO_SEND = "to_send"
+    UNSENDABLE = "unsendable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What the ledger knows of a fingerprint. `status` is None while no attempt has ended."""
+
+    request_id: int
+    status: Status | None
+    is_open: bool
+    attempts: int
+    retryable: bool
+
+
+def stand(held: Held | None, *, max_attempts: int) -> Standing:
+    """The standing of one request.
+
+    A failure that may pass is asked again while attempts are left; a permanent one never by itself.
+    """
+    if held is None:
+        return Standing.TO_SEND
+    if held.is_open:
+        return Standing.IN_FLIGHT
+    match held.status:
+        case None:
+            return Standing.TO_SEND
+        case Status.SUCCEEDED | Status.TRUNCATED | Status.REFUSED | Status.INVALID:
+            return Standing.ANSWERED
+        case _:
+            again = held.retryable and held.attempts < max_attempts
+            return Standing.TO_SEND if again else Standing.FAILED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Tokens and cost of what would be sent. `basis` says in words what the figures rest on."""
+
+    input_tokens: int
+    output_tokens: int | None
+    cost: float | None
+    currency: str | None
+    basis: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Why rows are to be asked again: `what` changed, from which digest to which, and for how many rows."""
+
+    what: str
+    was: str | None
+    now: str | None
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run would do. Counts are rows, but for `requests_to_send`, `shards` and `bytes`."""
+
+    manifest: str
+    rows: int
+    unchanged: int
+    new: int
+    changed: int
+    removed: int
+    failed_before: int
+    in_flight: int
+    unsendable: int
+    duplicates: int
+    requests_to_send: int
+    shards: int
+    size_bytes: int
+    estimate: Estimate
+    reasons: tuple[Reason, ...] = ()
+    causes: dict[str, int] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that `run plan --json` prints; its keys are an interface."""
+        return {
+            "format_version": 1,
+            "manifest": self.manifest,
+            "rows": self.rows,
+            "unchanged": self.unchanged,
+            "new": self.new,
+            "changed": self.changed,
+            "removed": self.removed,
+            "failed_before": self.failed_before,
+            "in_flight": self.in_flight,
+            "unsendable": self.unsendable,
+            "duplicates": self.duplicates,
+            "requests_to_send": self.requests_to_send,
+            "shards": self.shards,
+            "bytes": self.size_bytes,
+            "reasons": [
+                {"what": reason.what, "from": reason.was, "to": reason.now, "rows": reason.rows}
+                for reason in self.reasons
+            ],
+            "estimate": {
+                "input_tokens": self.estimate.input_tokens,
+                "output_tokens": self.estimate.output_tokens,
+                "cost": self.estimate.cost,
+                "currency": self.estimate.currency,
+                "basis": self.estimate.basis,
+            },
+        }
+
+
+BYTES_PER_TOKEN = 4
+"""The server's own estimate counts body bytes / 4 (Doubleword API, section 3.9)."""
+
+
+def estimate(
+    *, body_bytes: int, requests: int, max_output_tokens: int | None, prices: Prices | None, is_free: bool
+) -> Estimate:
+    """Tokens from body bytes; output tokens from the request's own limit, the highest that it may cost."""
+    input_tokens = body_bytes // BYTES_PER_TOKEN
+    output_tokens = requests * max_output_tokens if max_output_tokens is not None else None
+    tokens = "input: body bytes / 4"
+    tokens += "; output: at most max_tokens for each request" if output_tokens is not None else ""
+    if requests == 0:
+        return Estimate(input_tokens=0, output_tokens=0, cost=0.0, currency=None, basis="nothing to send")
+    if is_free:
+        basis = f"{tokens}; the local server costs nothing"
+        return Estimate(
+            input_tokens=input_tokens, output_tokens=output_tokens, cost=0.0, currency=None, basis=basis
+        )
+    if prices is None or output_tokens is None:
+        lacking = "model.prices is not set" if prices is None else "no max_tokens bounds the output"
+        basis = f"{tokens}; cost unknown: {lacking}"
+        return Estimate(
+            input_tokens=input_tokens, output_tokens=output_tokens, cost=None, currency=None, basis=basis
+        )
+    return Estimate(
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        cost=cost_of(input_tokens, output_tokens, prices),
+        currency=prices.currency,
+        basis=f"{tokens}; model.prices of the manifest",
+    )
+
+
+def cost_of(input_tokens: int, output_tokens: int, prices: Prices) -> float:
+    """What so many tokens cost at these prices."""
+    return (input_tokens * prices.input_per_million + output_tokens * prices.output_per_million) / 1_000_000

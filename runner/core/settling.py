@@ -1,0 +1,292 @@
+"""What became of a request: a result line judged, an absence judged, and whether to ask again.
+
+The rule: a success is a status of 2xx (or none given) *and* a body that holds an answer. Not `error is
+null`, not the file it stood in, not the batch's word, not its counts. Sources: the Doubleword API,
+section 5 (error lines carry JSON in a string; bodies may be strings or null), and what servers were seen
+to do: a 4xx inside the output file, finish reasons of length and content filter at status 200, content
+split over several parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from runner.core.model import Cause, Outcome, RetrySettings, Status
+from runner.core.wire import JsonError, ResultLine, decode_json, text_or_none
+
+_MESSAGE_LIMIT = 2000
+_TRANSIENT_STATUS = frozenset({402, 404, 408, 409, 425, 429, 499})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The usable part of a response body. `text` is None for embeddings, `embedding` for all else."""
+
+    text: str | None
+    embedding: tuple[float, ...] | None
+    finish_reason: str | None
+    refusal: str | None
+
+
+def judge(line: ResultLine) -> Outcome:
+    """What one result line means for its request. Never raises."""
+    if line.status_code is not None and not 200 <= line.status_code < 300:
+        return _failed_response(line)
+    if line.body is None:
+        return _failed_line(line)
+    answer = read_answer(line.body)
+    if answer is None:
+        cause = Cause(error_class="unusable_body", message=_short(f"no answer in the body: {line.body!r}"))
+        return Outcome(status=Status.FAILED, cause=cause, response_id=line.line_id)
+    status, cause_or_none = _answer_status(answer)
+    usage = _usage(line.body)
+    return Outcome(
+        status=status,
+        finish_reason=answer.finish_reason,
+        cause=cause_or_none,
+        input_tokens=usage[0],
+        output_tokens=usage[1],
+        model=text_or_none(line.body.get("model")),
+        response_id=line.line_id,
+    )
+
+
+def _answer_status(answer: Answer) -> tuple[Status, Cause | None]:
+    if answer.refusal is not None:
+        return Status.REFUSED, Cause(error_class="refusal", message=_short(answer.refusal))
+    if answer.finish_reason in ("content_filter", "refusal"):
+        cause = Cause(error_class="content_filter", message="the provider's filter withheld the answer")
+        return Status.REFUSED, cause
+    if answer.finish_reason in ("length", "max_output_tokens", "max_tokens"):
+        cause = Cause(error_class="length", message="the answer was cut at the token limit")
+        return Status.TRUNCATED, cause
+    return Status.SUCCEEDED, None
+
+
+# ---------------------------------------------------------------- bodies
+
+
+def read_answer(body: object) -> Answer | None:
+    """The answer in a response body of any supported endpoint; None where there is none."""
+    if not isinstance(body, Mapping):
+        return None
+    for reader in (_chat_or_completion, _responses, _embedding):
+        answer = reader(body)
+        if answer is not None:
+            return answer
+    return None
+
+
+def _chat_or_completion(body: Mapping[str, Any]) -> Answer | None:
+    choices = body.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
+        return None
+    choice = choices[0]
+    finish_reason = text_or_none(choice.get("finish_reason"))
+    message = choice.get("message")
+    if isinstance(message, Mapping):
+        text, refusal = _text(message.get("content")), text_or_none(message.get("refusal"))
+    else:
+        text, refusal = _text(choice.get("text")), None
+    if text is None and refusal is None and finish_reason not in ("content_filter", "length"):
+        tool_calls = message.get("tool_calls") if isinstance(message, Mapping) else None
+        if not tool_calls:
+            return None
+    return Answer(text=text, embedding=None, finish_reason=finish_reason, refusal=refusal)
+
+
+def _responses(body: Mapping[str, Any]) -> Answer | None:
+    output = body.get("output")
+    if not isinstance(output, list):
+        return None
+    parts = [part for item in output if isinstance(item, Mapping) for part in _parts(item.get("content"))]
+    texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
+    refusals = [part["refusal"] for part in parts if isinstance(part.get("refusal"), str)]
+    details = body.get("incomplete_details")
+    reason = details.get("reason") if isinstance(details, Mapping) else None
+    finish_reason = text_or_none(reason) or ("stop" if body.get("status") == "completed" else None)
+    if not texts and not refusals and reason is None:
+        return None
+    return Answer(
+        text="".join(texts) if texts else None,
+        embedding=None,
+        finish_reason=finish_reason,
+        refusal="".join(refusals) or None,
+    )
+
+
+def _embedding(body: Mapping[str, Any]) -> Answer | None:
+    data = body.get("data")
+    if not isinstance(data, list) or not data or not isinstance(data[0], Mapping):
+        return None
+    vector = data[0].get("embedding")
+    if not isinstance(vector, list) or not all(isinstance(number, int | float) for number in vector):
+        return None
+    numbers = tuple(float(number) for number in vector)
+    return Answer(text=None, embedding=numbers, finish_reason=None, refusal=None)
+
+
+def _text(content: object) -> str | None:
+    """Content as text: a string, or the joined text parts of a list."""
+    if isinstance(content, str):
+        return content
+    texts = [part["text"] for part in _parts(content) if isinstance(part.get("text"), str)]
+    return "".join(texts) if texts else None
+
+
+def _parts(content: object) -> list[Mapping[str, Any]]:
+    return [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+
+
+def _usage(body: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    usage = body.get("usage")
+    if not isinstance(usage, Mapping):
+        return None, None
+    return (
+        _tokens(usage.get("prompt_tokens", usage.get("input_tokens"))),
+        _tokens(usage.get("completion_tokens", usage.get("output_tokens"))),
+    )
+
+
+def _tokens(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None
+
+
+# ---------------------------------------------------------------- failures
+
+
+def _failed_response(line: ResultLine) -> Outcome:
+    """A result line with an HTTP status that is no success, in whichever file it stood."""
+    code, message = _error_text(line.body)
+    message = message or line.error_message or f"HTTP status {line.status_code}"
+    return _failure(line.status_code, code or line.error_code, message, line.line_id)
+
+
+def _failed_line(line: ResultLine) -> Outcome:
+    """An error line. Doubleword packs `{type, details}` as JSON text into the message."""
+    message = line.error_message or ""
+    try:
+        packed = decode_json(message)
+    except JsonError:
+        packed = None
+    if isinstance(packed, Mapping) and isinstance(packed.get("type"), str):
+        return _packed_failure(packed, line)
+    if line.error_code in ("batch_expired", "request_expired"):
+        cause = Cause(error_class="expired", code=line.error_code, message=_short(message))
+        return Outcome(status=Status.EXPIRED, cause=cause, response_id=line.line_id, retryable=True)
+    if line.error_code in ("batch_cancelled", "request_cancelled"):
+        cause = Cause(error_class="cancelled", code=line.error_code, message=_short(message))
+        return Outcome(status=Status.CANCELLED, cause=cause, response_id=line.line_id, retryable=True)
+    if not message and line.error_code is None:
+        cause = Cause(error_class="unusable_body", message="the line has neither an answer nor an error")
+        return Outcome(status=Status.FAILED, cause=cause, response_id=line.line_id)
+    return _failure(line.status_code, line.error_code, message, line.line_id)
+
+
+def _packed_failure(packed: Mapping[str, Any], line: ResultLine) -> Outcome:
+    kind = packed["type"]
+    details = packed.get("details")
+    details = details if isinstance(details, Mapping) else {}
+    if kind in ("RetriableHttpStatus", "NonRetriableHttpStatus"):
+        status = details.get("status")
+        status_code = status if isinstance(status, int) else None
+        code, message = _error_text(details.get("body"))
+        return _failure(status_code, code, message or f"HTTP status {status}", line.line_id)
+    if kind == "BatchTerminated":
+        cause = Cause(error_class="cancelled", code=kind, message="the batch was ended before this request")
+        return Outcome(status=Status.CANCELLED, cause=cause, response_id=line.line_id, retryable=True)
+    error_class = {"Timeout": "timeout", "RequestBuilderError": "invalid_request"}.get(kind, "server_error")
+    message = text_or_none(details.get("error")) or kind
+    cause = Cause(error_class=error_class, code=kind, message=_short(message))
+    retryable = kind != "RequestBuilderError"
+    return Outcome(status=Status.FAILED, cause=cause, response_id=line.line_id, retryable=retryable)
+
+
+def _failure(status_code: int | None, code: str | None, message: str, line_id: str | None) -> Outcome:
+    if code == "content_filter" or code == "content_policy_violation":
+        cause = Cause(error_class="content_filter", code=code, message=_short(message))
+        return Outcome(status=Status.REFUSED, cause=cause, response_id=line_id)
+    retryable = status_code is None or status_code >= 500 or status_code in _TRANSIENT_STATUS
+    cause = Cause(
+        error_class=_class_of(status_code),
+        code=code or (str(status_code) if status_code is not None else None),
+        message=_short(message),
+    )
+    return Outcome(status=Status.FAILED, cause=cause, response_id=line_id, retryable=retryable)
+
+
+def _class_of(status_code: int | None) -> str:
+    match status_code:
+        case 401 | 403:
+            return "authentication"
+        case 402:
+            return "payment"
+        case 429:
+            return "rate_limited"
+        case 408 | 499 | 504:
+            return "timeout"
+        case None:
+            return "server_error"
+        case _:
+            return "invalid_request" if 400 <= status_code < 500 else "server_error"
+
+
+def _error_text(body: object) -> tuple[str | None, str | None]:
+    """Code and message of an error body: an object of the OpenAI kind, JSON in a string, or plain text."""
+    if isinstance(body, str):
+        try:
+            decoded = decode_json(body)
+        except JsonError:
+            return None, body or None
+        return _error_text(decoded) if isinstance(decoded, Mapping) else (None, body)
+    if not isinstance(body, Mapping):
+        return None, None
+    error = body.get("error")
+    if isinstance(error, str):
+        return None, text_or_none(body.get("message")) or error
+    inner = error if isinstance(error, Mapping) else body
+    code = inner.get("code") or inner.get("type")
+    return (str(code) if code is not None else None), text_or_none(inner.get("message"))
+
+
+def _short(message: str) -> str:
+    """One line without control characters, of bounded length."""
+    line = "".join(
+        character if character.isprintable() else " " for character in message[: _MESSAGE_LIMIT + 1]
+    )
+    return line if len(line) <= _MESSAGE_LIMIT else line[:_MESSAGE_LIMIT] + "..."
+
+
+# ---------------------------------------------------------------- absence and repetition
+
+
+def judge_absence(word: str | None, batch_errors: str | None) -> Outcome:
+    """A request that is in neither file of a batch that ended with `word` (see `states.terminal_word`)."""
+    if batch_errors:
+        cause = Cause(error_class="batch_failed", message=_short(batch_errors))
+        return Outcome(status=Status.FAILED, cause=cause, retryable=True)
+    if word == "expired":
+        cause = Cause(error_class="expired", message="the completion window ended before this request ran")
+        return Outcome(status=Status.EXPIRED, cause=cause, retryable=True)
+    if word == "cancelled":
+        cause = Cause(error_class="cancelled", message="the batch was cancelled before this request ran")
+        return Outcome(status=Status.CANCELLED, cause=cause, retryable=True)
+    cause = Cause(error_class="unaccounted", message="in neither the output file nor the error file")
+    return Outcome(status=Status.UNACCOUNTED, cause=cause, retryable=True)
+
+
+_RANK = {Status.SUCCEEDED: 3, Status.TRUNCATED: 2, Status.REFUSED: 2, Status.INVALID: 2}
+
+
+def is_better(new: Status, held: Status | None) -> bool:
+    """Whether a later line may replace what is held: never an answer by a failure, never a success at all."""
+    if held is None:
+        return True
+    return _RANK.get(new, 1) > _RANK.get(held, 1)
+
+
+def is_worth_repeating(outcome: Outcome, attempts: int, policy: RetrySettings) -> bool:
+    """Whether a request is sent again after `attempts` sendings. Permanent causes never are."""
+    return outcome.retryable and attempts < policy.attempts
