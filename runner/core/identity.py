@@ -32,9 +32,13 @@ def key_part(key: str) -> str:
     return _NOT_PLAIN.sub("-", key[:400]).strip("-")[:_KEY_PART_BYTES] or "row"
 
 
-def custom_id(key: str, fingerprint: Fingerprint) -> CustomId:
-    """`<key>-<16 hex digits of the fingerprint>`; printable ASCII, at most 57 bytes."""
-    return CustomId(f"{key_part(key)}-{fingerprint.hex()[:_HASH_HEX_DIGITS]}")
+def custom_id(name: str, fingerprint: Fingerprint) -> CustomId:
+    """`<name>-<16 hex digits of the fingerprint>`; printable ASCII, at most 57 bytes.
+
+    `name` is the `key_part` of the first row that wanted this request; the ledger keeps it, so that a
+    request has one custom_id for good.
+    """
+    return CustomId(f"{name}-{fingerprint.hex()[:_HASH_HEX_DIGITS]}")
 
 
 def hash_part(text: str) -> str | None:

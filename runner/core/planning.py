@@ -26,9 +26,13 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """What the ledger knows of a fingerprint. `status` is None while no attempt has ended."""
+    """What the ledger knows of a fingerprint. `status` is None while no attempt has ended.
+
+    `name` is the readable half of its custom_id, fixed when the request was first recorded.
+    """
 
     request_id: int
+    name: str
     status: Status | None
     is_open: bool
     attempts: int
