@@ -1,0 +1,39 @@
+"""The provider: every word with a batch server, and nothing else.
+
+`resolve` makes a profile of the manifest's settings; `Client` speaks to it. Uploads and creates are sent
+once and come back as Accepted, Refused or Unknown; all other calls repeat themselves and raise a
+ProviderError. httpx lives here and nowhere else, so that its successor costs one folder.
+"""
+
+from runner.provider.client import Client, Patience
+from runner.provider.errors import (
+    AuthenticationError,
+    CapacityError,
+    InvalidRequestError,
+    NotFoundYetError,
+    PaymentError,
+    ProviderError,
+    ServerTroubleError,
+    error_for,
+    next_step,
+)
+from runner.provider.exchange import Timeouts
+from runner.provider.keys import ApiKey
+from runner.provider.profiles import resolve
+
+__all__ = [
+    "ApiKey",
+    "AuthenticationError",
+    "CapacityError",
+    "Client",
+    "InvalidRequestError",
+    "NotFoundYetError",
+    "Patience",
+    "PaymentError",
+    "ProviderError",
+    "ServerTroubleError",
+    "Timeouts",
+    "error_for",
+    "next_step",
+    "resolve",
+]
