@@ -17,10 +17,14 @@ class ManifestOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How far to go. `wait_s`: give up waiting after so many seconds (None: until done)."""
+    """How far to go. `wait_s`: give up waiting after so many seconds (None: until done).
+
+    `workers`: processes that render (None: one for each processor).
+    """
 
     manifest: ManifestOptions
     detach: bool = False
     wait_s: float | None = None
     limit: int | None = None
+    workers: int | None = None
     environ: Mapping[str, str] = field(default_factory=dict)

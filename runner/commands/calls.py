@@ -1,0 +1,134 @@
+"""The calls that a shard's life consists of, as they run in a worker thread.
+
+A call touches the server and a scratch file, never the ledger: what it returns is recorded by the
+engine's own thread. Nothing here decides whether to call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.core.model import Accepted, Download, Provider, Refused, Unknown
+from runner.core.states import Submission, looks_finished, seen
+from runner.core.wire import BatchObject
+from runner.provider import Client, NotFoundYetError, ProviderError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """A wish to read one result file from line `skip` on."""
+
+    kind: str
+    file_id: str
+    skip: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """What a poll brought: the batch as seen, the files read, and what went wrong with which."""
+
+    batch: BatchObject
+    downloads: tuple[tuple[Read, Download], ...]
+    errors: tuple[ProviderError, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What the engine already read of a batch's files; decides what the next poll reads.
+
+    `output_lines` and `error_lines` were read so far; `from_start` asks for a full reading.
+    """
+
+    output_lines: int = 0
+    error_lines: int = 0
+    from_start: bool = False
+
+
+PARTIAL_SHARE = 20
+"""While a batch runs its output is read each time it grew by a twentieth of the batch."""
+
+
+def upload(
+    client: Client, submission: Submission, provider: Provider, sent: Callable[[int], None]
+) -> Accepted | Refused | Unknown:
+    """One upload, one request on the wire."""
+    return client.upload(
+        Path(submission.path),
+        submission.tags.filename,
+        expires_after_s=provider.upload_expires_after_s,
+        on_progress=sent,
+    )
+
+
+def create(client: Client, submission: Submission) -> Accepted | Refused | Unknown:
+    """One create, one request on the wire."""
+    return client.create_batch(
+        submission.input_file_id or "",
+        submission.endpoint,
+        submission.completion_window,
+        submission.tags.metadata(),
+    )
+
+
+def scan(client: Client, submission: Submission, provider: Provider) -> tuple[tuple[BatchObject, ...], bool]:
+    """Batches of this attempt in the server's listings, and whether the listings were read to the end.
+
+    With search, both the search and the unfiltered walk must agree that there is none.
+    """
+    not_before_s = int((submission.send_by_s or 0) - 900)
+    walks = [client.list_batches(search=None, not_before_s=not_before_s)]
+    if provider.searches:
+        walks.append(client.list_batches(search=submission.run, not_before_s=not_before_s))
+    found = {
+        batch.batch_id: batch
+        for walk in walks
+        for batch in walk.objects
+        if submission.tags.match(batch, submission.input_file_id)
+    }
+    return tuple(found.values()), all(walk.is_complete for walk in walks)
+
+
+def draw_fence(client: Client, submission: Submission) -> bool:
+    """Delete the input file. True where the server said so itself; a 404 is no proof yet."""
+    try:
+        return client.delete_file(submission.input_file_id or "")
+    except NotFoundYetError:
+        return False
+
+
+def fetch(
+    client: Client, submission: Submission, provider: Provider, progress: Progress, scratch: Path
+) -> Fetched:
+    """Retrieve the batch and read what there is to read of its files."""
+    batch = client.retrieve_batch(submission.batch_id or "")
+    downloads: list[tuple[Read, Download]] = []
+    errors: list[ProviderError] = []
+    for read in reads_wanted(seen(submission, batch), provider, progress):
+        target = scratch / f"{submission.shard_id}-{read.kind}.part"
+        try:
+            downloads.append((read, client.download(read.file_id, target, skip=read.skip)))
+        except ProviderError as error:
+            errors.append(error)
+    return Fetched(batch=batch, downloads=tuple(downloads), errors=tuple(errors))
+
+
+def reads_wanted(submission: Submission, provider: Provider, progress: Progress) -> tuple[Read, ...]:
+    """Which files to read now. Both to the end once the batch looks finished; the output as it grows."""
+    finished = looks_finished(submission)
+    reads = []
+    output, error = submission.output_file_id, submission.error_file_id
+    skips = provider.reads_partial and not progress.from_start
+    if output is not None and (finished or _has_grown(submission, provider, progress)):
+        reads.append(Read(kind="output", file_id=output, skip=progress.output_lines if skips else 0))
+    if error is not None and finished:
+        reads.append(Read(kind="error", file_id=error, skip=0))
+    return tuple(reads)
+
+
+def _has_grown(submission: Submission, provider: Provider, progress: Progress) -> bool:
+    if not provider.reads_partial or submission.completed is None:
+        return False
+    step = max(submission.requests // PARTIAL_SHARE, 1)
+    return submission.completed - progress.output_lines >= step

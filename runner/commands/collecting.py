@@ -1,0 +1,229 @@
+"""Result lines to stored answers: by custom_id, never by order, never by the server's counts.
+
+A download is read line by line (bytes, split on 0x0A). Each line is matched with the request that was
+sent under its custom_id and judged; the raw line is durable in `raw/` before the ledger says where the
+answer stands. Reading the same lines again changes nothing: a line that is held is skipped, an answer is
+never replaced by an error, of two answers the first stays and the other goes to quarantine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from runner.commands.sharding import sync_folder
+from runner.core.model import Download, Outcome
+from runner.core.settling import is_better, judge
+from runner.core.wire import BadLine, ResultLine, read_result_line
+from runner.ledger import Expected, Ledger, RawFile
+
+_STORE_LINES = 2_000
+_MAX_LINE_BYTES = 64 << 20
+"""A longer line is no answer: it is counted and left where it is, and memory stays bounded."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one reading of one file brought. `stored` counts requests that had no outcome before."""
+
+    lines: int = 0
+    stored: int = 0
+    repeated: int = 0
+    duplicates: int = 0
+    unknown: int = 0
+    bad: int = 0
+
+
+class ShardBook:
+    """The requests of one shard and what is known of each, while its batch is being collected.
+
+    Memory: one entry per request of the shard, which the provider's limit bounds (50,000).
+    """
+
+    def __init__(self, ledger: Ledger, shard_id: int) -> None:
+        self._ledger = ledger
+        self._shard_id = shard_id
+        self._expected: dict[str, Expected] = ledger.expected(shard_id)
+        self._set_aside: set[bytes] = set()
+
+    @property
+    def outstanding(self) -> list[Expected]:
+        """Requests without any outcome yet."""
+        return [entry for entry in self._expected.values() if entry.status is None]
+
+    @property
+    def accounted(self) -> int:
+        """How many requests have an outcome."""
+        return sum(entry.status is not None for entry in self._expected.values())
+
+    def take_in(self, download: Download, raw: RawFile, raw_folder: Path) -> Tally:
+        """Read a downloaded file into the ledger; the download itself is gone afterwards.
+
+        The first download of a file becomes its raw file as it is; of later ones only new lines are
+        appended. Either way a line is durable before the ledger says where it stands.
+        """
+        part = Path(download.path)
+        target = raw_folder / Path(raw.path).name
+        tally = Tally()
+        with ExitStack() as stack:
+            if target.exists():
+                lines = stack.enter_context(part.open("rb"))
+                kept: BinaryIO | None = stack.enter_context(_appending(target))
+            else:
+                part.replace(target)
+                sync_folder(raw_folder)
+                lines, kept = stack.enter_context(target.open("rb")), None
+            held = stack.enter_context(target.open("rb"))
+            self._read(lines, _Store(self._ledger, self._shard_id, raw, kept, held), tally)
+        part.unlink(missing_ok=True)
+        self._ledger.count_lines(
+            raw,
+            lines=tally.lines,
+            duplicate_lines=tally.duplicates,
+            unknown_lines=tally.unknown,
+            bad_lines=tally.bad,
+        )
+        return tally
+
+    def _read(self, lines: BinaryIO, store: _Store, tally: Tally) -> None:
+        for start, line in split_lines(lines):
+            if line is not None and not line.strip():
+                continue
+            tally.lines += 1
+            if line is None:
+                tally.bad += 1
+                continue
+            self._read_line(start, line, store, tally)
+            if store.size >= _STORE_LINES:
+                store.flush()
+        store.flush()
+
+    def _read_line(self, start: int, line: bytes, store: _Store, tally: Tally) -> None:
+        result = read_result_line(line)
+        if isinstance(result, BadLine):
+            tally.bad += 1
+            self._aside(start, line, store, result.reason)
+            return
+        entry = self._expected.get(result.custom_id or "")
+        if entry is None:
+            tally.unknown += 1
+            self._aside(start, line, store, "no request of this shard has this custom_id")
+            return
+        self._match(start, line, store, tally, entry, result)
+
+    def _match(
+        self, start: int, line: bytes, store: _Store, tally: Tally, entry: Expected, result: ResultLine
+    ) -> None:
+        outcome = judge(result)
+        if not is_better(outcome.status, entry.status):
+            if store.holds(entry, line):
+                tally.repeated += 1
+            else:
+                tally.duplicates += 1
+                self._aside(start, line, store, "another line of this request is held already")
+            return
+        tally.stored += entry.status is None
+        offset = store.add(entry, outcome, start, line)
+        self._expected[result.custom_id or ""] = replace(
+            entry, status=outcome.status, file_id=store.raw.id, offset=offset, length=len(line)
+        )
+
+    def _aside(self, start: int, line: bytes, store: _Store, reason: str) -> None:
+        """Keep a line that is no outcome, once, however often the file is read."""
+        digest = hashlib.sha256(line).digest()
+        if digest not in self._set_aside:
+            self._set_aside.add(digest)
+            store.set_aside(start, line, reason)
+
+
+class _Store:
+    """Gathers outcomes and writes them in groups: first the raw lines, durable, then the ledger.
+
+    With `kept`, new lines are appended there; without, the file being read is the raw file itself.
+    """
+
+    def __init__(
+        self, ledger: Ledger, shard_id: int, raw: RawFile, kept: BinaryIO | None, held: BinaryIO
+    ) -> None:
+        self.raw = raw
+        self._ledger = ledger
+        self._shard_id = shard_id
+        self._kept = kept
+        self._held = held
+        self._items: list[tuple[int, int, Outcome, int, int]] = []
+        self._quarantined: list[tuple[int, int, str]] = []
+
+    @property
+    def size(self) -> int:
+        return len(self._items) + len(self._quarantined)
+
+    def add(self, entry: Expected, outcome: Outcome, start: int, line: bytes) -> int:
+        """Take an outcome; returns where its line stands in the raw file."""
+        offset = self._keep(start, line)
+        self._items.append((entry.line, entry.request_id, outcome, offset, len(line)))
+        return offset
+
+    def set_aside(self, start: int, line: bytes, reason: str) -> None:
+        """Take a line that matches nothing."""
+        self._quarantined.append((self._keep(start, line), len(line), reason))
+
+    def holds(self, entry: Expected, line: bytes) -> bool:
+        """Whether the line held for this request is this very line."""
+        if entry.file_id != self.raw.id or entry.offset is None or entry.length != len(line):
+            return False
+        if self._kept is not None:
+            self._kept.flush()
+        return os.pread(self._held.fileno(), entry.length, entry.offset) == line
+
+    def flush(self) -> None:
+        """Make it durable, in this order: bytes, then what the ledger says of them."""
+        if self._kept is not None:
+            self._kept.flush()
+            os.fsync(self._kept.fileno())
+        if self._items:
+            self._ledger.store_outcomes(self._shard_id, self.raw, self._items)
+        if self._quarantined:
+            self._ledger.quarantine(self.raw, self._quarantined)
+        self._items, self._quarantined = [], []
+
+    def _keep(self, start: int, line: bytes) -> int:
+        if self._kept is None:
+            return start
+        offset = self._kept.tell()
+        self._kept.write(line + b"\n")
+        return offset
+
+
+def _appending(path: Path) -> BinaryIO:
+    """The file, to write at its end; a line torn by an earlier crash is closed first."""
+    file = path.open("r+b")
+    end = file.seek(0, os.SEEK_END)
+    if end:
+        file.seek(end - 1)
+        torn = file.read(1) != b"\n"
+        file.seek(0, os.SEEK_END)
+        if torn:
+            file.write(b"\n")
+    return file
+
+
+def split_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """Offset and bytes of each line without its newline; None for a line that is too long to be one.
+
+    Split on 0x0A and nothing else: U+2028 and its like stand inside answers.
+    """
+    offset = 0
+    while line := file.readline(_MAX_LINE_BYTES):
+        start, offset = offset, offset + len(line)
+        if len(line) < _MAX_LINE_BYTES or line.endswith(b"\n"):
+            yield start, line.removesuffix(b"\n").removesuffix(b"\r")
+            continue
+        while line and not line.endswith(b"\n"):
+            line = file.readline(_MAX_LINE_BYTES)
+            offset += len(line)
+        yield start, None

@@ -1,0 +1,39 @@
+"""`run plan MANIFEST`: what a run would do, before anything is spent. Leaves no files, uses no network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runner.commands.moments import Reporter
+from runner.commands.options import RunOptions
+from runner.commands.planning import prepared
+from runner.commands.workplace import open_workplace
+from runner.core.planning import Plan
+from runner.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanResult:
+    """The plan, and examples of rows that can't be sent."""
+
+    plan: Plan
+    causes: tuple[str, ...]
+
+
+def plan(options: RunOptions, *, reporter: Reporter) -> PlanResult:
+    """Compare the manifest with the ledger. Raises InputError, LedgerError."""
+    workplace = open_workplace(options.manifest, options.environ)
+    ledger = Ledger.open_reading(workplace.place)
+    try:
+        with prepared(
+            workplace,
+            ledger,
+            write_shards=False,
+            limit=options.limit,
+            reporter=reporter,
+            workers=options.workers,
+        ) as prepared_plan:
+            return PlanResult(plan=prepared_plan.plan, causes=prepared_plan.causes)
+    finally:
+        if ledger is not None:
+            ledger.close()

@@ -1,0 +1,203 @@
+"""Rows joined with answers, into the results table.
+
+For every current row of the manifest the ledger knows its request, and of the request the place of its
+answer: raw file, offset, length. The dataset's columns come from the snapshot that the rows were rendered
+from, never from the input files, which may have changed since. `_position` and `_key` of both sides are
+compared by the writer, row for row.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from runner.commands.moments import Publishing, Reporter
+from runner.commands.workplace import Workplace
+from runner.core.model import Status
+from runner.core.planning import cost_of
+from runner.core.settling import Answer, read_answer
+from runner.core.wire import ResultLine, read_result_line
+from runner.ledger import Ledger, LedgerRow
+from runner.results import Published, fields_of, lineage_columns, publish
+
+_CHUNK_ROWS = 2_000
+_OPEN_FILES = 64
+
+
+@dataclass(slots=True)
+class Totals:
+    """What the published table holds."""
+
+    by_status: Counter[Status] = field(default_factory=Counter)
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float | None = None
+    rows: int = 0
+
+    def count(self, row: LedgerRow, status: Status, cost: float | None) -> None:
+        """Add one row. Rows that share a request each count its tokens, as the table does."""
+        self.rows += 1
+        self.by_status[status] += 1
+        self.input_tokens += row.input_tokens or 0
+        self.output_tokens += row.output_tokens or 0
+        if cost is not None:
+            self.cost = (self.cost or 0.0) + cost
+
+
+class RawAnswers:
+    """Reads result lines at their places. Keeps a bounded number of raw files open."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, int] = {}
+        self._closing = ExitStack()
+
+    def __enter__(self) -> RawAnswers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.close()
+
+    def read(self, row: LedgerRow) -> ResultLine | None:
+        """The line that holds the row's answer, or None where there is none (or its file is gone)."""
+        if row.raw_path is None or row.offset is None or row.length is None:
+            return None
+        descriptor = self._descriptor(row.raw_path)
+        if descriptor is None:
+            return None
+        line = read_result_line(os.pread(descriptor, row.length, row.offset))
+        if not isinstance(line, ResultLine) or line.custom_id != row.custom_id:
+            return None
+        return line
+
+    def _descriptor(self, path: str) -> int | None:
+        if path not in self._files:
+            if len(self._files) >= _OPEN_FILES:
+                self._closing.close()
+                self._files.clear()
+            try:
+                descriptor = os.open(self._folder / path, os.O_RDONLY)
+            except FileNotFoundError:
+                return None
+            self._closing.callback(os.close, descriptor)
+            self._files[path] = descriptor
+        return self._files[path]
+
+
+def write_results(
+    workplace: Workplace,
+    ledger: Ledger,
+    *,
+    manifest_id: int,
+    snapshot: Path,
+    rows: int,
+    check_answer: Callable[[str], str | None],
+    reporter: Reporter,
+) -> tuple[Published, Totals]:
+    """Join and write every output path. Returns what was written and the totals by status."""
+    output = workplace.manifest.output
+    embeddings = workplace.manifest.model.endpoint == "/v1/embeddings"
+    totals = Totals()
+    with RawAnswers(workplace.place.folder) as raw:
+        lineage = _Lineage(workplace, ledger, manifest_id, raw, check_answer, totals)
+        published = publish(
+            str(snapshot),
+            _told(lineage.records(rows), rows, reporter),
+            lineage_columns(output.schema, output.prefix, embeddings=embeddings),
+            [Path(path) for path in output.paths],
+            scratch=workplace.place.folder / "scratch",
+            csv_safe=output.csv_safe,
+        )
+    return published, totals
+
+
+def _told(records: Iterator[dict[str, Any]], total: int, reporter: Reporter) -> Iterator[dict[str, Any]]:
+    for count, record in enumerate(records, 1):
+        if count % 50_000 == 0:
+            reporter.tell(Publishing(rows=count, total=total))
+        yield record
+
+
+class _Lineage:
+    """Ledger rows to lineage records, in position order."""
+
+    def __init__(
+        self,
+        workplace: Workplace,
+        ledger: Ledger,
+        manifest_id: int,
+        raw: RawAnswers,
+        check_answer: Callable[[str], str | None],
+        totals: Totals,
+    ) -> None:
+        self._schema = workplace.manifest.output.schema
+        self._prefix = workplace.manifest.output.prefix
+        self._prices = workplace.manifest.model.prices
+        self._ledger = ledger
+        self._manifest_id = manifest_id
+        self._raw = raw
+        self._check_answer = check_answer
+        self._totals = totals
+
+    def records(self, rows: int) -> Iterator[dict[str, Any]]:
+        for start in range(0, rows, _CHUNK_ROWS):
+            for row in self._ledger.rows(self._manifest_id, start, start + _CHUNK_ROWS):
+                yield self._record(row)
+
+    def _record(self, row: LedgerRow) -> dict[str, Any]:
+        line = self._raw.read(row)
+        answer = read_answer(line.body) if line is not None else None
+        status, problem = self._status(row, answer)
+        cost = self._cost(row)
+        self._totals.count(row, status, cost)
+        record: dict[str, Any] = {
+            "_position": row.position,
+            "_key": row.key,
+            "_status": status.value,
+            "_answer": answer.text if answer is not None else None,
+            "_finish_reason": row.finish_reason,
+            "_error_class": row.error_class if problem is None else problem[0],
+            "_error_code": row.error_code,
+            "_error_message": row.error_message if problem is None else problem[1],
+            "_input_tokens": row.input_tokens,
+            "_output_tokens": row.output_tokens,
+            "_cost": cost,
+            "_model": row.model,
+            "_custom_id": row.custom_id,
+            "_batch_id": row.batch_id,
+            "_response_id": row.response_id,
+            "_attempts": row.attempts,
+            "_repeat": 1,
+            "_answered_at": row.answered_at_s,
+            "_fingerprint": row.fingerprint.hex() if row.fingerprint is not None else None,
+        }
+        if answer is not None and answer.embedding is not None:
+            record["_embedding"] = answer.embedding
+        if self._schema is not None and status is Status.SUCCEEDED and answer is not None:
+            record |= self._fields(answer)
+        return record
+
+    def _status(self, row: LedgerRow, answer: Answer | None) -> tuple[Status, tuple[str, str] | None]:
+        """The row's status; an answer that breaks the schema, or whose bytes are gone, is said so."""
+        if row.status is not Status.SUCCEEDED:
+            return row.status, None
+        if answer is None:
+            return Status.UNACCOUNTED, ("raw_missing", f"the raw line of this answer is gone: {row.raw_path}")
+        broken = self._check_answer(answer.text) if answer.text is not None else None
+        return (Status.SUCCEEDED, None) if broken is None else (Status.INVALID, ("schema", broken))
+
+    def _fields(self, answer: Answer) -> dict[str, Any]:
+        fields = fields_of(answer.text or "", self._schema or {})
+        if isinstance(fields, str):
+            return {}
+        return {f"{self._prefix}{name}": value for name, value in fields.items()}
+
+    def _cost(self, row: LedgerRow) -> float | None:
+        if self._prices is None or row.input_tokens is None:
+            return None
+        return cost_of(row.input_tokens, row.output_tokens or 0, self._prices)

@@ -1,0 +1,113 @@
+"""Another attempt for requests whose failure may pass: new shards of only those requests.
+
+The lines are copied from the shard files that carried them before, byte for byte, so a request keeps its
+custom_id and its fingerprint. What a person cancelled is not asked again by the run that saw it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from runner.commands.moments import Reporter, Retrying
+from runner.commands.sharding import SealedShard, ShardFiles
+from runner.commands.workplace import Workplace
+from runner.core.states import Submission
+from runner.ledger import Ledger, PlannedShard
+
+
+def planned(shards: tuple[SealedShard, ...], workplace: Workplace) -> list[PlannedShard]:
+    """Sealed files as the ledger records them."""
+    manifest = workplace.manifest
+    return [
+        PlannedShard(
+            slot=shard.slot,
+            sha=shard.sha,
+            path=shard.path,
+            size_bytes=shard.size_bytes,
+            requests=shard.requests,
+            endpoint=manifest.model.endpoint,
+            completion_window=manifest.batch.completion_window,
+            model=manifest.model.name,
+        )
+        for shard in shards
+    ]
+
+
+def retry_failed(
+    workplace: Workplace, ledger: Ledger, *, run_id: int, manifest_id: int, reporter: Reporter
+) -> list[Submission]:
+    """Shards for every request worth repeating; empty where there is none."""
+    with tempfile.TemporaryDirectory(prefix="retry-", dir=workplace.place.folder / "scratch") as scratch:
+        files = ShardFiles(
+            workplace.provider.limits, folder=workplace.place.folder / "shards", scratch=Path(scratch)
+        )
+        try:
+            placements = list(_copy_lines(workplace, ledger, manifest_id, files))
+            shards = tuple(files.seal())
+        except BaseException:
+            files.discard()
+            raise
+        if not placements:
+            return []
+        reporter.tell(Retrying(requests=len(placements), shards=len(shards)))
+        return ledger.commit_shards(
+            run_id=run_id, manifest_id=manifest_id, shards=planned(shards, workplace), placements=placements
+        )
+
+
+def _copy_lines(
+    workplace: Workplace, ledger: Ledger, manifest_id: int, files: ShardFiles
+) -> Iterator[tuple[int, int, int]]:
+    """(slot, line, request id) of each request that goes into the new shards."""
+    sources = _Sources(ledger)
+    for chunk in ledger.repeatable(manifest_id, workplace.manifest.retry.attempts):
+        for request_id, shard_id, line in chunk:
+            text = sources.line(shard_id, line)
+            if text is not None:
+                place = files.place(text)
+                yield place.shard, place.line, request_id
+    sources.close()
+
+
+class _Sources:
+    """Lines of earlier shard files, asked for in ascending order; one file open at a time."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._shard_id: int | None = None
+        self._file: BinaryIO | None = None
+        self._lines: Iterator[bytes] = iter(())
+        self._next_line = 0
+
+    def line(self, shard_id: int, line: int) -> bytes | None:
+        """The line, or None where its shard was cancelled by a person or its file is gone."""
+        if shard_id != self._shard_id:
+            self._open(shard_id)
+        text = None
+        while self._next_line <= line:
+            text = next(self._lines, None)
+            self._next_line += 1
+        return text
+
+    def _open(self, shard_id: int) -> None:
+        self.close()
+        submission = self._ledger.submission(shard_id)
+        self._shard_id, self._next_line = shard_id, 0
+        if submission.cancel_requested:
+            self._lines = iter(())
+            return
+        try:
+            self._file = Path(submission.path).open("rb")
+        except FileNotFoundError:
+            self._lines = iter(())
+            return
+        self._lines = iter(self._file)
+
+    def close(self) -> None:
+        """Close the file that is open, if any."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None

@@ -1,0 +1,130 @@
+"""Where a manifest lives and whom it talks to: everything a command resolves before it works.
+
+Ties the manifest to its ledger (found from the manifest's place, never from the current directory) and
+to its provider. Reads files; touches no network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+from runner import provider as provider_room
+from runner.commands.options import ManifestOptions
+from runner.core.identity import RequestShape
+from runner.core.model import Limits, Manifest, Provider
+from runner.errors import InputError, Mistake
+from runner.ledger import LedgerPlace, locate
+from runner.manifest import load
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workplace:
+    """A manifest with its provider profile and its ledger's place."""
+
+    manifest: Manifest
+    provider: Provider
+    place: LedgerPlace
+
+    @property
+    def manifest_path(self) -> str:
+        """The manifest's path below the project folder: its name in the ledger."""
+        path = Path(self.manifest.path)
+        if path.is_relative_to(self.place.project):
+            return path.relative_to(self.place.project).as_posix()
+        return path.as_posix()
+
+    @property
+    def lock_path(self) -> Path:
+        """The lock that one process at a time holds on this manifest."""
+        digest = sha256(self.manifest_path.encode()).hexdigest()[:16]
+        return self.place.folder / "locks" / f"manifest-{digest}.lock"
+
+    def shape(self) -> RequestShape:
+        """What all requests of this manifest have in common."""
+        model = self.manifest.model
+        return RequestShape(
+            provider_identity=self.provider.identity,
+            endpoint=model.endpoint,
+            model=model.name,
+            parameters=model.parameters,
+            schema=self.manifest.output.schema,
+        )
+
+
+def open_workplace(options: ManifestOptions, environ: Mapping[str, str]) -> Workplace:
+    """Load the manifest and resolve its provider. Raises InputError with every mistake."""
+    manifest = load(options.path, set_values=options.set_values, profile=options.profile, environ=environ)
+    provider = lowered(provider_room.resolve(manifest.model.provider), manifest)
+    mistakes = provider_mistakes(manifest, provider)
+    if mistakes:
+        raise InputError(mistakes)
+    return Workplace(manifest=manifest, provider=provider, place=locate(manifest.path, environ))
+
+
+def lowered(provider: Provider, manifest: Manifest) -> Provider:
+    """The provider with the limits that `batch:` lowers. A limit is never raised."""
+    batch = manifest.batch
+    limits = Limits(
+        max_file_bytes=min(
+            provider.limits.max_file_bytes, batch.max_file_bytes or provider.limits.max_file_bytes
+        ),
+        max_requests_per_file=min(
+            provider.limits.max_requests_per_file,
+            batch.max_requests_per_file or provider.limits.max_requests_per_file,
+        ),
+        max_body_bytes=provider.limits.max_body_bytes,
+    )
+    open_batches = min(provider.max_open_batches, batch.max_open_batches or provider.max_open_batches)
+    return replace(provider, limits=limits, max_open_batches=open_batches)
+
+
+def provider_mistakes(manifest: Manifest, provider: Provider) -> list[Mistake]:
+    """What this provider is known not to take, found without network."""
+    mistakes = []
+    window = manifest.batch.completion_window
+    if provider.windows and window not in provider.windows:
+        mistakes.append(
+            Mistake(
+                where=manifest.where("batch.completion_window"),
+                path="batch.completion_window",
+                what=f"{provider.name} has no window {window!r}",
+                hint=f"allowed: {', '.join(provider.windows)}",
+            )
+        )
+    if manifest.model.endpoint not in provider.endpoints:
+        mistakes.append(
+            Mistake(
+                where=manifest.where("model.endpoint"),
+                path="model.endpoint",
+                what=f"{provider.name} has no endpoint {manifest.model.endpoint!r}",
+                hint=f"allowed: {', '.join(provider.endpoints)}",
+            )
+        )
+    if provider.name == "doubleword":
+        mistakes += _reasoning_mistakes(manifest)
+    return mistakes
+
+
+_FOREIGN_REASONING = {
+    "/v1/chat/completions": (("thinking", "thinking_token_budget", "reasoning"), "reasoning_effort"),
+    "/v1/responses": (("thinking", "thinking_token_budget", "reasoning_effort"), "reasoning: {effort: ...}"),
+    "/v1/completions": (("thinking", "thinking_token_budget", "reasoning", "reasoning_effort"), "none"),
+}
+
+
+def _reasoning_mistakes(manifest: Manifest) -> list[Mistake]:
+    """Doubleword refuses a whole upload for one foreign reasoning key (API reference, 3.4 rule 7)."""
+    keys, wanted = _FOREIGN_REASONING.get(manifest.model.endpoint, ((), ""))
+    return [
+        Mistake(
+            where=manifest.where(f"model.parameters.{key}"),
+            path=f"model.parameters.{key}",
+            what="doubleword refuses this key for this endpoint",
+            hint=f"it takes {wanted}",
+        )
+        for key in keys
+        if key in manifest.model.parameters
+    ]
