@@ -1,0 +1,13 @@
+"""The manifest room: YAML in, a frozen `runner.core.model.Manifest` out.
+
+Home of PyYAML and jsonschema. Its one rule: either everything in a manifest is right, or the user gets
+every mistake at once, each with its place, what is wrong and what is allowed. It never looks into the
+dataset or the template, and knows nothing of servers but their names.
+"""
+
+from __future__ import annotations
+
+from runner.manifest.loading import load
+from runner.manifest.schema import schema, schema_text
+
+__all__ = ["load", "schema", "schema_text"]
