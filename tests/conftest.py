@@ -1,0 +1,61 @@
+"""The safety net under every test: no keys, no proxies, no network but loopback, no ledger of the user.
+
+The net itself is tested in tests/unit/test_safety_net.py.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "runner", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("runner")
+
+_SECRET_ENDINGS = ("_API_KEY", "_TOKEN", "_SECRET")
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+class NetworkAccessError(Exception):
+    """A test tried to reach something that is not this machine."""
+
+
+def _is_loopback(address: Any) -> bool:
+    if not isinstance(address, tuple):
+        return True  # a Unix socket
+    host = str(address[0])
+    return host in ("localhost", "::1", "0.0.0.0", "") or host.startswith("127.")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def only_loopback_sockets() -> Iterator[None]:
+    """A connection to any other machine raises."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if not _is_loopback(address):
+            raise NetworkAccessError(f"tests may only connect to loopback, not {address!r}")
+        connect(self, address)
+
+    socket.socket.connect = guarded  # type: ignore[method-assign,assignment]
+    yield
+    socket.socket.connect = connect  # type: ignore[method-assign]
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No secrets, no proxies, no ledger from outside; a home folder of its own."""
+    for name in list(os.environ):
+        upper = name.upper()
+        if upper.endswith(_SECRET_ENDINGS) or upper in _PROXIES or upper.startswith("RUNNER_"):
+            monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
