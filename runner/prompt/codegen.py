@@ -1,0 +1,76 @@
+"""What we change in the Python code that Jinja2 makes of a template: marks, rounds, `~`.
+
+Theory. The messages of a prompt are blocks, but the prompt must be what Jinja2 itself renders: sets before
+blocks, inheritance, `super()`, conditions and loops around blocks. So the template is rendered once, as a
+whole, and the place of each message is marked in the text: a mark and a letter before the block, a mark
+and `e` after it. Rendering block by block was rejected (what stands outside of the blocks would not run),
+and so was wrapping the block functions (it breaks `super()`). The mark holds a random token that neither
+the template nor the data can know; it never reaches a prompt.
+
+Every round of a loop and every call of a macro ticks (see `environment.tick`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from jinja2 import nodes
+from jinja2.compiler import CodeGenerator, Frame
+
+LETTERS = {"system": "s", "user": "u", "assistant": "a"}
+"""The blocks that are messages, and the letter that stands after the mark."""
+END = "e"
+
+
+class PromptCodeGenerator(CodeGenerator):
+    """Jinja2's code generator with the three changes above."""
+
+    def visit_Template(self, node: nodes.Template, frame: Frame | None = None) -> None:  # noqa: N802
+        """Prepare the tree, then generate."""
+        mark: str = self.environment.mark  # type: ignore[attr-defined]
+        _mark_messages(node, mark)
+        for looping in list(node.find_all(nodes.Stmt)):
+            if isinstance(looping, nodes.For | nodes.Macro | nodes.CallBlock):
+                looping.body.insert(0, nodes.ExprStmt(nodes.Const(None), lineno=looping.lineno))
+        super().visit_Template(node, frame)
+
+    def visit_ExprStmt(self, node: nodes.ExprStmt, frame: Frame) -> None:  # noqa: N802
+        """Only our own ticks are expression statements: the `do` extension is not loaded."""
+        self.newline(node)
+        self.write("environment.tick()")
+
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802
+        """`a ~ b`: bounded, NULL as empty text."""
+        self.write("environment.join_texts((")
+        for part in node.nodes:
+            self.visit(part, frame)
+            self.write(", ")
+        self.write("))")
+
+
+def is_message(node: nodes.Node) -> bool:
+    """Whether a node is one of the blocks that are messages."""
+    return isinstance(node, nodes.Block) and node.name in LETTERS
+
+
+def _mark_messages(node: nodes.Node, mark: str) -> None:
+    for _, value in node.iter_fields():
+        if isinstance(value, list):
+            value[:] = _with_marks(value, mark)
+    for child in node.iter_child_nodes():
+        _mark_messages(child, mark)
+
+
+def _with_marks(statements: list[nodes.Node], mark: str) -> Iterable[nodes.Node]:
+    marked: list[nodes.Node] = []
+    for statement in statements:
+        if isinstance(statement, nodes.Block) and is_message(statement):
+            letter = LETTERS[statement.name]
+            marked += [_text(mark + letter, statement), statement, _text(mark + END, statement)]
+        else:
+            marked.append(statement)
+    return marked
+
+
+def _text(text: str, beside: nodes.Node) -> nodes.Output:
+    return nodes.Output([nodes.TemplateData(text, lineno=beside.lineno)], lineno=beside.lineno)

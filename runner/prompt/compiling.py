@@ -1,0 +1,185 @@
+"""A template file to a `Prompt`: read, checked, compiled; and the value that carries it to other processes.
+
+The rule: all that can be known without a row is checked here, and every mistake is reported at once. The
+texts are read once: `PromptSource` holds them, so a worker renders what was planned even if somebody saves
+the file meanwhile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from jinja2 import TemplateError, nodes
+
+from runner.core.model import Cause, Message
+from runner.errors import InputError, Mistake
+from runner.prompt import variables
+from runner.prompt.environment import PromptEnvironment
+from runner.prompt.files import Family, TemplateText, parse_family, read_family
+from runner.prompt.filters import LAZY_FILTERS
+from runner.prompt.limits import MIN_VALUE_LIMIT
+from runner.prompt.rendering import Renderer, Shape
+from runner.prompt.structure import check_structure, has_messages
+
+_ROUND_NODES = (nodes.For, nodes.Macro, nodes.CallBlock, nodes.Include, nodes.Import, nodes.FromImport)
+_NEXT_STEP = "correct the template; `run validate` checks it again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptSource:
+    """Everything a prompt is made of; picklable. `texts` are the files once they were read, root first."""
+
+    template: str
+    search_root: str | None
+    params: Mapping[str, Any]
+    max_output_bytes: int
+    texts: tuple[TemplateText, ...] = field(default=(), repr=False)
+
+    def compile(self) -> Prompt:
+        """The prompt. Reads the files if `texts` is empty. Raises InputError with every mistake."""
+        environment = _environment(self, {}, ())
+        mistakes: list[Mistake] = []
+        if self.texts:
+            family = parse_family(environment, self.texts)
+        else:
+            family, mistakes = read_family(environment, self.template, self.search_root)
+        mistakes += check_structure(family, environment)
+        ready = _environment(self, family.texts, _constant_files(family))
+        if not mistakes:
+            mistakes += _compile_all(ready, family)
+        if mistakes:
+            raise InputError(mistakes, next_step=_NEXT_STEP)
+        root = family.texts[family.root]
+        others = tuple(text for name, text in sorted(family.texts.items()) if name != family.root)
+        return Prompt(replace(self, texts=(root, *others)), family, ready)
+
+
+def compile_prompt(
+    template: str, *, search_root: str | None, params: Mapping[str, Any], max_output_bytes: int
+) -> Prompt:
+    """Read, check and compile a template.
+
+    Paths:  `template` is absolute; `search_root` is the project's folder, whose `templates/` is searched
+            for includes and parents after the template's own folder.
+    Units:  `max_output_bytes` are UTF-8 bytes of all messages of one prompt.
+    Errors: InputError with every mistake, each at `file:line`.
+    """
+    source = PromptSource(
+        template=template, search_root=search_root, params=params, max_output_bytes=max_output_bytes
+    )
+    return source.compile()
+
+
+class Prompt:
+    """A compiled template. One thread at a time; other processes compile `source` again."""
+
+    def __init__(self, source: PromptSource, family: Family, environment: PromptEnvironment) -> None:
+        self.source = source
+        self._uses = variables.find_uses(family)
+        self._globals = frozenset(environment.globals) | set(variables.RESERVED)
+        self._renderer = Renderer(
+            environment=environment,
+            template=environment.get_template(family.root),
+            shape=_shape(family),
+            params=source.params,
+            max_output_bytes=source.max_output_bytes,
+        )
+
+    def render(self, row: Mapping[str, Any]) -> tuple[Message, ...] | Cause:
+        """The messages of a row, or why it has none. Never raises."""
+        return self._renderer.render(row)
+
+    def check(self, columns: Sequence[str]) -> list[Mistake]:
+        """Names that the template reads and that neither the dataset nor the params have."""
+        known = self._globals
+        return list(variables.wrong_names(self._uses, columns, self.source.params, known))
+
+    def warnings(self, columns: Sequence[str] = ()) -> list[Mistake]:
+        """What is probably not meant, but does no harm: unused params, columns hidden by our names."""
+        path = self.source.template
+        found = [
+            Mistake(where=path, path=f"prompt.params.{name}", what=f"`params.{name}` is not used")
+            for name in variables.unused_params(self._uses, self.source.params)
+        ]
+        for name in variables.RESERVED:
+            if name in columns:
+                what = f"in a template `{name}` is not the column of that name"
+                found.append(Mistake(where=path, what=what, hint=f'the column is row["{name}"]'))
+        return found
+
+    def variables(self) -> tuple[str, ...]:
+        """The columns that the template names, sorted; see `reads_whole_row`."""
+        names = {use.name for use in self._uses.reads if use.field is None}
+        names |= {use.field for use in self._uses.reads if use.name == "row" and use.field is not None}
+        return tuple(sorted(names - self._globals))
+
+    def reads_whole_row(self) -> bool:
+        """Whether `row` is also used as a whole (`row|tojson`, `row[name]`), so that any column counts."""
+        return "row" in self._uses.whole
+
+    def files(self) -> tuple[str, ...]:
+        """Absolute paths of all files that the prompt is made of, the template itself first."""
+        return tuple(text.path for text in self.source.texts)
+
+    def digest(self) -> str:
+        """SHA-256 in hex over the names and texts of all files; not over the params."""
+        digest = hashlib.sha256()
+        for text in self.source.texts:
+            for part in (text.name.encode(), text.text.encode()):
+                digest.update(b"%d\0" % len(part))
+                digest.update(part)
+        return digest.hexdigest()
+
+
+def _environment(
+    source: PromptSource, texts: Mapping[str, TemplateText], constants: tuple[str, ...]
+) -> PromptEnvironment:
+    return PromptEnvironment(
+        texts={name: (text.path, text.text) for name, text in texts.items()},
+        params=source.params,
+        value_limit=max(source.max_output_bytes, MIN_VALUE_LIMIT),
+        mark=f"\0{secrets.token_hex(16)}\0",
+        constants=constants,
+    )
+
+
+def _compile_all(environment: PromptEnvironment, family: Family) -> list[Mistake]:
+    """Compile every file now, so that nothing but rows can fail later."""
+    mistakes: list[Mistake] = []
+    for name, text in family.texts.items():
+        try:
+            environment.get_template(name)
+        except TemplateError as error:
+            line = getattr(error, "lineno", 1)
+            mistakes.append(Mistake(where=f"{text.path}:{line}", what=f"template: {error.message}"))
+        except (SyntaxError, RecursionError, MemoryError, ValueError) as error:
+            what = f"the template can't be compiled: {error}"
+            mistakes.append(Mistake(where=text.path, what=what, hint="nest loops and blocks less deeply"))
+    return mistakes
+
+
+def _shape(family: Family) -> Shape:
+    trees = family.trees.values()
+    lazy = (use.name in LAZY_FILTERS for tree in trees for use in tree.find_all(nodes.Filter))
+    return Shape(
+        has_messages=has_messages(family),
+        has_parents=any(tree.find(nodes.Extends) is not None for tree in trees),
+        has_rounds=any(tree.find(kind) is not None for tree in trees for kind in _ROUND_NODES) or any(lazy),
+    )
+
+
+def _constant_files(family: Family) -> tuple[str, ...]:
+    """Files that hold nothing but text, macros and plain constants: their module can't change."""
+    return tuple(name for name, tree in family.trees.items() if all(map(_is_constant, tree.body)))
+
+
+def _is_constant(node: nodes.Node) -> bool:
+    if isinstance(node, nodes.Output):
+        return all(isinstance(part, nodes.TemplateData) for part in node.nodes)
+    if isinstance(node, nodes.Assign):
+        return isinstance(node.node, nodes.Const)
+    return isinstance(node, nodes.Macro)
