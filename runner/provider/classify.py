@@ -12,7 +12,6 @@ from __future__ import annotations
 import html
 import math
 import re
-import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -173,10 +172,9 @@ def _phrase(status_code: int) -> str:
 
 
 def readable(text: str) -> str:
-    """One line that is safe on a terminal: no control, format or surrogate characters, cut to length."""
+    """One line that is safe on a terminal: nothing but printable characters, cut to length."""
     characters = (
-        " " if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else character
-        for character in text[: 4 * MAX_MESSAGE_CHARACTERS]
+        character if character.isprintable() else " " for character in text[: 4 * MAX_MESSAGE_CHARACTERS]
     )
     line = " ".join("".join(characters).split())
     return line if len(line) <= MAX_MESSAGE_CHARACTERS else f"{line[: MAX_MESSAGE_CHARACTERS - 1]}…"

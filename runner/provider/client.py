@@ -25,7 +25,7 @@ from tenacity import (
     retry_if_exception,
     stop_after_attempt,
     stop_before_delay,
-    wait_exponential_jitter,
+    wait_random_exponential,
 )
 
 from runner.core.model import (
@@ -73,7 +73,10 @@ _PASSING: Final = frozenset({ProblemKind.CAPACITY, ProblemKind.SERVER_TROUBLE, P
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How often and how long a repeatable call tries. A wait that would end after `total_s` isn't begun."""
+    """How often and how long a repeatable call tries. A wait that would end after `total_s` isn't begun.
+
+    Waits are random, from 0 to `first_wait_s` doubled with each try, plus what the server asks for.
+    """
 
     attempts: int = 4
     total_s: float = 30.0
@@ -322,9 +325,7 @@ class Client:
 
     def _repeat(self, act: Callable[[], _Value]) -> _Value:
         patience = self._patience
-        jitter = wait_exponential_jitter(
-            initial=patience.first_wait_s, max=patience.max_wait_s, jitter=patience.first_wait_s
-        )
+        jitter = wait_random_exponential(multiplier=patience.first_wait_s, max=patience.max_wait_s)
         retrying = Retrying(
             retry=retry_if_exception(_may_pass),
             stop=stop_after_attempt(patience.attempts) | stop_before_delay(patience.total_s),
@@ -335,7 +336,10 @@ class Client:
         return retrying(act)
 
     def _checked(self, object_id: str) -> str:
-        """An id as part of an address. It came from a server, so it may be anything; raises InvalidRequestError."""
+        """An id as part of an address: it came from a server, so it may be anything.
+
+        Raises InvalidRequestError for one that could lead elsewhere.
+        """
         if not ID.match(object_id):
             what = f"not an id that can be part of an address: {readable(object_id)!r}"
             raise error_for(Problem(kind=ProblemKind.INVALID_REQUEST, message=what), self._provider)

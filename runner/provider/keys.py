@@ -24,7 +24,7 @@ class ApiKey:
 
     __slots__ = ("_text", "name")
 
-    def __init__(self, text: str, *, name: str) -> None:
+    def __init__(self, text: str, *, name: str = "API_KEY") -> None:
         """`text` loses the white space around it; `name` is the environment variable it came from.
 
         Raises AuthenticationError where the text can't be a key: empty, white space or anything but

@@ -98,10 +98,10 @@ def _add(seen: dict[str, Listed], page: Page) -> bool:
 
 
 def _is_past(listed: Iterable[Listed], not_before_s: int | None) -> bool:
-    """Whether a sorted walk went beyond the bound. One object out of order, and the bound proves nothing."""
+    """Whether a walk went beyond the bound. That proves something only if the listing was seen to fall."""
     if not_before_s is None:
         return False
     times = [item.created_at_s for item in listed]
     known = [moment for moment in times if moment is not None]
     is_sorted = len(known) == len(times) and known == sorted(known, reverse=True)
-    return bool(known) and is_sorted and known[-1] < not_before_s
+    return is_sorted and bool(known) and known[-1] < min(not_before_s, known[0])
