@@ -1,0 +1,70 @@
+"""Desired against held."""
+
+from __future__ import annotations
+
+import pytest
+
+from runner.core.model import Prices, Status, Tolerance
+from runner.core.planning import Held, Standing, estimate, stand
+
+
+def held(status: Status | None, *, is_open: bool = False, attempts: int = 1, retryable: bool = False) -> Held:
+    return Held(
+        request_id=1, name="k", status=status, is_open=is_open, attempts=attempts, retryable=retryable
+    )
+
+
+@pytest.mark.parametrize(
+    ("known", "standing"),
+    [
+        (None, Standing.TO_SEND),
+        (held(None), Standing.TO_SEND),
+        (held(None, is_open=True), Standing.IN_FLIGHT),
+        (held(Status.SUCCEEDED), Standing.ANSWERED),
+        (held(Status.SUCCEEDED, is_open=True), Standing.IN_FLIGHT),
+        (held(Status.TRUNCATED), Standing.ANSWERED),
+        (held(Status.REFUSED), Standing.ANSWERED),
+        (held(Status.FAILED), Standing.FAILED),
+        (held(Status.FAILED, retryable=True), Standing.TO_SEND),
+        (held(Status.EXPIRED, retryable=True, attempts=3), Standing.FAILED),
+        (held(Status.UNACCOUNTED, retryable=True, attempts=2), Standing.TO_SEND),
+    ],
+)
+def test_a_request_is_sent_only_if_it_has_no_answer_and_none_is_on_its_way(
+    known: Held | None, standing: Standing
+) -> None:
+    assert stand(known, max_attempts=3) is standing
+
+
+def test_a_cost_without_prices_is_unknown_and_says_why() -> None:
+    result = estimate(body_bytes=400, requests=2, max_output_tokens=10, prices=None, is_free=False)
+    assert (result.input_tokens, result.output_tokens, result.cost) == (100, 20, None)
+    assert "model.prices is not set" in result.basis
+
+
+def test_a_cost_is_the_most_that_the_requests_may_cost() -> None:
+    prices = Prices(input_per_million=1.0, output_per_million=2.0)
+    result = estimate(
+        body_bytes=4_000_000, requests=1_000_000, max_output_tokens=1, prices=prices, is_free=False
+    )
+    assert result.cost == pytest.approx(1.0 + 2.0)
+
+
+def test_nothing_to_send_costs_nothing() -> None:
+    result = estimate(body_bytes=0, requests=0, max_output_tokens=None, prices=None, is_free=False)
+    assert result.cost == 0.0
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "failed", "rows", "allowed"),
+    [
+        (Tolerance(), 0, 10, True),
+        (Tolerance(), 1, 10, False),
+        (Tolerance(share=0.1, count=None), 1, 10, True),
+        (Tolerance(share=0.1, count=None), 2, 10, False),
+        (Tolerance(share=0.0, count=None), 0, 0, True),
+        (Tolerance(count=2), 2, 10, True),
+    ],
+)
+def test_how_many_failures_are_tolerated(tolerance: Tolerance, failed: int, rows: int, allowed: bool) -> None:
+    assert tolerance.allows(failed, rows) is allowed

@@ -1,0 +1,216 @@
+"""Result lines and absences, judged. One table of literal lines."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.core.model import Outcome, RetrySettings, Status
+from runner.core.settling import is_better, is_worth_repeating, judge, judge_absence, read_answer
+from runner.core.wire import BadLine, ResultLine, read_result_line
+
+
+def judged(value: Any) -> Outcome:
+    line = read_result_line(json.dumps(value).encode())
+    assert isinstance(line, ResultLine)
+    return judge(line)
+
+
+def chat(finish_reason: str | None = "stop", **message: Any) -> dict[str, Any]:
+    return {
+        "id": "batch_req_1",
+        "custom_id": "k",
+        "response": {
+            "status_code": 200,
+            "request_id": None,
+            "body": {
+                "model": "m-actual",
+                "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
+                "usage": {"prompt_tokens": 3, "completion_tokens": 4},
+            },
+        },
+        "error": None,
+    }
+
+
+def packed(kind: str, **details: Any) -> dict[str, Any]:
+    """An error line of Doubleword: JSON text inside the message."""
+    message: dict[str, Any] = {"type": kind}
+    if details:
+        message["details"] = details
+    return {
+        "id": "batch_req_1",
+        "custom_id": "k",
+        "response": None,
+        "error": {"code": None, "message": json.dumps(message)},
+    }
+
+
+def test_a_success_keeps_tokens_model_and_id() -> None:
+    outcome = judged(chat(role="assistant", content="hello"))
+    assert outcome == Outcome(
+        status=Status.SUCCEEDED,
+        finish_reason="stop",
+        input_tokens=3,
+        output_tokens=4,
+        model="m-actual",
+        response_id="batch_req_1",
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "error_class"),
+    [
+        (chat("length", content="cut"), Status.TRUNCATED, "length"),
+        (chat("content_filter", content=None), Status.REFUSED, "content_filter"),
+        (chat("stop", content=None, refusal="I can't"), Status.REFUSED, "refusal"),
+        (chat("stop", content=None), Status.FAILED, "unusable_body"),
+        (
+            {"custom_id": "k", "response": {"status_code": 200, "body": "oops"}},
+            Status.FAILED,
+            "unusable_body",
+        ),
+        (
+            {"custom_id": "k", "response": {"status_code": 200, "body": {"choices": []}}},
+            Status.FAILED,
+            "unusable_body",
+        ),
+        ({"custom_id": "k", "response": {"status_code": 200, "body": None}}, Status.FAILED, "unusable_body"),
+        ({"custom_id": "k"}, Status.FAILED, "unusable_body"),
+        (packed("BatchTerminated"), Status.CANCELLED, "cancelled"),
+        (packed("Timeout", error="slow"), Status.FAILED, "timeout"),
+        (packed("NetworkError", error="reset"), Status.FAILED, "server_error"),
+        (packed("TaskTerminated"), Status.FAILED, "server_error"),
+        (packed("RequestBuilderError", error="bad"), Status.FAILED, "invalid_request"),
+        (packed("RetriableHttpStatus", status=503, body="busy"), Status.FAILED, "server_error"),
+        (packed("RetriableHttpStatus", status=429, body="slow down"), Status.FAILED, "rate_limited"),
+        (packed("NonRetriableHttpStatus", status=400, body="bad"), Status.FAILED, "invalid_request"),
+        (packed("NonRetriableHttpStatus", status=402, body="credit"), Status.FAILED, "payment"),
+        (
+            {"custom_id": "k", "response": None, "error": {"code": "batch_expired", "message": "late"}},
+            Status.EXPIRED,
+            "expired",
+        ),
+        ({"custom_id": "k", "error": {"message": "plain words"}}, Status.FAILED, "server_error"),
+    ],
+)
+def test_what_a_line_means(line: dict[str, Any], status: Status, error_class: str) -> None:
+    outcome = judged(line)
+    assert outcome.status is status
+    assert outcome.cause is not None
+    assert outcome.cause.error_class == error_class
+
+
+def test_a_4xx_in_the_output_file_with_no_error_is_a_failure() -> None:
+    body = {"error": {"message": "no such model", "code": "model_not_found"}}
+    outcome = judged({"custom_id": "k", "response": {"status_code": 400, "body": body}, "error": None})
+    assert outcome.status is Status.FAILED
+    assert outcome.cause is not None
+    assert (outcome.cause.code, outcome.cause.message) == ("model_not_found", "no such model")
+
+
+def test_the_body_of_an_inner_error_is_decoded_once_more() -> None:
+    inner = json.dumps({"error": {"message": "too long", "code": "context_length_exceeded"}})
+    outcome = judged(packed("NonRetriableHttpStatus", status=400, body=inner))
+    assert outcome.cause is not None
+    assert (outcome.cause.code, outcome.cause.message) == ("context_length_exceeded", "too long")
+    assert not outcome.retryable
+
+
+@pytest.mark.parametrize(
+    ("status", "again"),
+    [(400, False), (422, False), (403, False), (408, True), (429, True), (500, True), (503, True)],
+)
+def test_only_passing_causes_are_asked_again(status: int, again: bool) -> None:
+    assert judged(packed("RetriableHttpStatus", status=status, body="")).retryable is again
+
+
+def test_content_in_several_parts_is_joined() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "image"}, {"type": "text", "text": "b"}]
+    answer = read_answer({"choices": [{"message": {"content": parts}, "finish_reason": "stop"}]})
+    assert answer is not None
+    assert answer.text == "ab"
+
+
+def test_the_responses_endpoint_and_embeddings_are_read() -> None:
+    body = {
+        "status": "completed",
+        "output": [
+            {"type": "reasoning", "content": None},
+            {
+                "type": "message",
+                "content": [{"type": "output_text", "text": "x"}, {"type": "output_text", "text": "y"}],
+            },
+        ],
+    }
+    answer = read_answer(body)
+    assert answer is not None
+    assert (answer.text, answer.finish_reason) == ("xy", "stop")
+    vector = read_answer({"data": [{"embedding": [1, 0.5]}]})
+    assert vector is not None
+    assert vector.embedding == (1.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("word", "errors", "status"),
+    [
+        ("completed", None, Status.UNACCOUNTED),
+        ("failed", None, Status.UNACCOUNTED),
+        ("failed", "token limit", Status.FAILED),
+        ("expired", None, Status.EXPIRED),
+        ("cancelled", None, Status.CANCELLED),
+    ],
+)
+def test_a_request_in_neither_file_gets_the_state_that_its_batch_explains(
+    word: str, errors: str | None, status: Status
+) -> None:
+    assert judge_absence(word, errors).status is status
+
+
+def test_an_answer_is_never_replaced_by_an_error_nor_by_a_second_answer() -> None:
+    assert is_better(Status.SUCCEEDED, None)
+    assert is_better(Status.SUCCEEDED, Status.FAILED)
+    assert is_better(Status.SUCCEEDED, Status.UNACCOUNTED)
+    assert not is_better(Status.FAILED, Status.SUCCEEDED)
+    assert not is_better(Status.SUCCEEDED, Status.SUCCEEDED)
+    assert not is_better(Status.FAILED, Status.TRUNCATED)
+
+
+def test_attempts_are_bounded() -> None:
+    lost = judge_absence("expired", None)
+    assert is_worth_repeating(lost, 2, RetrySettings(attempts=3))
+    assert not is_worth_repeating(lost, 3, RetrySettings(attempts=3))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=20,
+)
+KEYS = st.sampled_from(["custom_id", "response", "error", "id"])
+
+
+@given(st.dictionaries(KEYS, JSON | st.fixed_dictionaries({"status_code": JSON, "body": JSON})))
+def test_whatever_a_server_sends_is_judged_without_a_traceback(value: dict[str, Any]) -> None:
+    line = read_result_line(json.dumps(value).encode())
+    assert isinstance(line, BadLine) or isinstance(judge(line), Outcome)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_line_or_a_bad_line(data: bytes) -> None:
+    assert isinstance(read_result_line(data), ResultLine | BadLine)
+
+
+def test_an_answer_with_a_lone_surrogate_is_mended_not_lost() -> None:
+    body = b'{"choices":[{"message":{"content":"a\\ud800b"}}]}'
+    raw = b'{"custom_id":"k","response":{"status_code":200,"body":%b}}' % body
+    line = read_result_line(raw)
+    assert isinstance(line, ResultLine)
+    assert line.mended
+    answer = read_answer(line.body)
+    assert answer is not None
+    assert answer.text == "a\ufffdb"

@@ -1,0 +1,220 @@
+"""The submission protocol as rules. The theory stands in runner/core/states.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from runner.core import states
+from runner.core.model import ProblemKind
+from runner.core.states import (
+    CLEAN_SCANS_NEEDED,
+    Create,
+    DrawFence,
+    IllegalMoveError,
+    Poll,
+    Rest,
+    ScanForBatch,
+    ShardState,
+    Submission,
+    Upload,
+    Wait,
+    decide,
+)
+from tests.unit.core_factories import make_batch, make_problem, make_provider, make_submission
+
+FENCED = make_provider()
+UNFENCED = make_provider(has_fence=False)
+
+
+def created(now_s: float = 1000.0) -> Submission:
+    """A shard whose create was intended at `now_s`."""
+    uploading = states.upload_intended(make_submission())
+    return states.create_intended(states.upload_accepted(uploading, "file-1"), now_s)
+
+
+def scan_clean(submission: Submission, times: int, *, fence: bool = True) -> Submission:
+    provider = FENCED if fence else UNFENCED
+    for _ in range(times):
+        submission = states.scanned(submission, (), is_complete=True, provider=provider, now_s=5000.0)
+    return submission
+
+
+@pytest.mark.parametrize(
+    ("state", "action"),
+    [
+        (ShardState.READY, Upload()),
+        (ShardState.UPLOADING, Upload()),
+        (ShardState.UPLOADED, Create()),
+        (ShardState.CREATING, ScanForBatch()),
+        (ShardState.UNKNOWN, ScanForBatch()),
+        (ShardState.FENCING, DrawFence()),
+        (ShardState.FENCED, ScanForBatch()),
+        (ShardState.SUBMITTED, Poll()),
+        (ShardState.DONE, Rest()),
+        (ShardState.HELD, Rest()),
+        (ShardState.REFUSED, Rest()),
+        (ShardState.DISCARDED, Rest()),
+    ],
+)
+def test_each_state_has_one_next_step(state: ShardState, action: object) -> None:
+    assert decide(make_submission(state=state), FENCED, now_s=1e9) == action
+
+
+def test_a_create_found_after_a_crash_is_never_sent_again_but_looked_for() -> None:
+    crashed = created(now_s=1000.0)
+    assert decide(crashed, FENCED, now_s=1001.0) == Wait(1000.0 + states.CREATE_SEND_WINDOW_S + 100.0)
+    assert decide(crashed, FENCED, now_s=1000.0 + states.CREATE_SEND_WINDOW_S + 100.0) == ScanForBatch()
+
+
+def test_an_unknown_create_is_not_examined_before_it_settled() -> None:
+    unknown = states.create_unknown(created(), make_problem())
+    assert isinstance(decide(unknown, FENCED, now_s=1100.0), Wait)
+
+
+def test_a_batch_that_is_found_is_adopted() -> None:
+    unknown = states.create_unknown(created(), make_problem())
+    adopted = states.scanned(unknown, (make_batch(),), is_complete=True, provider=FENCED, now_s=1.0)
+    assert (adopted.state, adopted.batch_id, adopted.is_fenced) == (ShardState.SUBMITTED, "batch-1", False)
+
+
+def test_a_match_counts_even_in_an_incomplete_listing() -> None:
+    adopted = states.scanned(created(), (make_batch(),), is_complete=False, provider=FENCED, now_s=1.0)
+    assert adopted.state is ShardState.SUBMITTED
+
+
+def test_one_clean_listing_proves_nothing() -> None:
+    assert scan_clean(created(), CLEAN_SCANS_NEEDED - 1).state is ShardState.CREATING
+    assert scan_clean(created(), CLEAN_SCANS_NEEDED).state is ShardState.FENCING
+
+
+def test_an_incomplete_listing_starts_the_proof_afresh() -> None:
+    nearly = scan_clean(created(), CLEAN_SCANS_NEEDED - 1)
+    again = states.scanned(nearly, (), is_complete=False, provider=FENCED, now_s=1.0)
+    assert (again.clean_scans, again.state) == (0, ShardState.CREATING)
+
+
+def test_listings_that_never_end_are_held_for_a_person() -> None:
+    submission = created()
+    for _ in range(states.FAILED_SCANS_ALLOWED):
+        submission = states.scanned(submission, (), is_complete=False, provider=FENCED, now_s=1.0)
+    assert submission.state is ShardState.HELD
+
+
+def test_without_a_fence_a_person_decides() -> None:
+    assert scan_clean(created(), CLEAN_SCANS_NEEDED, fence=False).state is ShardState.HELD
+
+
+def test_without_echoed_metadata_no_fence_is_drawn() -> None:
+    submission = created()
+    provider = make_provider(echoes_metadata=False)
+    for _ in range(CLEAN_SCANS_NEEDED):
+        submission = states.scanned(submission, (), is_complete=True, provider=provider, now_s=1.0)
+    assert submission.state is ShardState.HELD
+
+
+def test_behind_the_fence_a_shard_is_sent_anew_with_a_new_upload() -> None:
+    fenced = states.fence_held(scan_clean(created(), CLEAN_SCANS_NEEDED))
+    again = scan_clean(fenced, CLEAN_SCANS_NEEDED)
+    assert (again.state, again.attempt, again.input_file_id) == (ShardState.READY, 2, None)
+    assert again.tags.filename != fenced.tags.filename
+
+
+def test_a_batch_found_behind_the_fence_is_adopted_after_all() -> None:
+    fenced = states.fence_held(scan_clean(created(), CLEAN_SCANS_NEEDED))
+    adopted = states.scanned(fenced, (make_batch(),), is_complete=True, provider=FENCED, now_s=1.0)
+    assert (adopted.state, adopted.is_fenced) == (ShardState.SUBMITTED, True)
+
+
+def test_an_upload_found_after_a_crash_is_a_new_attempt_with_a_new_name() -> None:
+    first = states.upload_intended(make_submission())
+    second = states.upload_intended(first)
+    assert (first.attempt, second.attempt) == (1, 2)
+    assert first.tags.filename != second.tags.filename
+
+
+@pytest.mark.parametrize("kind", [ProblemKind.CAPACITY, ProblemKind.PAYMENT, ProblemKind.UNREACHABLE])
+def test_a_create_that_was_surely_refused_starts_over_with_a_new_upload(kind: ProblemKind) -> None:
+    again = states.create_refused(created(), make_problem(kind, retry_after_s=60.0), now_s=2000.0)
+    assert (again.state, again.attempt, again.input_file_id) == (ShardState.READY, 2, None)
+    assert decide(again, FENCED, now_s=2001.0) == Wait(2060.0)
+
+
+def test_a_rejected_batch_is_refused_for_good() -> None:
+    refused = states.create_refused(created(), make_problem(ProblemKind.INVALID_REQUEST), now_s=1.0)
+    assert refused.state is ShardState.REFUSED
+
+
+def test_only_reconciliation_ends_a_shard() -> None:
+    submitted = states.create_accepted(created(), "batch-1", 1.0)
+    for word in ("completed", "failed", "expired", "cancelled", "PROGRESS", ""):
+        assert states.seen(submitted, make_batch(status=word)).state is ShardState.SUBMITTED
+    assert states.reconciled(submitted).state is ShardState.DONE
+
+
+@pytest.mark.parametrize("state", [ShardState.CREATING, ShardState.UNKNOWN, ShardState.SUBMITTED])
+def test_what_may_be_paid_for_is_never_discarded(state: ShardState) -> None:
+    with pytest.raises(IllegalMoveError):
+        states.discarded(make_submission(state=state))
+
+
+def test_no_create_follows_a_state_whose_outcome_is_open() -> None:
+    for state in (ShardState.CREATING, ShardState.UNKNOWN, ShardState.FENCING, ShardState.SUBMITTED):
+        if state is ShardState.CREATING:
+            continue
+        with pytest.raises(IllegalMoveError):
+            states.create_intended(make_submission(state=state), 1.0)
+
+
+def test_a_file_id_that_vanishes_from_the_reply_is_remembered() -> None:
+    submitted = make_submission(state=ShardState.SUBMITTED, output_file_id="out", total=5)
+    after = states.seen(submitted, make_batch(output_file_id=None, total=None))
+    assert (after.output_file_id, after.total) == ("out", 5)
+
+
+@pytest.mark.parametrize(
+    ("status", "word"),
+    [
+        ("completed", "completed"),
+        ("succeeded", "completed"),
+        ("canceled", "cancelled"),
+        ("expired", "expired"),
+        ("in_progress", None),
+        ("cancelling", None),
+        ("finalizing", None),
+        ("scheduling", None),
+        ("", None),
+    ],
+)
+def test_an_unknown_word_is_never_final(status: str, word: str | None) -> None:
+    assert states.terminal_word(status) == word
+
+
+def test_counts_that_add_up_make_a_batch_worth_reading_whatever_its_word() -> None:
+    stuck = make_submission(status="finalizing", total=2, completed=1, failed=1)
+    assert states.looks_finished(stuck)
+    assert not states.looks_finished(make_submission(status="finalizing", total=2, completed=1, failed=None))
+    assert not states.looks_finished(make_submission(status="validating", total=0, completed=0, failed=0))
+
+
+def test_tags_hold_nothing_that_the_search_takes_for_a_wildcard() -> None:
+    tags = make_submission().tags
+    text = tags.filename + "".join(tags.metadata().values())
+    assert "_" not in text
+    assert "%" not in text
+    assert text == text.lower()
+
+
+def test_our_batch_is_known_by_all_of_its_tags_or_by_its_input_file() -> None:
+    tags = make_submission().tags
+    ours = make_batch(metadata=tags.metadata() | {"request_source": "api"}, input_file_id=None)
+    assert tags.match(ours, None)
+    other_attempt = make_batch(metadata=tags.metadata() | {"runner-attempt": "2"}, input_file_id="file-9")
+    assert not tags.match(other_attempt, "file-1")
+    assert tags.match(make_batch(input_file_id="file-1"), "file-1")
+    assert not tags.match(make_batch(input_file_id=None), None)
+
+
+def test_of_two_batches_of_one_attempt_the_live_one_is_taken() -> None:
+    cancelled = make_batch(batch_id="b1", status="cancelled", completed=2)
+    live = make_batch(batch_id="b2", status="in_progress", completed=0)
+    assert states.best_match((cancelled, live)) is live
