@@ -52,7 +52,7 @@ class Witness:
     state_dir: Path
 
     def rows(self, table: str) -> list[dict[str, Any]]:
-        """Every row of `witness_upload`, `witness_create`, `witness_change` or `witness_execution`, in order."""
+        """Every row of `witness_upload`, `_create`, `_change` or `_execution`, in order."""
         with closing(sqlite3.connect(self.state_dir / "server.db", timeout=30)) as connection:
             connection.row_factory = sqlite3.Row
             return [dict(row) for row in connection.execute(f"SELECT * FROM {table} ORDER BY seq")]
@@ -238,12 +238,17 @@ def chat_line(custom_id: str, text: str = "hello", **body: Any) -> bytes:
     return json.dumps(value).encode() + b"\n"
 
 
-def multipart(data: bytes, *, filename: str = "input.jsonl", purpose: str | None = "batch") -> tuple[bytes, str]:
+def multipart(
+    data: bytes, *, filename: str = "input.jsonl", purpose: str | None = "batch"
+) -> tuple[bytes, str]:
     """A multipart/form-data body with one file, and its content type."""
     edge = b"--------------------------7f3a"
     fields = b""
     if purpose is not None:
-        fields = b'--%b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\n%b\r\n' % (edge, purpose.encode())
+        fields = b'--%b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\n%b\r\n' % (
+            edge,
+            purpose.encode(),
+        )
     head = b'--%b\r\nContent-Disposition: form-data; name="file"; filename="%b"\r\n\r\n'
     body = fields + head % (edge, filename.encode()) + data + b"\r\n--%b--\r\n" % edge
     return body, f"multipart/form-data; boundary={edge.decode()}"

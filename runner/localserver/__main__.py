@@ -44,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m runner.localserver", description=__doc__)
-    parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="folder that keeps everything")
+    parser.add_argument(
+        "--state", type=Path, required=True, metavar="DIR", help="folder that keeps everything"
+    )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 (the default) takes a free port")
     parser.add_argument("--announce", type=Path, metavar="FILE", help="write base_url and pid here as JSON")

@@ -148,7 +148,7 @@ def batch_object(
 def _shown_metadata(stored: str, *, with_owner: bool) -> dict[str, str]:
     own: dict[str, str] = decode_json(stored)
     shown = {key: text for key, text in own.items() if not key.startswith(_HIDDEN_METADATA)}
-    return shown | {"request_source": "api"} | (OWNER_FIELDS if with_owner else {})
+    return {**shown, "request_source": "api", **(OWNER_FIELDS if with_owner else {})}
 
 
 def kept_metadata(given: Mapping[str, str]) -> dict[str, str]:

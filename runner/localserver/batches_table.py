@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from runner.core.wire import encode_json
 from runner.localserver.batch_object import BatchView, Counts, batch_object, needs_stamp
 from runner.localserver.database import COMPLETED, FAILED, IN_FLIGHT, PENDING, Connection
-from runner.core.wire import encode_json
 
 _SELECT = """
 SELECT b.seq, b.id, b.owner, b.endpoint, b.completion_window, b.metadata, b.total, b.input, b.output, b.error,
@@ -122,8 +122,8 @@ def finished_without_stamp(connection: Connection) -> Sequence[int]:
 def cancel_batch(connection: Connection, batch: int, at_us: int) -> None:
     """Set both cancel stamps where they are not set. No guard: a completed batch becomes cancelled."""
     connection.execute(
-        "UPDATE batch SET cancelling_us = coalesce(cancelling_us, ?), cancelled_us = coalesce(cancelled_us, ?) "
-        "WHERE seq = ?",
+        "UPDATE batch SET cancelling_us = coalesce(cancelling_us, ?), "
+        "cancelled_us = coalesce(cancelled_us, ?) WHERE seq = ?",
         (at_us, at_us, batch),
     )
 

@@ -29,7 +29,9 @@ class ContentQuery:
     status: str | None = None
 
 
-def headers_for_page(batch: BatchView | None, query: ContentQuery, lines: int, has_more: bool) -> dict[str, str]:
+def headers_for_page(
+    batch: BatchView | None, query: ContentQuery, lines: int, has_more: bool
+) -> dict[str, str]:
     """Headers of a page: counts what is really in the body."""
     incomplete = has_more or (batch is not None and batch.is_unfinished_for_readers)
     return {"X-Incomplete": _word(incomplete), "X-Last-Line": str(query.skip + lines)}
@@ -104,7 +106,12 @@ def stream_input(database: Database, file: int, path: Path, query: ContentQuery)
         skip += len(lines)
 
 
-_STATUS_STATES = {"completed": (COMPLETED,), "failed": (FAILED,), "pending": (0,), "in_progress": (IN_FLIGHT,)}
+_STATUS_STATES = {
+    "completed": (COMPLETED,),
+    "failed": (FAILED,),
+    "pending": (0,),
+    "in_progress": (IN_FLIGHT,),
+}
 
 
 def joined_page(

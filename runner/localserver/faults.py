@@ -61,7 +61,9 @@ KINDS: Mapping[str, FaultKind] = {
     ),
     "upload-queue-429": FaultKind(point=Point.BEFORE, route=_UPLOAD, summary="429: too many uploads at once"),
     "balance-402": FaultKind(point=Point.BEFORE, route=_CREATE, summary="402: balance below zero"),
-    "unauthorized-401": FaultKind(point=Point.BEFORE, route="* /v1/*", summary="401: as if the key were wrong"),
+    "unauthorized-401": FaultKind(
+        point=Point.BEFORE, route="* /v1/*", summary="401: as if the key were wrong"
+    ),
     "internal-500": FaultKind(point=Point.BEFORE, route="* /v1/*", summary="500 without any effect"),
     "unavailable-503": FaultKind(point=Point.BEFORE, route="* /v1/*", summary="503 without any effect"),
     "gateway-502": FaultKind(point=Point.BEFORE, route="* /v1/*", summary="502 with an HTML body, no effect"),
@@ -70,7 +72,9 @@ KINDS: Mapping[str, FaultKind] = {
         point=Point.BEFORE, route="* /v1/*", summary="wait before handling", params={"seconds": 1.0}
     ),
     "lost-reply": FaultKind(
-        point=Point.AFTER, route="POST /v1/*", summary="the effect happens, the connection closes without a reply"
+        point=Point.AFTER,
+        route="POST /v1/*",
+        summary="the effect happens, the connection closes without a reply",
     ),
     "error-after-effect": FaultKind(
         point=Point.AFTER,
@@ -137,7 +141,7 @@ class FaultPlan:
             return _arm(connection, value)
 
     def arm_once(self, values: Iterable[Mapping[str, Any]]) -> None:
-        """Arm those of the settings at the first start over a state folder, not again at the next. FaultError."""
+        """Arm those of the settings at the first start over a state folder only. Raises FaultError."""
         wanted = list(values)
         if not wanted:
             return

@@ -33,7 +33,9 @@ class FileRow:
     batch: int | None
 
 
-_COLUMNS = "seq, id, owner, kind, filename, purpose, size_bytes, requests, created_us, expires_s, deleted_us, batch"
+_COLUMNS = (
+    "seq, id, owner, kind, filename, purpose, size_bytes, requests, created_us, expires_s, deleted_us, batch"
+)
 
 
 def _row(row: sqlite3.Row) -> FileRow:
@@ -63,7 +65,7 @@ def insert_lines(connection: Connection, file: int, lines: Iterable[AcceptedLine
 def find_file(connection: Connection, file_id: str, as_of_us: int) -> FileRow | None:
     """The file if it was made and not deleted by then; whoever owns it."""
     row = connection.execute(
-        f"SELECT {_COLUMNS} FROM file WHERE id = ? AND created_us <= ? "
+        f"SELECT {_COLUMNS} FROM file WHERE id = ? AND created_us <= ? "  # noqa: S608
         "AND (deleted_us IS NULL OR deleted_us > ?)",
         (file_id, as_of_us, as_of_us),
     ).fetchone()
@@ -72,7 +74,7 @@ def find_file(connection: Connection, file_id: str, as_of_us: int) -> FileRow | 
 
 def file_by_seq(connection: Connection, seq: int | None) -> FileRow | None:
     """The file by its internal number, deleted or not."""
-    row = connection.execute(f"SELECT {_COLUMNS} FROM file WHERE seq = ?", (seq,)).fetchone()
+    row = connection.execute(f"SELECT {_COLUMNS} FROM file WHERE seq = ?", (seq,)).fetchone()  # noqa: S608
     return _row(row) if row else None
 
 
@@ -121,11 +123,12 @@ def delete_file(connection: Connection, file: FileRow, at_us: int) -> None:
     connection.execute("UPDATE file SET deleted_us = ? WHERE seq = ?", (at_us, file.seq))
     if file.kind != "input":
         column = "output" if file.kind == "output" else "error"
-        connection.execute(f"UPDATE batch SET {column} = NULL WHERE seq = ?", (file.batch,))
+        connection.execute(f"UPDATE batch SET {column} = NULL WHERE seq = ?", (file.batch,))  # noqa: S608
         return
     connection.execute(
-        "UPDATE batch SET cancelling_us = coalesce(cancelling_us, :at), cancelled_us = coalesce(cancelled_us, :at) "
-        "WHERE input = :file AND completed_us IS NULL AND failed_us IS NULL AND deleted_us IS NULL",
+        "UPDATE batch SET cancelling_us = coalesce(cancelling_us, :at), "
+        "cancelled_us = coalesce(cancelled_us, :at) WHERE input = :file AND completed_us IS NULL "
+        "AND failed_us IS NULL AND deleted_us IS NULL",
         {"at": at_us, "file": file.seq},
     )
     connection.execute("UPDATE batch SET input = NULL WHERE input = ?", (file.seq,))

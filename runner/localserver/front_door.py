@@ -39,7 +39,9 @@ class LogGate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = self._log.arrived(scope["method"], scope["path"], scope["query_string"].decode("latin-1"))
+        request_id = self._log.arrived(
+            scope["method"], scope["path"], scope["query_string"].decode("latin-1")
+        )
         status = 0
 
         async def noted(message: Message) -> None:
@@ -58,7 +60,10 @@ _CAPACITY = (
     "{models}. Try again later or use a longer completion window."
 )
 _VOLUME = "Unverified accounts can submit at most 1000 requests per hour of completion window."
-_GATEWAY = "<html>\r\n<head><title>{0}</title></head>\r\n<body>\r\n<center><h1>{0}</h1></center>\r\n</body>\r\n</html>\r\n"
+_GATEWAY = (
+    "<html>\r\n<head><title>{0}</title></head>\r\n<body>\r\n<center><h1>{0}</h1></center>\r\n"
+    "</body>\r\n</html>\r\n"
+)
 
 
 def _html(status: int, title: str) -> Refusal:

@@ -1,4 +1,4 @@
-"""Every HTTP request that reached a server process, in an append-only file: one line at arrival, one at the end.
+"""Every HTTP request that reached a server process, in an append-only file: a line at its start and its end.
 
 A line is one write to a file opened for appending, so it survives a kill of the process and several
 processes may share the folder (each has its own file). A request without a status line got no reply.

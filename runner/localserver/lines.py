@@ -1,7 +1,7 @@
 """One line of an input file: checked in the server's order, with its words, and written the server's way.
 
 Pure: bytes in, an accepted line or a refusal out. Rules and texts: the batch API, sections 3.3 to 3.5.
-The first bad line refuses the whole file, so a mistake is raised, not collected: that is what the server does.
+The first bad line refuses the whole file, so a mistake is raised, not collected, as the server does.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ MAX_CUSTOM_ID_BYTES = 64
 MAX_NESTING = 128
 _FIELDS = ("custom_id", "method", "url", "body")
 _DROPPED_BODY_KEYS = ("priority", "service_tier", "background")
-_WHITE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a" \
+_WHITE = (
+    "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
+)
 _EFFORTS = frozenset({"none", "minimal", "low", "medium", "high", "xhigh", "max"})
 
 
@@ -103,7 +105,8 @@ def _decode(raw: bytes, number: int, offset: int) -> str:
     except UnicodeDecodeError as error:
         at = offset + error.start
         raise refusals.text(
-            400, f"File contains invalid UTF-8 on/near line {number} at byte offset {at}: {_utf8_words(error)}"
+            400,
+            f"File contains invalid UTF-8 on/near line {number} at byte offset {at}: {_utf8_words(error)}",
         ) from error
 
 
@@ -124,7 +127,10 @@ def _serde_words(error: JsonError) -> str:
 def _check_fields(value: object, raw: bytes, number: int) -> Mapping[str, Any]:
     column = len(raw.rstrip())
     if not isinstance(value, dict):
-        raise _bad_json(number, f"invalid type: {_kind(value)}, expected struct OpenAIBatchRequest at line 1 column {column}")
+        raise _bad_json(
+            number,
+            f"invalid type: {_kind(value)}, expected struct OpenAIBatchRequest at line 1 column {column}",
+        )
     for name in _FIELDS:
         if name not in value:
             raise _bad_json(number, f"missing field `{name}` at line 1 column {column}")
@@ -223,7 +229,7 @@ def _check_model(body: object, url: str, number: int, settings: ServerSettings) 
 
 
 def _check_reasoning(body: Mapping[str, Any], url: str, number: int) -> None:
-    """Foreign reasoning keys are refused; efforts must be known words. Texts are ours: the server's are not public."""
+    """Foreign reasoning keys are refused; efforts must be known words. The texts are ours."""
     if url not in ("/v1/chat/completions", "/v1/responses", "/v1/completions"):
         return
     template = body.get("chat_template_kwargs")

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from runner.core.wire import encode_json
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818 - a reply, and the word of the API's side
     """An error reply: status, body bytes, media type, extra headers."""
 
     def __init__(

@@ -2,6 +2,7 @@
 
 The rule: `record_outcomes` is the only way a request becomes completed or failed, it does so at most once
 per opening, and the witness is written in the same transaction. Nothing here commits.
+States in statements: 0 pending, 1 in flight, 2 completed, 3 failed (see `database`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from runner.localserver.database import COMPLETED, FAILED, IN_FLIGHT, PENDING, Connection
+from runner.localserver.database import COMPLETED, FAILED, Connection
 from runner.localserver.witness_table import Execution, saw_executions
 
 
@@ -97,14 +98,14 @@ def claim_requests(connection: Connection, batch: int, limit: int, *, mark: bool
         "l.start + l.body_at AS body_start, l.size - l.body_at - 2 AS body_size, b.expires_us "
         "FROM request r JOIN batch b ON b.seq = r.batch JOIN file f ON f.seq = b.input "
         "JOIN input_line l ON l.file = r.file AND l.line = r.line "
-        f"WHERE r.batch = ? AND r.state = {PENDING} AND r.finished_us IS NULL AND b.cancelling_us IS NULL "
+        "WHERE r.batch = ? AND r.state = 0 AND r.finished_us IS NULL AND b.cancelling_us IS NULL "
         "AND b.deleted_us IS NULL ORDER BY r.id LIMIT ?",
         (batch, limit),
     ).fetchall()
     claims = [Claim(**dict(row)) for row in rows]
     if mark:
         connection.executemany(
-            f"UPDATE request SET state = {IN_FLIGHT} WHERE seq = ?", [(claim.seq,) for claim in claims]
+            "UPDATE request SET state = 1 WHERE seq = ?", [(claim.seq,) for claim in claims]
         )
     return claims
 
@@ -113,8 +114,8 @@ def settle_if_done(connection: Connection, batch: int) -> None:
     """Mark a batch that has nothing left to execute, so that it is not looked at again."""
     connection.execute(
         "UPDATE batch SET settled = 1 WHERE seq = ? AND started_us IS NOT NULL AND NOT EXISTS "
-        f"(SELECT 1 FROM request WHERE batch = batch.seq AND state = {PENDING}) AND NOT EXISTS "
-        f"(SELECT 1 FROM request WHERE batch = batch.seq AND state = {IN_FLIGHT})",
+        "(SELECT 1 FROM request WHERE batch = batch.seq AND state = 0) AND NOT EXISTS "
+        "(SELECT 1 FROM request WHERE batch = batch.seq AND state = 1)",
         (batch,),
     )
 
@@ -122,8 +123,7 @@ def settle_if_done(connection: Connection, batch: int) -> None:
 def release_in_flight(connection: Connection) -> None:
     """What a dead executor had in flight waits again. Called by whoever has just taken the role."""
     connection.execute(
-        f"UPDATE request SET state = {PENDING} WHERE state = {IN_FLIGHT} "
-        "AND batch IN (SELECT seq FROM batch WHERE settled = 0)"
+        "UPDATE request SET state = 0 WHERE state = 1 AND batch IN (SELECT seq FROM batch WHERE settled = 0)"
     )
 
 
@@ -133,7 +133,7 @@ def record_outcomes(connection: Connection, outcomes: Iterable[Outcome], at_us: 
     for outcome in outcomes:
         claim = outcome.claim
         cursor = connection.execute(
-            f"UPDATE request SET state = ?, finished_us = ? WHERE seq = ? AND state IN ({PENDING}, {IN_FLIGHT})",
+            "UPDATE request SET state = ?, finished_us = ? WHERE seq = ? AND state IN (0, 1)",
             (COMPLETED if outcome.succeeded else FAILED, outcome.finished_us, claim.seq),
         )
         if cursor.rowcount != 1:
@@ -188,8 +188,8 @@ def result_lines(
         where += " AND lower(r.custom_id) LIKE ?"
         values.append(f"%{query.search.lower()}%")
     rows = connection.execute(
-        "SELECT o.line, r.finished_us, r.id FROM request r JOIN outcome o ON o.request = r.seq "
-        f"WHERE {where} ORDER BY r.finished_us, r.id LIMIT ? OFFSET ?",  # noqa: S608
+        "SELECT o.line, r.finished_us, r.id FROM request r JOIN outcome o ON o.request = r.seq "  # noqa: S608
+        f"WHERE {where} ORDER BY r.finished_us, r.id LIMIT ? OFFSET ?",
         (*values, limit, skip),
     ).fetchall()
     if rows:

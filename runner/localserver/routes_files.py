@@ -146,7 +146,9 @@ def list_files(request: Request) -> Response:
     )
     with site.database.read() as connection:
         files = page_of_files(connection, query, as_of_us(request))
-        shown = [file_object(file, _virtual_bytes(connection, file), with_owner=True) for file in files[:limit]]
+        shown = [
+            file_object(file, _virtual_bytes(connection, file), with_owner=True) for file in files[:limit]
+        ]
     return json_reply(list_object(shown, has_more=len(files) > limit))
 
 
@@ -193,7 +195,9 @@ def file_content(request: Request) -> Response:
         return _result_content(site, connection, file, batch, query, seen_us)
 
 
-def _input_content(site: Site, connection: Connection, file: FileRow, query: content.ContentQuery) -> Response:
+def _input_content(
+    site: Site, connection: Connection, file: FileRow, query: content.ContentQuery
+) -> Response:
     path = site.input_path(file.id)
     if query.limit is None:
         stream = content.stream_input(site.database, file.seq, path, query)
@@ -235,12 +239,12 @@ def cost_estimate(request: Request) -> Response:
     site = site_of(request)
     window = request.query_params.get("completion_window", "24h")
     if window not in WINDOWS_S:
-        raise refusals.text(400, f"Unsupported completion_window. Allowed values: {', '.join(site.settings.windows)}")
+        raise refusals.text(
+            400, f"Unsupported completion_window. Allowed values: {', '.join(site.settings.windows)}"
+        )
     with site.database.read() as connection:
         file = _own_file(connection, request, as_of_us(request))
-        models = [
-            _model_estimate(site, *entry) for entry in models_of_file(connection, file.seq)
-        ]
+        models = [_model_estimate(site, *entry) for entry in models_of_file(connection, file.seq)]
     total = sum((Decimal(model["estimated_cost"]) for model in models), Decimal(0))
     return json_reply(
         {

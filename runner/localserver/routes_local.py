@@ -1,9 +1,9 @@
 """Routes of the local server alone, outside /v1 and for this machine only: health, witness, faults.
 
-    GET /healthz                                    {"status": "ok"}
-    GET /witness                                    rows per table
-    GET /witness?table=create&after=0&limit=1000    rows of upload, create, change, execution or http
-    GET /faults    the kinds and what is armed;  POST /faults arms one (see `faults`);  DELETE /faults
+GET /healthz                                    {"status": "ok"}
+GET /witness                                    rows per table
+GET /witness?table=create&after=0&limit=1000    rows of upload, create, change, execution or http
+GET /faults    the kinds and what is armed;  POST /faults arms one (see `faults`);  DELETE /faults
 """
 
 from __future__ import annotations

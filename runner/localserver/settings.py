@@ -7,6 +7,7 @@ The defaults are those of the hosted service (file limits as its published docum
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from runner.core.wire import JsonError, decode_json
 
 URLS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages")
 WINDOWS_S: Mapping[str, int] = {"24h": 86_400, "1h": 3_600}
+_PRICE = re.compile(r"[0-9]+(\.[0-9]+)?")
 UPLOAD_SLACK_BYTES = 10_240
 """A Content-Length above `max_file_bytes` by more than this is refused before the body is read."""
 
@@ -26,7 +28,7 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
-    """One model of the server. `kind` is CHAT, EMBEDDINGS or "" (fits every url); prices are per million tokens."""
+    """One model. `kind` is CHAT, EMBEDDINGS or "" (fits every url); prices are per million tokens."""
 
     kind: str = ""
     windows: tuple[str, ...] = ("24h", "1h")
@@ -69,7 +71,7 @@ class ServerSettings:
 
     @classmethod
     def from_json(cls, data: bytes | str) -> ServerSettings:
-        """Settings from a JSON object whose keys are the field names. Raises SettingsError with every mistake."""
+        """Settings from a JSON object whose keys are field names. Raises SettingsError with every mistake."""
         try:
             value = decode_json(data)
         except JsonError as error:
@@ -118,12 +120,12 @@ def _plain(given: object, kind: Any) -> object:
             raise ValueError(f"expected a whole number of 0 or more, got {given!r}")
         return given
     if kind.startswith("float"):
-        if isinstance(given, bool) or not isinstance(given, (int, float)) or given < 0:
-            raise ValueError(f"expected a number of 0 or more, got {given!r}")
-        return float(given)
-    if not isinstance(given, str):
-        raise ValueError(f"expected a text, got {given!r}")
-    return given
+        if isinstance(given, (int, float)) and not isinstance(given, bool) and given >= 0:
+            return float(given)
+        raise ValueError(f"expected a number of 0 or more, got {given!r}")
+    if isinstance(given, str):
+        return given
+    raise ValueError(f"expected a text, got {given!r}")
 
 
 def _texts(given: object, _kind: object) -> tuple[str, ...]:
@@ -145,18 +147,23 @@ def _faults(given: object, _kind: object) -> tuple[Mapping[str, Any], ...]:
 def _models(given: object, _kind: object) -> Mapping[str, ModelSettings] | None:
     if given is None:
         return None
-    if not isinstance(given, dict):
-        raise ValueError("expected an object of model names, or null")
-    return {name: _model(name, item) for name, item in given.items()}
+    if isinstance(given, dict):
+        return {name: _model(name, item) for name, item in given.items()}
+    raise ValueError("expected an object of model names, or null")
 
 
 def _model(name: str, item: object) -> ModelSettings:
     known = {entry.name for entry in dataclasses.fields(ModelSettings)}
     if not isinstance(item, dict) or not set(item) <= known:
         raise ValueError(f"{name}: expected an object with keys among {', '.join(sorted(known))}")
-    if "windows" in item:
-        item = item | {"windows": _texts(item["windows"], None)}
-    return ModelSettings(**item)
+    texts = {key: text for key, text in item.items() if key != "windows"}
+    if not all(isinstance(text, str) for text in texts.values()):
+        raise ValueError(f"{name}: kind and prices must be texts")
+    for key in ("input_price", "output_price"):
+        if key in texts and not _PRICE.fullmatch(texts[key]):
+            raise ValueError(f"{name}: {key} must be a decimal number in a text, got {texts[key]!r}")
+    windows = {"windows": _texts(item["windows"], None)} if "windows" in item else {}
+    return ModelSettings(**texts, **windows)
 
 
 _READERS: Mapping[str, Any] = {

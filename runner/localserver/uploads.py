@@ -62,7 +62,7 @@ class _LineWriter:
             self._offset += len(line) + 1
 
     def finish(self) -> None:
-        """Take what is left as the last line. A character cut at the very end is dropped, as the server does."""
+        """Take what is left as the last line. A character cut at the very end is dropped."""
         self._accept(_without_cut_character(self._rest))
         self._upload.sha256 = self._hash.hexdigest()
 
@@ -166,12 +166,14 @@ async def receive(
 
     Raises Refusal: 400, 403 or 413 as the server words them.
     """
-    if 0 < settings.max_file_bytes and content_length > settings.max_file_bytes + UPLOAD_SLACK_BYTES:
+    if settings.max_file_bytes > 0 and content_length > settings.max_file_bytes + UPLOAD_SLACK_BYTES:
         raise too_large(settings)
     kind, options = parse_options_header(content_type)
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
-        raise refusals.text(400, "Invalid multipart request: Invalid `boundary` for `multipart/form-data` request")
+        raise refusals.text(
+            400, "Invalid multipart request: Invalid `boundary` for `multipart/form-data` request"
+        )
     upload = Upload()
     try:
         with path.open("xb") as target:

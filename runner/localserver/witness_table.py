@@ -58,7 +58,8 @@ def saw_change(connection: Connection, at_us: int, action: str, thing_id: str) -
 def saw_executions(connection: Connection, at_us: int, executions: Iterable[Execution]) -> None:
     """Requests were executed."""
     connection.executemany(
-        "INSERT INTO witness_execution (at_us, batch_id, custom_id, body_sha256, result) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO witness_execution (at_us, batch_id, custom_id, body_sha256, result) "
+        "VALUES (?, ?, ?, ?, ?)",
         ((at_us, e.batch_id, e.custom_id, e.body_sha256, e.result) for e in executions),
     )
 

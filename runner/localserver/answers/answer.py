@@ -1,4 +1,4 @@
-"""One request body to one answer: the directives first, then what the endpoint would check, then its shape."""
+"""One request body to one answer: the directives, then the endpoint's checks, then its shape."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def answer(url: str, body: Any) -> Answer:
         prompt = read_prompt(url, body)
         orders = directives_in(prompt.text)
         if orders.fail_status is not None:
-            return _error(orders.fail_status, f"failed on request: [[local:fail {orders.fail_status}]]", orders.slow_s)
+            return _error(
+                orders.fail_status, f"failed on request: [[local:fail {orders.fail_status}]]", orders.slow_s
+            )
         given = _successful(url, body, prompt)
     except BodyMistake as mistake:
         return _error(400, str(mistake), 0.0)

@@ -42,7 +42,9 @@ def _check_messages(body: Mapping[str, Any]) -> None:
         if message.get("role") not in _ROLES:
             raise BodyMistake(f"Invalid value for 'messages[{number}].role': {message.get('role')!r}.")
         if not isinstance(message.get("content"), (str, list, type(None))):
-            raise BodyMistake(f"Invalid type for 'messages[{number}].content': expected a string or an array.")
+            raise BodyMistake(
+                f"Invalid type for 'messages[{number}].content': expected a string or an array."
+            )
 
 
 def _check_one_of(body: Mapping[str, Any], name: str, kinds: tuple[type, ...]) -> None:

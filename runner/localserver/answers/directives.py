@@ -1,10 +1,10 @@
 """Orders that a prompt can carry, so that people can see failures on purpose.
 
-    [[local:fail 400]]     the request fails with this status (400 to 599): a line of the error file
-    [[local:refuse]]       a refusal in place of an answer
-    [[local:truncate]]     the answer is cut and says so (finish_reason `length`)
-    [[local:slow 2]]       the answer takes this many seconds (at most 3600)
-    [[local:body-string]]  the response body is a string, as when an upstream sends no JSON
+[[local:fail 400]]     the request fails with this status (400 to 599): a line of the error file
+[[local:refuse]]       a refusal in place of an answer
+[[local:truncate]]     the answer is cut and says so (finish_reason `length`)
+[[local:slow 2]]       the answer takes this many seconds (at most 3600)
+[[local:body-string]]  the response body is a string, as when an upstream sends no JSON
 """
 
 from __future__ import annotations
