@@ -18,6 +18,7 @@ from jinja2 import TemplateError, nodes
 from runner.core.model import Cause, Message
 from runner.errors import InputError, Mistake
 from runner.prompt import variables
+from runner.prompt.codegen import rebinds_params
 from runner.prompt.environment import PromptEnvironment
 from runner.prompt.files import Family, TemplateText, parse_family, read_family
 from runner.prompt.filters import LAZY_FILTERS
@@ -41,14 +42,14 @@ class PromptSource:
 
     def compile(self) -> Prompt:
         """The prompt. Reads the files if `texts` is empty. Raises InputError with every mistake."""
-        environment = _environment(self, {}, ())
+        environment = _environment(self)
         mistakes: list[Mistake] = []
         if self.texts:
             family = parse_family(environment, self.texts)
         else:
             family, mistakes = read_family(environment, self.template, self.search_root)
         mistakes += check_structure(family, environment)
-        ready = _environment(self, family.texts, _constant_files(family))
+        ready = _environment(self, family)
         if not mistakes:
             mistakes += _compile_all(ready, family)
         if mistakes:
@@ -87,6 +88,7 @@ class Prompt:
             shape=_shape(family),
             params=source.params,
             max_output_bytes=source.max_output_bytes,
+            names={name.name for tree in family.trees.values() for name in tree.find_all(nodes.Name)},
         )
 
     def render(self, row: Mapping[str, Any]) -> tuple[Message, ...] | Cause:
@@ -135,15 +137,18 @@ class Prompt:
         return digest.hexdigest()
 
 
-def _environment(
-    source: PromptSource, texts: Mapping[str, TemplateText], constants: tuple[str, ...]
-) -> PromptEnvironment:
+def _environment(source: PromptSource, family: Family | None = None) -> PromptEnvironment:
+    """An environment to read files with, or (with `family`) to compile and run them."""
+    texts = family.texts if family is not None else {}
+    trees = family.trees if family is not None else {}
+    rebound = any(rebinds_params(tree) for tree in trees.values())
     return PromptEnvironment(
         texts={name: (text.path, text.text) for name, text in texts.items()},
         params=source.params,
         value_limit=max(source.max_output_bytes, MIN_VALUE_LIMIT),
-        mark=f"\0{secrets.token_hex(16)}\0",
-        constants=constants,
+        mark=f"\0{secrets.token_hex(8)}\0",
+        constants=[name for name, tree in trees.items() if _is_constant_file(tree)],
+        constant_params={} if rebound else source.params,
     )
 
 
@@ -172,9 +177,9 @@ def _shape(family: Family) -> Shape:
     )
 
 
-def _constant_files(family: Family) -> tuple[str, ...]:
-    """Files that hold nothing but text, macros and plain constants: their module can't change."""
-    return tuple(name for name, tree in family.trees.items() if all(map(_is_constant, tree.body)))
+def _is_constant_file(tree: nodes.Template) -> bool:
+    """Whether a file holds nothing but text, macros and plain constants: its module can't change."""
+    return all(_is_constant(node) for node in tree.body)
 
 
 def _is_constant(node: nodes.Node) -> bool:

@@ -77,19 +77,23 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
         value_limit: int,
         mark: str,
         constants: Collection[str] = (),
+        constant_params: Mapping[str, Any] | None = None,
     ) -> None:
-        """`mark` is put around messages (see `codegen`); `constants` names files that hold no state."""
+        """`mark` is put around messages and `constant_params` are put in where they are read (`codegen`);
+        `constants` names files that hold no state.
+        """
         super().__init__(
             undefined=StrictUndefined,
             autoescape=False,
             auto_reload=False,
             cache_size=-1,
-            finalize=self._text_of,
+            finalize=self.text_of,
             loader=FunctionLoader(
                 lambda name: (texts[name][1], texts[name][0], None) if name in texts else None
             ),
         )
         self.mark = mark
+        self.constant_params: Mapping[str, Any] = constant_params or {}
         self._constants = frozenset(constants)
         self.value_limit = value_limit
         self._prompt_lexer = PromptLexer(self)
@@ -131,7 +135,8 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
 
     # -------------------------------------------------------- texts and sizes
 
-    def _text_of(self, value: object) -> str:
+    def text_of(self, value: object) -> str:
+        """How a value is printed: `{{ value }}`. Raises TypeError for what has no text."""
         if value.__class__ is str:
             return value
         return limits.text_of(value, self.value_limit)
@@ -148,7 +153,7 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
 
     def join_texts(self, values: tuple[object, ...]) -> str:
         """`a ~ b`."""
-        return self._concat(self._text_of(value) for value in values)
+        return self._concat(self.text_of(value) for value in values)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """`*`, `**`, `+` and `%`, bounded."""

@@ -26,8 +26,8 @@ LAZY_FILTERS = ("map", "select", "reject", "selectattr", "rejectattr")
 """Filters that do something for each item of a sequence: every item counts as a round."""
 
 _TEXT_FILTERS = (
-    "capitalize", "e", "escape", "forceescape", "indent", "lower", "striptags", "title", "trim",
-    "truncate", "upper", "urlencode", "urlize", "wordcount", "wordwrap", "xmlattr",
+    "capitalize", "e", "escape", "forceescape", "indent", "striptags", "title", "truncate", "urlencode",
+    "urlize", "wordcount", "wordwrap", "xmlattr",
 )  # fmt: skip
 _MAX_ROUND_DIGITS = 300
 _SHORT_ARGUMENT = 16
@@ -46,6 +46,7 @@ def build_filters(limit: int, tick: Callable[[], None]) -> dict[str, Callable[..
     filters["round"] = _with_bounded_number(filters["round"], _MAX_ROUND_DIGITS)
     filters["list"] = _with_bounded_result(filters["list"], limit)
     filters["string"] = filters["safe"] = lambda value: limits.text_of(value, limit)
+    filters |= _quick_filters(limit)
     filters["center"] = _center(limit)
     filters["format"] = _format(limit)
     filters["join"] = _join(limit)
@@ -54,6 +55,24 @@ def build_filters(limit: int, tick: Callable[[], None]) -> dict[str, Callable[..
     filters["sum"] = _sum(limit)
     filters["tojson"] = _tojson(limit)
     return filters
+
+
+def _quick_filters(limit: int) -> dict[str, Callable[..., str]]:
+    """The commonest filters, without a wrapper around them."""
+
+    def text(value: object) -> str:
+        return value if isinstance(value, str) else limits.text_of(value, limit)
+
+    def trim(value: object, chars: str | None = None) -> str:
+        return text(value).strip(chars)
+
+    def upper(s: object) -> str:
+        return text(s).upper()
+
+    def lower(s: object) -> str:
+        return text(s).lower()
+
+    return {"trim": trim, "upper": upper, "lower": lower}
 
 
 def _value_place(function: Callable[..., Any]) -> int:

@@ -12,7 +12,7 @@ A property test compares this with `Template.render` over generated templates.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,6 @@ from runner.prompt.codegen import END, LETTERS
 from runner.prompt.environment import PromptEnvironment
 from runner.prompt.limits import RenderTimeoutError
 
-_ROLES = {letter: role for role, letter in LETTERS.items()}
 _MAX_MESSAGE_CHARS = 500
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
@@ -57,22 +56,26 @@ class Renderer:
         shape: Shape,
         params: Mapping[str, Any],
         max_output_bytes: int,
+        names: Collection[str],
     ) -> None:
+        """`names` are all names that the files read: no other globals are put into the context."""
         self._environment = environment
         self._template = template
-        self._shape = shape
+        self._has_parents = shape.has_parents
+        self._has_rounds = shape.has_rounds
+        self._messages = self._split if shape.has_messages else self._single
         self._params = params
         self._max_output_bytes = max_output_bytes
         self._mark = environment.mark
-        self._globals = dict(environment.globals)
+        self._globals = {name: value for name, value in environment.globals.items() if name in names}
         self._context: Context | None = None
-        self._last: dict[str, Message] = {role: Message(role=role, content="") for role in LETTERS}
+        self._last = {letter: Message(role=role, content="") for role, letter in LETTERS.items()}
 
     def render(self, row: Mapping[str, Any]) -> tuple[Message, ...] | Cause:
         """Messages in the order of the template, white space around each cut off. Never raises."""
         try:
             text = self._text(row)
-            messages = self._split(text) if self._shape.has_messages else self._single(text)
+            messages = self._messages(text)
             if len(text) * 4 > self._max_output_bytes or not text.isascii():
                 self._check_size(messages)
         except Exception as error:
@@ -93,7 +96,7 @@ class Renderer:
             self._context = context
         else:
             context.parent = variables
-        if self._shape.has_rounds:
+        if self._has_rounds:
             self._environment.start_clock()
             text = self._gather(self._template.root_render_func(context))
         else:
@@ -101,7 +104,7 @@ class Renderer:
         if context.vars:
             context.vars.clear()
             context.exported_vars.clear()
-        if self._shape.has_parents:
+        if self._has_parents:
             context.blocks = {name: [block] for name, block in self._template.blocks.items()}
         return text
 
@@ -122,31 +125,25 @@ class Renderer:
     # -------------------------------------------------------- messages
 
     def _split(self, text: str) -> tuple[Message, ...]:
+        """The marked parts of a text. Marks open and close in turn, so every second part is a message."""
         messages: list[Message] = []
-        is_open = False
-        for part in text.split(self._mark)[1:]:
+        last = self._last
+        for part in text.split(self._mark)[1::2]:
             letter = part[0]
             if letter == END:
-                is_open = False
-                continue
-            if is_open:
                 raise TypeError("a message stands inside another message")
-            is_open = True
             content = part[1:].strip()
             if content:
-                messages.append(self._message(_ROLES[letter], content))
+                message = last[letter]
+                # The same object where the text is that of the row before: system prompts mostly.
+                if message.content != content:
+                    message = last[letter] = Message(role=message.role, content=content)
+                messages.append(message)
         return tuple(messages)
 
     def _single(self, text: str) -> tuple[Message, ...]:
         content = text.strip()
-        return (self._message("user", content),) if content else ()
-
-    def _message(self, role: str, content: str) -> Message:
-        """A message; the same object again where its text is that of the row before (system prompts)."""
-        last = self._last[role]
-        if last.content != content:
-            last = self._last[role] = Message(role=role, content=content)
-        return last
+        return (Message(role="user", content=content),) if content else ()
 
     def _check_size(self, messages: tuple[Message, ...]) -> None:
         """UTF-8 bytes of all messages. Raises UnicodeEncodeError for text that has none."""
