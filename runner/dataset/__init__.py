@@ -1,0 +1,22 @@
+"""Rows in: the dataset's files, or the query over them, as one immutable snapshot.
+
+`take_snapshot` reads the input files once, at planning time, into a Parquet file with the columns
+`_position` (from 0, in dataset order) and `_key` first. Rendering reads ranges of it (`read_rows`) and
+publishing joins it with answers hours later, so an edit of the input in between can't mix up rows.
+The home of duckdb for reading. Knows manifests and rows; must not know prompts, the ledger or providers.
+"""
+
+from runner.dataset.inputs import InputFile, InputsState, fingerprint_of_inputs
+from runner.dataset.rows import read_rows
+from runner.dataset.snapshot import Column, Snapshot, describe, take_snapshot
+
+__all__ = [
+    "Column",
+    "InputFile",
+    "InputsState",
+    "Snapshot",
+    "describe",
+    "fingerprint_of_inputs",
+    "read_rows",
+    "take_snapshot",
+]

@@ -1,0 +1,76 @@
+"""A DuckDB of our own: in memory, small, on one thread, and closed to the world.
+
+Rules: it can open exactly the files and folders that it is told; it installs and loads no extension, reads
+no Python variable, writes nothing under the home folder; and its settings are locked, so that a query
+can't undo that. One thread is no loss (measured: two write a snapshot no faster, in 1.5 times the memory) and
+makes the order of rows plain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+
+MEMORY_LIMIT = "256MB"
+
+
+def connect(
+    *, files: Sequence[str], folder: Path | None = None, memory_limit: str = MEMORY_LIMIT
+) -> duckdb.DuckDBPyConnection:
+    """A locked connection that may read `files`, and read and write below `folder` (scratch and spill)."""
+    connection = duckdb.connect(
+        ":memory:",
+        config={
+            "threads": 1,
+            "memory_limit": memory_limit,
+            "preserve_insertion_order": True,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "python_enable_replacements": False,
+            "allow_persistent_secrets": False,
+        },
+    )
+    try:
+        _lock(connection, files, folder)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _lock(connection: duckdb.DuckDBPyConnection, files: Sequence[str], folder: Path | None) -> None:
+    # A folder that does not exist: nothing can be found there, and with no spill folder nothing is written.
+    nowhere = str(folder / "none") if folder is not None else "/nonexistent"
+    settings = {
+        "home_directory": text(nowhere),
+        "extension_directory": text(nowhere),
+        "secret_directory": text(nowhere),
+        "temp_directory": text(str(folder / "spill") if folder is not None else ""),
+        "TimeZone": text("UTC"),
+        "parquet_metadata_cache": "true",
+        "enable_external_file_cache": "false",
+        "enable_progress_bar": "false",
+        "allowed_paths": text_list(files),
+        "allowed_directories": text_list([str(folder)] if folder is not None else []),
+        "enable_external_access": "false",
+        "lock_configuration": "true",
+    }
+    for name, value in settings.items():
+        connection.execute(f"SET {name} = {value}")
+
+
+def text(value: str) -> str:
+    """A text as an SQL literal."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def text_list(values: Sequence[str]) -> str:
+    """Texts as an SQL list literal."""
+    return "[" + ", ".join(text(value) for value in values) + "]"
+
+
+def name(value: str) -> str:
+    """A column's name as an SQL identifier."""
+    return '"' + value.replace('"', '""') + '"'

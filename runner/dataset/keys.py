@@ -1,0 +1,177 @@
+"""What identifies a row: named columns, or its content.
+
+One column: its value as text. Several: their texts joined by `|`, with `\\` before each `|` and `\\` in them,
+so that different values never make equal keys. None: 12 hex digits of the MD5 of the row as JSON, columns
+sorted by name; the second row of equal content gets `-2`, the third `-3`, so that reordering keeps the set
+of keys.
+"""
+
+# ruff: noqa: S608 - every name and text in SQL goes through engine.name and engine.text
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+from duckdb.sqltypes import DuckDBPyType
+
+from runner.core.model import Manifest
+from runner.dataset import csv_files, engine, json_files
+from runner.dataset.inputs import Format, Inputs
+from runner.errors import InputError, Mistake
+
+_SHOWN = 5
+_MAX_VALUE_CHARACTERS = 80
+
+
+def key_expression(key: Sequence[str], columns: Sequence[tuple[str, DuckDBPyType]]) -> str:
+    """SQL for `_key`. NULL where a part is NULL."""
+    if not key:
+        return f"left(md5({_canonical(columns)}), 12)"
+    names = {column.casefold(): column for column, _ in columns}
+    parts = [f"CAST({engine.name(names[part.casefold()])} AS VARCHAR)" for part in key]
+    if len(parts) == 1:
+        return parts[0]
+    escaped = [rf"replace(replace({part}, '\', '\\'), '|', '\|')" for part in parts]
+    return " || '|' || ".join(escaped)
+
+
+def _canonical(columns: Sequence[tuple[str, DuckDBPyType]]) -> str:
+    """The row as JSON, apart from types: 1 as a number and as text are one content."""
+    nested = ("list", "struct", "map", "array", "union")
+    fields = [
+        f"{engine.text(column)}, "
+        + (f"CAST(to_json({engine.name(column)}) AS VARCHAR)" if kind.id in nested else _text(column))
+        for column, kind in sorted(columns, key=lambda pair: pair[0])
+    ]
+    return f"CAST(json_object({', '.join(fields)}) AS VARCHAR)"
+
+
+def _text(column: str) -> str:
+    return f"CAST({engine.name(column)} AS VARCHAR)"
+
+
+def missing_columns(manifest: Manifest, columns: Sequence[str]) -> list[Mistake]:
+    """A mistake for each key column that the dataset does not have."""
+    known = {column.casefold() for column in columns}
+    mistakes = []
+    for index, part in enumerate(manifest.dataset.key):
+        if part.casefold() in known:
+            continue
+        at = f"dataset.key.{index}" if f"dataset.key.{index}" in manifest.positions else "dataset.key"
+        close = difflib.get_close_matches(part, columns, n=1, cutoff=0.6)
+        listed = ", ".join(columns[:12]) + (", ..." if len(columns) > 12 else "")
+        hint = f"did you mean {close[0]!r}?" if close else f"columns: {listed}"
+        what = f"the dataset has no column {part!r}"
+        mistakes.append(Mistake(where=manifest.where(at), path=at, what=what, hint=hint))
+    return mistakes
+
+
+# ---------------------------------------------------------------- checks on the written snapshot
+
+
+class KeyCheck:
+    """NULL and doubled keys of a snapshot, told with row numbers and, where derivable, file lines."""
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, path: Path, manifest: Manifest, inputs: Inputs
+    ) -> None:
+        self._connection = connection
+        self._from = f"read_parquet({engine.text(str(path))})"
+        self._manifest = manifest
+        self._inputs = inputs
+
+    def run(self) -> None:
+        """Raise InputError with the first mistakes and the total counts."""
+        mistakes = [*self._nulls(), *self._duplicates()]
+        if mistakes:
+            raise InputError(mistakes, next_step="mend the keys, or leave out dataset.key to go by content")
+
+    def _nulls(self) -> list[Mistake]:
+        total = self._count(f"SELECT count(*) FROM {self._from} WHERE _key IS NULL")
+        if not total:
+            return []
+        rows = self._connection.execute(
+            f"SELECT _position FROM {self._from} WHERE _key IS NULL ORDER BY _position LIMIT {_SHOWN}"
+        ).fetchall()
+        places = ", ".join(self._place(position) for (position,) in rows)
+        what = f"{total:,} {'row has' if total == 1 else 'rows have'} no key (NULL in {self._key}): {places}"
+        return [self._mistake(what + (", ..." if total > _SHOWN else ""))]
+
+    def _duplicates(self) -> list[Mistake]:
+        doubled = f"SELECT _key FROM {self._from} WHERE _key IS NOT NULL GROUP BY _key HAVING count(*) > 1"
+        total = self._count(f"SELECT count(*) FROM ({doubled})")
+        if not total:
+            return []
+        rows = self._connection.execute(
+            f"SELECT _key, count(*), list(_position ORDER BY _position)[1:{_SHOWN}] FROM {self._from} "
+            f"WHERE _key IN ({doubled}) GROUP BY _key ORDER BY min(_position) LIMIT {_SHOWN}"
+        ).fetchall()
+        mistakes = []
+        for key, count, positions in rows:
+            places = ", ".join(self._place(position) for position in positions)
+            more = ", ..." if count > len(positions) else ""
+            mistakes.append(self._mistake(f"key {_shortened(key)} is used by {count:,} rows: {places}{more}"))
+        if total > _SHOWN:
+            what = f"{total:,} keys are used more than once; the first {_SHOWN} are shown"
+            mistakes.append(self._mistake(what))
+        return mistakes
+
+    def _count(self, query: str) -> int:
+        found = self._connection.execute(query).fetchone()
+        return int(found[0]) if found else 0
+
+    @property
+    def _key(self) -> str:
+        return " or ".join(repr(part) for part in self._manifest.dataset.key)
+
+    def _place(self, position: int) -> str:
+        line = self._line(position)
+        return f"row {position + 1}" + (f" ({line})" if line else "")
+
+    def _line(self, position: int) -> str | None:
+        """`file:line` of a row of a text file that no query stands between."""
+        if self._manifest.dataset.query is not None or len(self._inputs.paths) != 1:
+            return None
+        path = self._inputs.paths[0]
+        if self._inputs.format in (Format.CSV, Format.TSV):
+            delimiter = csv_files.read_headers(self._inputs)[0].delimiter
+            line = csv_files.line_of_record(path, delimiter, position)
+        elif self._inputs.format is Format.JSONL:
+            line = json_files.line_of_record(path, position)
+        else:
+            line = None
+        return f"{path}:{line}" if line else None
+
+    def _mistake(self, what: str) -> Mistake:
+        return Mistake(where=self._manifest.where("dataset.key"), path="dataset.key", what=what)
+
+
+def _shortened(key: str) -> str:
+    text = repr(key)
+    return text if len(text) <= _MAX_VALUE_CHARACTERS else text[:_MAX_VALUE_CHARACTERS] + "..."
+
+
+# ---------------------------------------------------------------- content keys
+
+
+def number_equal_rows(
+    connection: duckdb.DuckDBPyConnection, source: Path, target: Path, options: str
+) -> bool:
+    """Write `source` to `target`, keys of later equal rows with `-2`, `-3`; False if there are none."""
+    read = f"read_parquet({engine.text(str(source))})"
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE again AS SELECT _position AS position, occurrence FROM ("
+        "SELECT _position, row_number() OVER (PARTITION BY _key ORDER BY _position) AS occurrence "
+        f"FROM (SELECT _key, _position FROM {read} WHERE _key IN ("
+        f"SELECT _key FROM {read} GROUP BY _key HAVING count(*) > 1))) WHERE occurrence > 1"
+    )
+    found = connection.execute("SELECT count(*) FROM again").fetchone()
+    if not found or not found[0]:
+        return False
+    connection.execute(
+        f"COPY (SELECT r.* REPLACE (r._key || coalesce('-' || again.occurrence, '') AS _key) FROM {read} r "
+        f"LEFT JOIN again ON again.position = r._position) TO {engine.text(str(target))} ({options})"
+    )
+    return True

@@ -1,0 +1,270 @@
+"""The snapshot: the dataset's rows, once and for all, in one Parquet file.
+
+Outline of `take_snapshot`:
+
+    find the files -> hash and check their text -> view `dataset` -> check the query -> check the columns
+        -> write position, key and columns -> check the keys -> were the files left alone? -> put in place
+
+The file appears under its name only when all checks have passed. Row groups are small, so that a range of
+rows can be read without the rest, and smaller where rows are large, so that memory stays flat.
+"""
+
+# ruff: noqa: S608 - every name and text in SQL goes through engine.name and engine.text
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import duckdb
+from duckdb.sqltypes import DuckDBPyType
+
+from runner.core.model import Manifest
+from runner.core.wire import encode_json
+from runner.dataset import csv_files, engine, json_files
+from runner.dataset.inputs import Format, Inputs, InputsState, digest_of_inputs, find_inputs, state_of
+from runner.dataset.keys import KeyCheck, key_expression, missing_columns, number_equal_rows
+from runner.dataset.query import Source, source_of
+from runner.dataset.refusals import translated
+from runner.dataset.values import stored_type, types_of
+from runner.errors import InputError, Mistake
+
+OWN_COLUMNS = ("_position", "_key")
+_ROW_GROUP_BYTES = 8 << 20
+_MAX_ROW_GROUP_ROWS = 10_240
+_VECTOR_ROWS = 2_048
+_MEMORY_BYTES = 256 << 20
+_MAX_MEMORY_BYTES = 2 << 30
+
+Columns = Sequence[tuple[str, DuckDBPyType]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column of the dataset; `type` is DuckDB's text for it."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A snapshot on disk. `columns` are the dataset's own, in order.
+
+    `digest` is the hex sha256 over the input files' bytes in order (decompressed), the query's text and the
+    values of its parameters. Equal digests: equal rows. Names, places and times of files do not count; a
+    file saved with other bytes but equal rows (a blank line more) has another digest.
+    """
+
+    path: str
+    columns: tuple[Column, ...]
+    rows: int
+    digest: str
+
+
+def describe(manifest: Manifest, parameters: Mapping[str, object] | None = None) -> tuple[Column, ...]:
+    """The dataset's columns, for checks before work. Raises InputError.
+
+    Quick: CSV types are judged by the first 1,000 rows, and cells are not read; JSON files are read whole,
+    because a field may appear late. `take_snapshot` has the last word.
+    """
+    inputs = find_inputs(manifest)
+    with (
+        tempfile.TemporaryDirectory(prefix="describe-") as folder,
+        _opened(manifest, inputs, Path(folder), parameters or {}, whole=False) as (_, _, columns),
+    ):
+        return _stored(columns)
+
+
+def take_snapshot(
+    manifest: Manifest, target: Path, *, scratch: Path, parameters: Mapping[str, object] | None = None
+) -> Snapshot:
+    """Write the dataset's rows to `target` (Parquet, 0600, atomically). `scratch` takes what spills.
+
+    Parameters: values for `$name` in the query; what the query does not name is ignored.
+    Errors: InputError with every mistake that can be known together; RunnerError where disk or memory end.
+    """
+    inputs = find_inputs(manifest)
+    before = state_of(inputs)
+    contents = digest_of_inputs(inputs)
+    with (
+        _private_folder(scratch) as folder,
+        _opened(manifest, inputs, folder, parameters or {}, whole=True) as (connection, source, columns),
+    ):
+        try:
+            written = _write(connection, manifest, source, columns, folder)
+        except duckdb.Error as error:
+            raise translated(manifest, inputs, error) from error
+        if manifest.dataset.key:
+            KeyCheck(connection, written, manifest, inputs).run()
+        rows = _checked_rows(connection, written)
+        _check_untouched(inputs, before)
+        _put_in_place(written, target)
+    digest = _digest(contents, source)
+    return Snapshot(path=str(target), columns=_stored(columns), rows=rows, digest=digest)
+
+
+@contextmanager
+def _private_folder(scratch: Path) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="dataset-", dir=scratch))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _digest(contents: bytes, source: Source) -> str:
+    values = {name: str(value) for name, value in source.parameters.items()}
+    whole = sha256(contents)
+    whole.update(encode_json([source.sql, values], sort_keys=True))
+    return whole.hexdigest()
+
+
+# ---------------------------------------------------------------- reading
+
+
+@contextmanager
+def _opened(
+    manifest: Manifest, inputs: Inputs, folder: Path, parameters: Mapping[str, object], *, whole: bool
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, Source, Columns]]:
+    """A connection with the view `dataset`, the checked source and its checked columns."""
+    connection = engine.connect(files=inputs.paths, folder=folder, memory_limit=_memory_limit(inputs))
+    try:
+        try:
+            _create_view(connection, manifest, inputs, whole=whole)
+            source = source_of(connection, manifest, parameters)
+            columns = types_of(connection, source.sql, source.parameters)
+        except duckdb.Error as error:
+            raise translated(manifest, inputs, error) from error
+        _check_columns(manifest, columns)
+        yield connection, source, columns
+    finally:
+        connection.close()
+
+
+def _create_view(
+    connection: duckdb.DuckDBPyConnection, manifest: Manifest, inputs: Inputs, *, whole: bool
+) -> None:
+    match inputs.format:
+        case Format.CSV | Format.TSV:
+            csv_files.create_view(connection, inputs, keys=manifest.dataset.key, whole=whole)
+        case Format.JSON | Format.JSONL:
+            json_files.create_view(connection, inputs)
+        case Format.PARQUET:
+            paths = engine.text_list(inputs.paths)
+            connection.execute(
+                f"CREATE VIEW dataset AS SELECT * FROM read_parquet({paths}, union_by_name = true)"
+            )
+
+
+def _check_columns(manifest: Manifest, columns: Columns) -> None:
+    at = "dataset.query" if manifest.dataset.query is not None else "dataset.path"
+    where = manifest.where(at)
+    mistakes = []
+    for name, _ in columns:
+        if name.casefold() in OWN_COLUMNS:
+            what = f"the results table has its own column {name!r}"
+            hint = "give it another name in dataset.query (SELECT * RENAME ...)"
+            mistakes.append(Mistake(where=where, path=at, what=what, hint=hint))
+    mistakes += missing_columns(manifest, [name for name, _ in columns])
+    if mistakes:
+        raise InputError(mistakes)
+
+
+def _stored(columns: Columns) -> tuple[Column, ...]:
+    return tuple(Column(name=name, type=stored_type(kind)) for name, kind in columns)
+
+
+# ---------------------------------------------------------------- writing
+
+
+def _write(
+    connection: duckdb.DuckDBPyConnection, manifest: Manifest, source: Source, columns: Columns, folder: Path
+) -> Path:
+    """All rows with position and key to a file in `folder`."""
+    cells = ", ".join(_stored_cell(name, kind) for name, kind in columns)
+    key = key_expression(manifest.dataset.key, columns)
+    options = _parquet_options(connection)
+    written = folder / "rows.parquet"
+    connection.execute(
+        f"COPY (SELECT row_number() OVER () - 1 AS _position, {key} AS _key, {cells} FROM (\n"
+        f"{source.sql}\n)) TO {engine.text(str(written))} ({options})",
+        dict(source.parameters) or None,
+    )
+    if not manifest.dataset.key:
+        numbered = folder / "numbered.parquet"
+        if number_equal_rows(connection, written, numbered, options):
+            return numbered
+    return written
+
+
+def _stored_cell(name: str, kind: DuckDBPyType) -> str:
+    quoted, stored = engine.name(name), stored_type(kind)
+    if stored == str(kind):
+        return quoted
+    if stored == "JSON":
+        return f"to_json({quoted}) AS {quoted}"
+    return f"CAST({quoted} AS {stored}) AS {quoted}"
+
+
+def _memory_limit(inputs: Inputs) -> str:
+    return f"{_MEMORY_BYTES >> 20}MB"
+
+
+def _parquet_options(connection: duckdb.DuckDBPyConnection) -> str:
+    """Row groups of about 8 MB, judged by the first rows."""
+    found = connection.execute(
+        "SELECT avg(octet_length(encode(CAST(d AS VARCHAR)))) FROM (SELECT d FROM dataset d LIMIT 200) s(d)"
+    ).fetchone()
+    row_bytes = (found[0] if found else None) or 1
+    rows = min(_MAX_ROW_GROUP_ROWS, max(_VECTOR_ROWS, int(_ROW_GROUP_BYTES / row_bytes)))
+    return f"FORMAT parquet, ROW_GROUP_SIZE {rows}, COMPRESSION snappy, USE_TMP_FILE false"
+
+
+def _checked_rows(connection: duckdb.DuckDBPyConnection, written: Path) -> int:
+    """The number of rows; positions must count from 0 without a gap, in the file's own order."""
+    found = connection.execute(
+        "SELECT count(*), coalesce(bool_and(_position = file_row_number), true) "
+        f"FROM read_parquet({engine.text(str(written))}, file_row_number = true)"
+    ).fetchone()
+    if found is None or not found[1]:
+        message = "the snapshot's rows are not in order"
+        raise AssertionError(message)
+    return int(found[0])
+
+
+def _check_untouched(inputs: Inputs, before: InputsState) -> None:
+    """Files were read more than once; what was checked must be what was written."""
+    now = state_of(inputs)
+    touched = [new.path for old, new in zip(before.files, now.files, strict=True) if old != new]
+    if touched:
+        raise InputError(
+            [Mistake(where=path, what="the file changed while it was read") for path in touched],
+            next_step="run again when nothing writes to it",
+        )
+
+
+def _put_in_place(written: Path, target: Path) -> None:
+    """fsync the file, rename it beside the target first (other file system), fsync the folder."""
+    beside = target.with_name(f".{target.name}.part")
+    try:
+        shutil.move(written, beside)
+        beside.chmod(0o600)
+        _sync(beside)
+        beside.replace(target)
+        _sync(target.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
