@@ -8,7 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from provider_factories import (
+
+from runner.core.model import Accepted, ProblemKind, Refused, Unknown
+from runner.errors import LedgerError
+from runner.provider import Client, Timeouts
+from tests.fault.provider_factories import (
     BATCH_ID,
     Script,
     ScriptedServer,
@@ -19,10 +23,6 @@ from provider_factories import (
     reply,
     reset,
 )
-
-from runner.core.model import Accepted, ProblemKind, Refused, Unknown
-from runner.errors import LedgerError
-from runner.provider import Client, Timeouts
 
 Outcome = Accepted | Refused | Unknown
 Act = Callable[[Client, Path], Outcome]
