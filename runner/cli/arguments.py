@@ -1,0 +1,150 @@
+"""Options that several commands share, and the words they accept."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from runner.cli.signals import Interrupts
+from runner.commands.options import ManifestOptions
+from runner.errors import InputError, Mistake
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+COMMAND_NAMES = (
+    "run",
+    "validate",
+    "plan",
+    "status",
+    "results",
+    "cancel",
+    "init",
+    "schema",
+    "local-server",
+)
+"""In the order in which they are used; the first word of a command line is one of these, or a path."""
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+|\d+(?:\.\d+)?")
+
+
+@dataclass(slots=True)
+class Session:
+    """One execution of the program: what the error boundary may want to know, and who hears Ctrl-C."""
+
+    manifests: tuple[str, ...] = ()
+    command: str = ""
+    wants_json: bool = False
+    interrupts: Interrupts = field(default_factory=Interrupts)
+
+    def enter(self, command: str, manifests: tuple[str, ...] = ()) -> None:
+        """A command begins."""
+        self.command, self.manifests = command, manifests
+
+
+class Duration(click.ParamType[float]):
+    """Seconds as a number, or with units: `90`, `90s`, `30m`, `2h`, `1h30m`, `1d`."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds. Fails with what is allowed."""
+        if isinstance(value, (int, float)):
+            return float(value)
+        text = str(value).strip().lower()
+        if not _DURATION.fullmatch(text):
+            self.fail(f"{value!r} is not a length of time; write seconds, or 30m, 2h, 1h30m", param, ctx)
+        if text[-1].isdigit():
+            return float(text)
+        parts = re.findall(r"([\d.]+)([smhd])", text)
+        return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+
+
+class Count(click.ParamType[int]):
+    """A whole number of 1 or more."""
+
+    name = "count"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number. Fails with what is allowed."""
+        text = str(value).replace(",", "").replace("_", "")
+        if not text.isascii() or not text.isdigit() or int(text[:18]) < 1:
+            self.fail(f"{value!r} is not a whole number of 1 or more", param, ctx)
+        return int(text[:18])
+
+
+def bending_options(function: Function) -> Function:
+    """`--set KEY=VALUE` (repeatable) and `--profile NAME`."""
+    function = click.option("--profile", metavar="NAME", help="Use this block of the manifest's `profiles`.")(
+        function
+    )
+    return click.option(
+        "--set",
+        "set_values",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Override a value of the manifest, e.g. model.name=X. Repeatable.",
+    )(function)
+
+
+limit_option = click.option(
+    "--limit", type=Count(), metavar="N", help="Take only the first N rows of the dataset."
+)
+yes_option = click.option("--yes", "-y", is_flag=True, help="Don't ask; go on.")
+
+
+def json_option(what: str) -> Callable[[Function], Function]:
+    """`--json`, with what it prints."""
+    return click.option("--json", "as_json", is_flag=True, help=f"Print {what} on stdout.")
+
+
+def manifest_options(path: str, set_values: tuple[str, ...], profile: str | None) -> ManifestOptions:
+    """The options of one manifest as the commands take them. Raises InputError for a `--set` without `=`."""
+    mistakes = [
+        Mistake(where="--set", what=f"{value!r} has no `=`", hint="write --set KEY=VALUE")
+        for value in set_values
+        if not value.partition("=")[1] or not value.partition("=")[0].strip()
+    ]
+    if mistakes:
+        raise InputError(mistakes)
+    return ManifestOptions(path=path, set_values=set_values, profile=profile)
+
+
+def check_manifests(paths: tuple[str, ...]) -> None:
+    """Every path must be there. Raises InputError that names all that are not, with the nearest match."""
+    mistakes = [missing(path) for path in paths if not os.path.lexists(path)]
+    if mistakes:
+        raise InputError(mistakes)
+
+
+def missing(path: str) -> Mistake:
+    """A path that isn't there, with what may have been meant: a command, or a file beside it."""
+    import difflib
+
+    if path in COMMAND_NAMES:
+        return Mistake(where=path, what="no such file", hint=f"the command comes first: `run {path} ...`")
+    is_word = not set(path) & {".", "/"}
+    what = "no such file or command" if is_word else "no such file"
+    near = difflib.get_close_matches(path.lower(), COMMAND_NAMES, n=1, cutoff=0.6) if is_word else []
+    if near:
+        return Mistake(where=path, what=what, hint=f"did you mean `run {near[0]}`?")
+    folder = Path(path).parent
+    near = difflib.get_close_matches(str(Path(path)), _manifests_in(folder), n=1, cutoff=0.6)
+    if near:
+        return Mistake(where=path, what=what, hint=f"did you mean `{near[0]}`?")
+    if not folder.is_dir():
+        return Mistake(where=path, what=what, hint=f"there is no folder `{folder}`")
+    return Mistake(where=path, what=what, hint="`run --help` shows how to call it" if is_word else "")
+
+
+def _manifests_in(folder: Path) -> list[str]:
+    try:
+        return sorted(str(path) for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
+    except OSError:
+        return []

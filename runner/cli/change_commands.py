@@ -1,0 +1,51 @@
+"""The commands that change the course: `cancel`."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+
+import click
+
+from runner.cli.arguments import Session, bending_options, check_manifests, manifest_options, yes_option
+from runner.cli.reporting import asker, reporter_for
+from runner.cli.streams import say
+from runner.cli.texts import clean, counted
+from runner.errors import EXIT_DONE, EXIT_REFUSED, InterruptedRunError
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  run cancel manifest.yaml            answers so far are kept; run it again to go on
+"""
+)
+@click.argument("manifest", metavar="MANIFEST")
+@yes_option
+@bending_options
+@click.pass_obj
+def cancel(
+    session: Session, manifest: str, yes: bool, set_values: tuple[str, ...], profile: str | None
+) -> int:
+    """Stop the batches that are under way."""
+    session.enter("cancel", (manifest,))
+    check_manifests((manifest,))
+    options = manifest_options(manifest, set_values, profile)
+    if not asker(yes=yes)(f"Stop every batch of {manifest} that is under way?"):
+        raise InterruptedRunError("nothing was cancelled")
+    from runner.commands.cancel import cancel as stop
+
+    with closing(reporter_for(interrupts=session.interrupts, yes=True)) as screen:
+        done = stop(options, environ=dict(os.environ), reporter=screen)
+    if not (done.cancelled or done.discarded or done.failed):
+        say("nothing is under way")
+        return EXIT_DONE
+    for batch_id in done.cancelled:
+        say(f"cancelling  {clean(batch_id)}")
+    if done.discarded:
+        say(f"discarded   {counted(done.discarded, 'file')} that had not been sent")
+    for batch_id in done.failed:
+        say(f"refused     {clean(batch_id)}")
+    if done.cancelled:
+        say("next:  the same `run` collects what had finished, and asks the rest again")
+    return EXIT_REFUSED if done.failed else EXIT_DONE

@@ -1,0 +1,54 @@
+"""`plan` and `validate` as text: every count with its word, what changed, what it may cost, what is next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from runner.cli.summary import Line, estimate_text, plan_counts, to_send, unsendable_lines
+from runner.cli.texts import clean, counted
+from runner.core.planning import Plan, Reason
+
+if TYPE_CHECKING:
+    from runner.commands.validate import ValidateResult
+
+_COLUMNS_SHOWN = 8
+
+
+def plan_text(plan: Plan, causes: Sequence[str], *, path: str) -> list[str]:
+    """The lines of `run plan`. `path` is the manifest as the user typed it."""
+    typed = clean(path)
+    lines = [f"{typed}: {counted(plan.rows, 'row')}"]
+    counts = plan_counts(plan)
+    width = max((len(f"{number:,}") for _, number in counts), default=1)
+    lines += [f"  {word:<13} {number:>{width},}" for word, number in counts]
+    lines += [f"  because       {_reason(reason)}" for reason in plan.reasons]
+    lines.append(f"  to send       {to_send(plan)}")
+    if plan.requests_to_send:
+        lines.append(f"  estimate      {estimate_text(plan.estimate)}")
+        lines.append(f"                ({clean(plan.estimate.basis)})")
+    lines += [f"  {line.plain()}" for line in unsendable_lines(plan, causes)]
+    if plan.requests_to_send or plan.in_flight:
+        lines.append(f"next: run {shlex.quote(typed)}")
+    else:
+        lines.append("nothing to do")
+    return lines
+
+
+def _reason(reason: Reason) -> str:
+    change = f" ({clean(reason.was)[:8]} to {clean(reason.now)[:8]})" if reason.was and reason.now else ""
+    return f"{clean(reason.what)} changed{change}: {counted(reason.rows, 'row')}"
+
+
+def validate_text(found: ValidateResult, path: str) -> list[str]:
+    """The lines of `run validate` for one manifest without mistakes."""
+    columns = [f"{clean(name)} {clean(kind)}" for name, kind in found.columns]
+    more = f", and {len(columns) - _COLUMNS_SHOWN} more" if len(columns) > _COLUMNS_SHOWN else ""
+    lines = [
+        f"{clean(path)}: valid",
+        Line(label="  rows", text=f"{found.rows:,}").plain(),
+        Line(label="  columns", text=", ".join(columns[:_COLUMNS_SHOWN]) + more).plain(),
+        Line(label="  prompt", text=f"{counted(found.messages, 'message')} for each row").plain(),
+    ]
+    return lines + [f"  warning: {clean(str(warning))}" for warning in found.warnings]

@@ -1,0 +1,137 @@
+"""The state of manifests as rows of text: aligned for pipes; `watching` draws the same rows with colour."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from runner.cli.texts import clean, counted, span
+from runner.core.states import ShardState
+
+if TYPE_CHECKING:
+    from runner.commands.status import BatchStatus, ManifestStatus
+
+MOST_BATCHES = 20
+HEAD = ("", "batch", "state", "status", "requests", "completed", "failed", "window ends")
+RIGHT = frozenset({0, 4, 5, 6})
+_ORDER = ("succeeded", "truncated", "refused", "invalid", "failed", "expired", "cancelled", "unaccounted")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """One manifest: its title, facts as label and text, a table of batches, and problems."""
+
+    title: str
+    path: str
+    facts: tuple[tuple[str, str], ...]
+    batches: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+def section(one: ManifestStatus) -> Section:
+    """A manifest's status, cleaned and in words."""
+    shown, hidden = _chosen(one.batches)
+    facts = [("run", _run_text(one)), ("rows", _rows_text(one.by_status))]
+    if hidden:
+        facts.append(("earlier", f"{counted(len(hidden), 'batch')} done, {_requests(hidden):,} requests"))
+    notes = [f"batch {batch.slot}: {clean(batch.problem)}" for batch in shown if batch.problem]
+    if _has_open(one) and one.state != "running":
+        notes.append(f"next: `run {shlex.quote(clean(one.manifest))}` collects what is there")
+    return Section(
+        title=clean(one.name),
+        path=clean(one.manifest),
+        facts=tuple(facts),
+        batches=tuple(_cells(batch) for batch in shown),
+        notes=tuple(notes),
+    )
+
+
+def status_text(found: Sequence[ManifestStatus]) -> str:
+    """Aligned plain text, newline at the end."""
+    return "\n".join("".join(f"{line}\n" for line in _section_lines(section(one))) for one in found)
+
+
+def is_over(found: Sequence[ManifestStatus]) -> bool:
+    """Whether nothing is under way: no run at work, no batch that may still change."""
+    return not any(one.state == "running" or _has_open(one) for one in found)
+
+
+def _has_open(one: ManifestStatus) -> bool:
+    return any(not ShardState(batch.state).is_final for batch in one.batches)
+
+
+def _section_lines(shown: Section) -> list[str]:
+    lines = [f"{shown.title}  {shown.path}"]
+    lines += [f"  {label:<8} {text}" for label, text in shown.facts]
+    if shown.batches:
+        lines += [f"  {line}" for line in aligned([HEAD, *shown.batches])]
+    return lines + [f"  {note}" for note in shown.notes]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines; columns as wide as their widest cell, numbers to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.rjust(width) if column in RIGHT else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _chosen(batches: Sequence[BatchStatus]) -> tuple[list[BatchStatus], list[BatchStatus]]:
+    """Batches with a line of their own (open, stuck, the latest), and finished ones without."""
+    matter = [batch for batch in batches if batch.state not in (ShardState.DONE, ShardState.DISCARDED)]
+    done = [batch for batch in batches if batch.state == ShardState.DONE]
+    room = max(MOST_BATCHES - len(matter), 0)
+    latest = done[-room:] if room else []
+    shown = sorted([*matter, *latest], key=lambda batch: batch.slot)
+    return shown, done[: len(done) - len(latest)]
+
+
+def _requests(batches: Sequence[BatchStatus]) -> int:
+    return sum(batch.requests for batch in batches)
+
+
+def _cells(batch: BatchStatus) -> tuple[str, ...]:
+    is_open = not ShardState(batch.state).is_final
+    return (
+        str(batch.slot),
+        clean(batch.batch_id or "-"),
+        clean(batch.state),
+        clean(batch.status or "-"),
+        f"{batch.requests:,}",
+        _number(batch.completed),
+        _number(batch.failed),
+        when(batch.expires_at) if is_open and batch.expires_at else "",
+    )
+
+
+def _number(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"
+
+
+def _run_text(one: ManifestStatus) -> str:
+    text = f"{clean(one.run)[:8]}, {clean(one.state)}, began {when(one.started_at)}"
+    if one.finished_at is None:
+        return text
+    took = _moment(one.finished_at) - _moment(one.started_at)
+    return f"{text}, took {span(took.total_seconds())}"
+
+
+def _rows_text(by_status: dict[str, int]) -> str:
+    order = sorted(by_status, key=lambda word: (_ORDER.index(word) if word in _ORDER else len(_ORDER), word))
+    return ", ".join(f"{by_status[word]:,} {clean(word)}" for word in order if by_status[word]) or "none"
+
+
+def when(text: str) -> str:
+    """A time of the ledger for people: `2026-11-23 10:04 UTC`."""
+    return f"{_moment(text):%Y-%m-%d %H:%M} UTC"
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(str(text))
