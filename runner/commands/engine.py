@@ -16,30 +16,18 @@ step. So the process may be killed between any two lines here, and the same comm
 from __future__ import annotations
 
 import queue
-import random
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
 
 from runner.commands import calls
-from runner.commands.calls import Fetched, Progress
-from runner.commands.collecting import ShardBook
+from runner.commands.calls import Fetched
 from runner.commands.interrupts import StopFlag
-from runner.commands.moments import (
-    AnswersStored,
-    BatchCreated,
-    BatchDone,
-    BatchSeen,
-    Reporter,
-    Trouble,
-    Uploaded,
-    UploadProgress,
-)
+from runner.commands.moments import BatchCreated, Trouble, Uploaded, UploadProgress
+from runner.commands.tracks import Surroundings, Track
+from runner.commands.watching import Watcher
 from runner.core import states
-from runner.core.model import Accepted, Outcome, Problem, ProblemKind, Provider, Refused, Unknown
-from runner.core.settling import judge_absence
+from runner.core.model import Accepted, Problem, ProblemKind, Refused, Unknown
 from runner.core.states import (
     Create,
     DrawFence,
@@ -50,68 +38,26 @@ from runner.core.states import (
     Submission,
     Upload,
     Wait,
-    terminal_word,
 )
 from runner.core.wire import BatchObject
-from runner.errors import (
-    DecisionNeededError,
-    InterruptedRunError,
-    ProviderRefusedError,
-    StillRunningError,
-)
-from runner.ledger import HeldElsewhereError, Ledger, LedgerPlace, hold
-from runner.provider import Client, NotFoundYetError, ProviderError
+from runner.errors import DecisionNeededError, InterruptedRunError, ProviderRefusedError, StillRunningError
+from runner.ledger import HeldElsewhereError, hold
+from runner.provider import ProviderError
 
 MAX_UPLOADS_AT_ONCE = 4
 MAX_UPLOAD_ATTEMPTS = 12
 TICK_S = 0.25
-FULL_READS = 4
-"""A finished batch that lacks lines is read in full so many times before its rows are unaccounted."""
-POLLS_PER_MINUTE = 30
 LEAVE_S = 5.0
 _STOPPING = frozenset({ProblemKind.AUTHENTICATION, ProblemKind.PAYMENT, ProblemKind.VOLUME})
-
-
-@dataclass(slots=True)
-class Track:
-    """One shard while this process moves it. Everything durable is in `submission`."""
-
-    submission: Submission
-    lock: ExitStack = field(default_factory=ExitStack)
-    is_taken: bool = False
-    is_busy: bool = False
-    next_at_s: float = 0.0
-    book: ShardBook | None = None
-    progress: Progress = field(default_factory=Progress)
-    full_reads: int = 0
-    missing_since_s: float | None = None
-    sent_bytes: int = 0
-    told: tuple[object, ...] = ()
 
 
 class Engine:
     """Drives shards to their end. One instance for one run; see the module for its rules."""
 
-    def __init__(
-        self,
-        *,
-        provider: Provider,
-        place: LedgerPlace,
-        ledger: Ledger,
-        client: Client,
-        reporter: Reporter,
-        stop: StopFlag,
-        run_id: int,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._provider = provider
-        self._place = place
-        self._ledger = ledger
-        self._client = client
-        self._reporter = reporter
+    def __init__(self, at: Surroundings, stop: StopFlag) -> None:
+        self._at = at
         self._stop = stop
-        self._run_id = run_id
-        self._clock = clock
+        self._watcher = Watcher(at)
         self._tracks: list[Track] = []
         self._landed_calls: queue.SimpleQueue[tuple[Track, str, object]] = queue.SimpleQueue()
         self._stopping: Problem | None = None
@@ -130,7 +76,7 @@ class Engine:
         try:
             while not self._is_over(until_submitted):
                 self._check_stop(deadline_s)
-                now = self._clock()
+                now = self._at.clock()
                 for track in self._tracks:
                     self._step(track, now)
                 self._wait_for_calls()
@@ -155,7 +101,7 @@ class Engine:
                 f"interrupted; {waiting} batches go on without this program",
                 next_step="run the same command again: it goes on from here and pays for nothing twice",
             )
-        if deadline_s is not None and self._clock() >= deadline_s:
+        if deadline_s is not None and self._at.clock() >= deadline_s:
             raise StillRunningError(
                 f"{waiting} batches are still on their way",
                 next_step="run the same command again later: it collects what is there",
@@ -176,7 +122,7 @@ class Engine:
                 return
 
     def _tick_s(self) -> float:
-        return min(TICK_S, max(self._provider.poll_interval_s / 4, 0.01))
+        return min(TICK_S, max(self._at.provider.poll_interval_s / 4, 0.01))
 
     def _leave(self) -> None:
         """Give calls that may have bought something a moment to land, record them, let go of the locks."""
@@ -193,7 +139,7 @@ class Engine:
     def _complain(self) -> None:
         if self._stopping is not None:
             raise ProviderRefusedError(
-                f"{self._provider.name} refused: {self._stopping.message}",
+                f"{self._at.provider.name} refused: {self._stopping.message}",
                 next_step=_NEXT_STEPS.get(self._stopping.kind, "run the same command again when it is cured"),
             )
         for state, error in (
@@ -215,7 +161,7 @@ class Engine:
             return
         if not track.is_taken and not self._take(track, now):
             return
-        action = states.decide(track.submission, self._provider, now)
+        action = states.decide(track.submission, self._at.provider, now)
         match action:
             case Upload():
                 self._upload(track)
@@ -223,10 +169,10 @@ class Engine:
                 self._create(track, now)
             case ScanForBatch():
                 submission = track.submission
-                self._call(track, "scan", lambda: calls.scan(self._client, submission, self._provider))
+                self._call(track, "scan", lambda: calls.scan(self._at.client, submission, self._at.provider))
             case DrawFence():
                 submission = track.submission
-                self._call(track, "fence", lambda: calls.draw_fence(self._client, submission))
+                self._call(track, "fence", lambda: calls.draw_fence(self._at.client, submission))
             case Poll():
                 self._poll(track)
             case Wait(until_s):
@@ -238,16 +184,16 @@ class Engine:
         """Become the one process that moves this shard; another's progress is read from the ledger."""
         shard_id = track.submission.shard_id
         try:
-            track.lock.enter_context(hold(self._place.folder / "locks" / f"shard-{shard_id}.lock"))
+            track.lock.enter_context(hold(self._at.place.folder / "locks" / f"shard-{shard_id}.lock"))
             track.is_taken = True
         except HeldElsewhereError:
             track.next_at_s = now + 1.0
-        track.submission = self._ledger.submission(shard_id)
+        track.submission = self._at.ledger.submission(shard_id)
         return track.is_taken and not track.submission.state.is_final
 
     def _upload(self, track: Track) -> None:
-        uploading = sum(other.is_busy and _is(other, ShardState.UPLOADING) for other in self._tracks)
-        if uploading >= MAX_UPLOADS_AT_ONCE or self._open_count() >= self._provider.max_open_batches:
+        uploading = sum(other.is_busy and other.is_in(ShardState.UPLOADING) for other in self._tracks)
+        if uploading >= MAX_UPLOADS_AT_ONCE or self._open_count() >= self._at.provider.max_open_batches:
             return
         if track.submission.attempt > MAX_UPLOAD_ATTEMPTS:
             raise StillRunningError(
@@ -255,13 +201,15 @@ class Engine:
                 f"{track.submission.problem}",
                 next_step="nothing is lost; run the same command again later",
             )
-        self._save(track, states.upload_intended(track.submission), "upload intended")
+        self._at.save(track, states.upload_intended(track.submission), "upload intended")
         submission = track.submission
 
         def sent(sent_bytes: int) -> None:
             track.sent_bytes = sent_bytes
 
-        self._call(track, "upload", lambda: calls.upload(self._client, submission, self._provider, sent))
+        self._call(
+            track, "upload", lambda: calls.upload(self._at.client, submission, self._at.provider, sent)
+        )
 
     def _open_count(self) -> int:
         return sum(
@@ -270,22 +218,24 @@ class Engine:
         )
 
     def _create(self, track: Track, now: float) -> None:
-        self._save(track, states.create_intended(track.submission, now), "create intended")
+        self._at.save(track, states.create_intended(track.submission, now), "create intended")
         submission = track.submission
         self._call(track, "create", lambda: self._create_in_time(submission))
 
     def _create_in_time(self, submission: Submission) -> Accepted | Refused | Unknown:
-        """The last check before the call: an intent that grew old (a sleep, a stopped process) is not sent."""
-        if self._clock() >= (submission.send_by_s or 0.0):
+        """The last check: an intent that grew old (a sleep, a stopped process) is not sent any more."""
+        if self._at.clock() >= (submission.send_by_s or 0.0):
             message = "not sent: too much time went by between the intent and the call"
             return Refused(problem=Problem(kind=ProblemKind.UNREACHABLE, message=message, retry_after_s=0.0))
-        return calls.create(self._client, submission)
+        return calls.create(self._at.client, submission)
 
     def _poll(self, track: Track) -> None:
         submission, progress = track.submission, track.progress
-        scratch = self._place.folder / "scratch"
+        scratch = self._at.place.folder / "scratch"
         self._call(
-            track, "fetch", lambda: calls.fetch(self._client, submission, self._provider, progress, scratch)
+            track,
+            "fetch",
+            lambda: calls.fetch(self._at.client, submission, self._at.provider, progress, scratch),
         )
 
     def _call(self, track: Track, name: str, call: Callable[[], object]) -> None:
@@ -306,7 +256,10 @@ class Engine:
     def _landed(self, track: Track, name: str, result: object) -> None:
         track.is_busy = False
         if isinstance(result, ProviderError):
-            self._troubled(track, result)
+            if result.problem.kind in _STOPPING:
+                self._stopping = result.problem
+            else:
+                self._watcher.troubled(track, result, self._tracks)
             return
         if isinstance(result, BaseException):
             raise result
@@ -320,15 +273,15 @@ class Engine:
             case "fence", bool():
                 self._fence_landed(track, held=result)
             case "fetch", Fetched():
-                self._fetch_landed(track, result)
+                self._watcher.fetched(track, result, self._tracks)
             case _:
                 raise AssertionError(f"unexpected reply to {name}: {result!r}")
 
     def _upload_landed(self, track: Track, result: Accepted | Refused | Unknown) -> None:
         if isinstance(result, Accepted):
             moved = states.upload_accepted(track.submission, result.object_id)
-            self._save(track, moved, "uploaded")
-            self._reporter.tell(
+            self._at.save(track, moved, "uploaded")
+            self._at.reporter.tell(
                 Uploaded(
                     slot=moved.slot,
                     file_id=result.object_id,
@@ -337,38 +290,43 @@ class Engine:
                 )
             )
             return
-        self._refused(track, states.upload_failed(track.submission, result.problem, self._clock()), result)
+        self._refused(track, states.upload_failed(track.submission, result.problem, self._at.clock()), result)
 
     def _create_landed(self, track: Track, result: Accepted | Refused | Unknown) -> None:
         match result:
             case Accepted():
-                moved = states.create_accepted(track.submission, result.object_id, self._clock())
-                self._save(track, moved, "batch created", result.raw.decode("utf-8", "replace"))
+                moved = states.create_accepted(track.submission, result.object_id, self._at.clock())
+                self._at.save(track, moved, "batch created", result.raw.decode("utf-8", "replace"))
                 self._tell_created(track, is_adopted=False)
             case Refused():
-                moved = states.create_refused(track.submission, result.problem, self._clock())
+                moved = states.create_refused(track.submission, result.problem, self._at.clock())
                 self._refused(track, moved, result)
             case Unknown():
-                self._save(track, states.create_unknown(track.submission, result.problem), "create unknown")
-                what = f"the reply to a create was lost ({result.problem.message}); waiting {self._provider.settle_s:.0f} s, then looking for the batch"
-                self._reporter.tell(Trouble(what=what, slot=track.submission.slot))
+                self._at.save(
+                    track, states.create_unknown(track.submission, result.problem), "create unknown"
+                )
+                what = (
+                    f"the reply to a create was lost ({result.problem.message}); "
+                    f"waiting {self._at.provider.settle_s:.0f} s, then looking for the batch"
+                )
+                self._at.reporter.tell(Trouble(what=what, slot=track.submission.slot))
 
     def _refused(self, track: Track, moved: Submission, result: Refused | Unknown) -> None:
         problem = result.problem
         if moved.state is ShardState.REFUSED:
-            self._ledger.release(moved)
+            self._at.ledger.release(moved)
             track.submission = moved
         else:
-            self._save(track, moved, "sent again later")
+            self._at.save(track, moved, "sent again later")
         if problem.kind in _STOPPING:
             self._stopping = problem
             return
-        pause_s = max(moved.not_before_s - self._clock(), 0)
+        pause_s = max(moved.not_before_s - self._at.clock(), 0)
         then = "given up" if moved.state is ShardState.REFUSED else f"again in {pause_s:.0f} s"
-        self._reporter.tell(Trouble(what=f"{problem.message}; {then}", slot=moved.slot))
+        self._at.reporter.tell(Trouble(what=f"{problem.message}; {then}", slot=moved.slot))
 
     def _tell_created(self, track: Track, *, is_adopted: bool) -> None:
-        self._reporter.tell(
+        self._at.reporter.tell(
             BatchCreated(
                 slot=track.submission.slot,
                 batch_id=track.submission.batch_id or "",
@@ -380,164 +338,41 @@ class Engine:
     def _scan_landed(self, track: Track, matches: tuple[BatchObject, ...], is_complete: bool) -> None:
         before = track.submission.state
         moved = states.scanned(
-            track.submission, matches, is_complete=is_complete, provider=self._provider, now_s=self._clock()
+            track.submission,
+            matches,
+            is_complete=is_complete,
+            provider=self._at.provider,
+            now_s=self._at.clock(),
         )
         if moved.state is before:
             track.submission = moved
             return
         extra = [batch.batch_id for batch in matches if batch.batch_id != moved.batch_id]
-        self._save(track, moved, f"scanned: {moved.state}", f"also found: {extra}" if extra else "")
+        self._at.save(track, moved, f"scanned: {moved.state}", f"also found: {extra}" if extra else "")
         if moved.state is ShardState.SUBMITTED:
             self._tell_created(track, is_adopted=True)
         for batch_id in extra:
             what = f"the server holds a second batch of this shard: {batch_id}; it may be billed"
-            self._reporter.tell(Trouble(what=what, slot=moved.slot))
+            self._at.reporter.tell(Trouble(what=what, slot=moved.slot))
 
     def _fence_landed(self, track: Track, *, held: bool) -> None:
         if held:
-            self._save(track, states.fence_held(track.submission), "fence drawn")
+            self._at.save(track, states.fence_held(track.submission), "fence drawn")
             return
-        track.missing_since_s = track.missing_since_s or self._clock()
-        if self._clock() - track.missing_since_s > self._patience_s():
-            self._save(track, states.held(track.submission, "the input file could not be deleted"), "held")
-        track.next_at_s = self._clock() + self._pause_s()
-
-    # ------------------------------------------------------------ polling and collecting
-
-    def _fetch_landed(self, track: Track, fetched: Fetched) -> None:
-        track.missing_since_s = None
-        self._saw(track, fetched.batch)
-        track.book = track.book or ShardBook(self._ledger, track.submission.shard_id)
-        was_full = track.progress.from_start or track.progress.output_lines == 0
-        for read, download in fetched.downloads:
-            raw = self._ledger.raw_file(track.submission.shard_id, read.kind, read.file_id)
-            tally = track.book.take_in(download, raw, self._place.folder / "raw")
-            if read.kind == "output":
-                track.progress = Progress(output_lines=read.skip + download.lines)
-            if tally.stored:
-                self._tell_stored(track, tally.stored)
-        for error in fetched.errors:
-            self._reporter.tell(Trouble(what=error.what, slot=track.submission.slot))
-        is_full = was_full and not fetched.errors and all(one.is_whole for _, one in fetched.downloads)
-        self._conclude(track, fetched.batch, is_full=is_full)
-
-    def _saw(self, track: Track, batch: BatchObject) -> None:
-        moved = states.seen(track.submission, batch)
-        if moved != track.submission:
-            self._save(track, moved, "batch seen", batch.status)
-        self._reporter.tell(
-            BatchSeen(
-                slot=moved.slot,
-                batch_id=moved.batch_id or "",
-                status=moved.status,
-                requests=moved.requests,
-                completed=moved.completed,
-                failed=moved.failed,
-                expires_at_s=moved.expires_at_s,
-            )
-        )
-
-    def _tell_stored(self, track: Track, stored: int) -> None:
-        outstanding = len(track.book.outstanding) if track.book is not None else 0
-        self._reporter.tell(
-            AnswersStored(
-                slot=track.submission.slot,
-                batch_id=track.submission.batch_id or "",
-                stored=stored,
-                outstanding=outstanding,
-            )
-        )
-
-    def _conclude(self, track: Track, batch: BatchObject, *, is_full: bool) -> None:
-        """Done when every request is accounted for; a finished batch that lacks lines is read again."""
-        if track.book is None:
-            return
-        outstanding = track.book.outstanding
-        if not outstanding:
-            self._finish(track, batch, [])
-            return
-        submission = track.submission
-        word = terminal_word(submission.status)
-        if not states.looks_finished(submission):
-            track.next_at_s = self._clock() + self._poll_pause_s()
-            return
-        track.progress = Progress(output_lines=track.progress.output_lines, from_start=True)
-        if is_full and word is not None:
-            track.full_reads += 1
-            said = (submission.completed or 0) + (submission.failed or 0)
-            agrees = submission.total is not None and said <= track.book.accounted
-            if track.full_reads >= (2 if agrees else FULL_READS):
-                absence = judge_absence(word, batch.errors)
-                self._finish(track, batch, [(one.line, one.request_id, absence) for one in outstanding])
-                return
-        track.next_at_s = self._clock() + self._pause_s()
-
-    def _finish(self, track: Track, batch: BatchObject, absent: list[tuple[int, int, Outcome]]) -> None:
-        track.submission = states.reconciled(track.submission)
-        self._ledger.finish_shard(track.submission, absent)
-        track.book = None
-        track.lock.close()
-        self._reporter.tell(
-            BatchDone(
-                slot=track.submission.slot,
-                batch_id=track.submission.batch_id or "",
-                status=track.submission.status,
-            )
-        )
-
-    def _troubled(self, track: Track, error: ProviderError) -> None:
-        """A safe call failed. It changes nothing in the shard but its last problem, and it is made again."""
-        now = self._clock()
-        if error.problem.kind in _STOPPING:
-            self._stopping = error.problem
-            return
-        if isinstance(error, NotFoundYetError):
-            track.missing_since_s = track.missing_since_s or now
-            if now - track.missing_since_s > self._patience_s() and track.submission.batch_id is not None:
-                why = (
-                    f"the server no longer knows batch {track.submission.batch_id}: it was deleted by "
-                    "somebody else, or this key belongs to another account"
-                )
-                self._save(track, states.held(track.submission, why), "held")
-                return
-        self._reporter.tell(Trouble(what=error.what, slot=track.submission.slot))
-        track.next_at_s = now + max(error.problem.retry_after_s or 0.0, self._poll_pause_s())
-
-    # ------------------------------------------------------------ small things
-
-    def _save(self, track: Track, moved: Submission, what: str, detail: str = "") -> None:
-        self._ledger.save(moved, what=what, detail=detail, run_id=self._run_id)
-        track.submission = moved
-
-    def _poll_pause_s(self) -> float:
-        """The poll interval with jitter, longer where many batches share the minute."""
-        open_batches = sum(_is(track, ShardState.SUBMITTED) for track in self._tracks)
-        interval_s = self._provider.poll_interval_s
-        if not self._provider.is_local:
-            interval_s = max(interval_s, open_batches * 60 / POLLS_PER_MINUTE)
-        return interval_s * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
-
-    def _pause_s(self) -> float:
-        """Between two full readings of a finished batch: replicas need time to catch up."""
-        return max(self._provider.settle_s / 6, 0.05)
-
-    def _patience_s(self) -> float:
-        """How long a 404 on a known id may last before it is believed."""
-        return max(self._provider.settle_s, 5.0)
+        track.missing_since_s = track.missing_since_s or self._at.clock()
+        if self._at.clock() - track.missing_since_s > self._at.patience_s:
+            self._at.save(track, states.held(track.submission, "the input file could not be deleted"), "held")
+        track.next_at_s = self._at.clock() + self._at.reread_pause_s
 
     def _tell_progress(self) -> None:
         for track in self._tracks:
-            if track.is_busy and _is(track, ShardState.UPLOADING):
+            if track.is_busy and track.is_in(ShardState.UPLOADING):
                 submission = track.submission
-                self._reporter.tell(
+                self._at.reporter.tell(
                     UploadProgress(
                         slot=submission.slot, sent_bytes=track.sent_bytes, size_bytes=submission.size_bytes
                     )
                 )
-
-
-def _is(track: Track, state: ShardState) -> bool:
-    return track.submission.state is state
 
 
 _NEXT_STEPS = {

@@ -11,7 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from runner.core.planning import Estimate, Held, Plan, Reason, Standing, estimat
 from runner.dataset import Snapshot, take_snapshot
 from runner.errors import InputError, Mistake
 from runner.ledger import Ledger, RunRecord, StagedRow, Staging
-from runner.prompt import PromptSource
+from runner.prompt import Prompt, PromptSource
 from runner.results import check_columns, lineage_columns
 
 LINE_OVERHEAD_BYTES = 256
@@ -61,9 +61,10 @@ def prepared(
     with _scratch_folder(workplace, keep_in_project=write_shards) as scratch:
         snapshot = take_snapshot(workplace.manifest, scratch / "snapshot.parquet", scratch=scratch)
         reporter.tell(RowsRead(rows=snapshot.rows))
-        source = render_source(workplace, snapshot)
+        source = render_source(workplace, snapshot.path)
         prompt = source.prompt.compile()
-        check_everything(workplace, snapshot, prompt.check([column.name for column in snapshot.columns]))
+        source = replace(source, prompt=prompt.source)  # workers render the texts that were read here
+        check_everything(workplace, snapshot, prompt)
         limits = workplace.provider.limits
         files = (
             ShardFiles(limits, folder=workplace.place.folder / "shards", scratch=scratch)
@@ -108,14 +109,14 @@ def _scratch_folder(workplace: Workplace, *, keep_in_project: bool) -> Iterator[
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def render_source(workplace: Workplace, snapshot: Snapshot) -> RenderSource:
+def render_source(workplace: Workplace, snapshot_path: str) -> RenderSource:
     """What the render workers need."""
     manifest = workplace.manifest
     return RenderSource(
-        snapshot=snapshot.path,
+        snapshot=snapshot_path,
         prompt=PromptSource(
             template=manifest.prompt.template,
-            search_root=None,
+            search_root=str(workplace.place.project),
             params=dict(manifest.prompt.params),
             max_output_bytes=workplace.provider.limits.max_body_bytes,
         ),
@@ -127,7 +128,7 @@ def render_source(workplace: Workplace, snapshot: Snapshot) -> RenderSource:
     )
 
 
-def check_everything(workplace: Workplace, snapshot: Snapshot, prompt_mistakes: Sequence[Mistake]) -> None:
+def check_everything(workplace: Workplace, snapshot: Snapshot, prompt: Prompt) -> None:
     """Mistakes that show only when dataset, template and output meet. Raises InputError with all of them."""
     manifest = workplace.manifest
     columns = lineage_columns(
@@ -136,7 +137,7 @@ def check_everything(workplace: Workplace, snapshot: Snapshot, prompt_mistakes: 
         embeddings=manifest.model.endpoint == "/v1/embeddings",
     )
     clashes = check_columns([column.name for column in snapshot.columns], columns)
-    mistakes = [*prompt_mistakes]
+    mistakes = list(prompt.check([column.name for column in snapshot.columns]))
     for clash in clashes:
         if isinstance(clash, Mistake):
             mistakes.append(clash)

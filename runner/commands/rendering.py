@@ -24,7 +24,7 @@ from runner.core.model import Cause, Fingerprint, Message, Provider
 from runner.dataset import read_rows
 from runner.prompt import Prompt, PromptSource
 
-CHUNK_ROWS = 2_000
+CHUNK_ROWS = 5_000
 ROWS_WORTH_WORKERS = 10_000
 """Below so many rows, starting worker processes costs more than it saves."""
 

@@ -100,7 +100,7 @@ class _Sources:
             self._lines = iter(())
             return
         try:
-            self._file = Path(submission.path).open("rb")
+            self._file = Path(submission.path).open("rb")  # noqa: SIM115 - closed by `close`
         except FileNotFoundError:
             self._lines = iter(())
             return

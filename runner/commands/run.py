@@ -34,6 +34,7 @@ from runner.commands.publishing import Totals, write_results
 from runner.commands.retrying import planned, retry_failed
 from runner.commands.revision import git_commit
 from runner.commands.sharding import sync_folder
+from runner.commands.tracks import Surroundings
 from runner.commands.workplace import Workplace, open_workplace
 from runner.core.model import Provider, Status
 from runner.core.states import ShardState, Submission
@@ -234,15 +235,16 @@ class _Run:
         rows: int,
     ) -> RunResult:
         if client is not None:
-            engine = Engine(
+            at = Surroundings(
                 provider=provider,
                 place=self._workplace.place,
                 ledger=self._ledger,
                 client=client,
                 reporter=self._reporter,
-                stop=self._stop,
                 run_id=run_id,
+                clock=time.time,
             )
+            engine = Engine(at, self._stop)
             self._drive(engine, self._ledger.open_submissions(manifest_id))
             if self._options.detach and self._ledger.open_submissions(manifest_id):
                 return self._detached(manifest_id)

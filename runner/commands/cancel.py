@@ -1,0 +1,79 @@
+"""`run cancel MANIFEST`: stop what is under way. Finished requests are kept; what never ran is not paid.
+
+The batches are told to stop; the next `run` collects what they finished and asks the rest again.
+Works beside a running process: that one sees the batches end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from runner.commands.local import connected
+from runner.commands.moments import Reporter, Trouble
+from runner.commands.options import ManifestOptions
+from runner.commands.workplace import open_workplace
+from runner.core.states import ShardState, Submission
+from runner.ledger import HeldElsewhereError, Ledger, hold
+from runner.provider import Client, ProviderError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelResult:
+    """`cancelled` and `failed` are batch ids; `discarded` counts shards that were never sent."""
+
+    cancelled: tuple[str, ...]
+    discarded: int
+    failed: tuple[str, ...]
+
+
+def cancel(options: ManifestOptions, *, environ: Mapping[str, str], reporter: Reporter) -> CancelResult:
+    """Cancel every batch of the manifest that is under way."""
+    workplace = open_workplace(options, environ)
+    if Ledger.open_reading(workplace.place) is None:
+        return CancelResult(cancelled=(), discarded=0, failed=())
+    with ExitStack() as stack:
+        ledger = stack.enter_context(Ledger.open(workplace.place))
+        manifest_id = ledger.find_manifest(workplace.manifest_path)
+        if manifest_id is None:
+            return CancelResult(cancelled=(), discarded=0, failed=())
+        discarded = _discard(workplace.lock_path, ledger, manifest_id)
+        under_way = [
+            submission
+            for submission in ledger.open_submissions(manifest_id)
+            if submission.state is ShardState.SUBMITTED
+        ]
+        if not under_way:
+            return CancelResult(cancelled=(), discarded=discarded, failed=())
+        client, _ = stack.enter_context(connected(workplace.provider, workplace.place.folder, environ))
+        outcomes = [(one.batch_id or "", _cancel(ledger, client, one, reporter)) for one in under_way]
+    return CancelResult(
+        cancelled=tuple(batch_id for batch_id, done in outcomes if done),
+        discarded=discarded,
+        failed=tuple(batch_id for batch_id, done in outcomes if not done),
+    )
+
+
+def _discard(lock_path: Path, ledger: Ledger, manifest_id: int) -> int:
+    """Shards that were never sent; not while another process may be sending them."""
+    try:
+        with hold(lock_path):
+            discarded = ledger.discard_unpaid(manifest_id)
+    except HeldElsewhereError:
+        return 0
+    for submission in discarded:
+        Path(submission.path).unlink(missing_ok=True)
+    return len(discarded)
+
+
+def _cancel(ledger: Ledger, client: Client, submission: Submission, reporter: Reporter) -> bool:
+    """The wish is recorded first: who collects the batch must know that a person wanted this."""
+    ledger.save(replace(submission, cancel_requested=True), what="cancel requested")
+    try:
+        client.cancel_batch(submission.batch_id or "")
+    except ProviderError as error:
+        reporter.tell(Trouble(what=f"batch {submission.batch_id}: {error.what}", slot=submission.slot))
+        return False
+    return True

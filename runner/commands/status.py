@@ -1,0 +1,103 @@
+"""`run status`: what is, from the ledger alone. No network, no writing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.ledger import Ledger, LedgerPlace, locate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchStatus:
+    """One shard and its batch. `state` is ours, `status` the server's word; times are UTC text."""
+
+    slot: int
+    batch_id: str | None
+    state: str
+    status: str
+    requests: int
+    completed: int | None
+    failed: int | None
+    expires_at: str | None
+    input_file_id: str | None
+    output_file_id: str | None
+    error_file_id: str | None
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestStatus:
+    """The current run of one manifest. `by_status` counts rows."""
+
+    manifest: str
+    name: str
+    run: str
+    state: str
+    started_at: str
+    finished_at: str | None
+    by_status: dict[str, int]
+    batches: tuple[BatchStatus, ...]
+
+
+def status(paths: Sequence[str], *, environ: Mapping[str, str], cwd: str) -> tuple[ManifestStatus, ...]:
+    """The manifests named, or all of the ledger that belongs to the current folder."""
+    if not paths:
+        return _of_place(locate(str(Path(cwd) / "manifest.yaml"), environ), None)
+    found: list[ManifestStatus] = []
+    for path in paths:
+        absolute = (Path(cwd) / path).resolve()
+        place = locate(str(absolute), environ)
+        project = place.project
+        name = absolute.relative_to(project) if absolute.is_relative_to(project) else absolute
+        found += _of_place(place, name.as_posix())
+    return tuple(found)
+
+
+def _of_place(place: LedgerPlace, path: str | None) -> tuple[ManifestStatus, ...]:
+    ledger = Ledger.open_reading(place)
+    if ledger is None:
+        return ()
+    try:
+        return tuple(
+            one
+            for manifest in ledger.manifests()
+            if path is None or manifest.path == path
+            if (one := _of_manifest(ledger, manifest.id, manifest.path, manifest.name)) is not None
+        )
+    finally:
+        ledger.close()
+
+
+def _of_manifest(ledger: Ledger, manifest_id: int, path: str, name: str) -> ManifestStatus | None:
+    run = ledger.current_run(manifest_id)
+    if run is None:
+        return None
+    totals = ledger.totals(manifest_id)
+    return ManifestStatus(
+        manifest=path,
+        name=name,
+        run=run.uid,
+        state=run.state,
+        started_at=run.started_at,
+        finished_at=run.finished_at,
+        by_status={status.value: count for status, count in totals.by_status.items() if count},
+        batches=tuple(
+            BatchStatus(
+                slot=shard.slot,
+                batch_id=shard.batch_id,
+                state=shard.state,
+                status=shard.status or "",
+                requests=shard.requests,
+                completed=shard.completed,
+                failed=shard.failed,
+                expires_at=shard.expires_at,
+                input_file_id=shard.input_file_id,
+                output_file_id=shard.output_file_id,
+                error_file_id=shard.error_file_id,
+                problem=shard.problem,
+            )
+            for shard in ledger.shards(manifest_id)
+        ),
+    )

@@ -1,0 +1,78 @@
+"""A shard while this process moves it, and what every part of the engine needs to move it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from runner.commands.calls import Progress
+from runner.commands.collecting import ShardBook
+from runner.commands.moments import Reporter
+from runner.core.model import Provider
+from runner.core.states import ShardState, Submission
+from runner.ledger import Ledger, LedgerPlace
+from runner.provider import Client
+
+POLLS_PER_MINUTE = 30
+
+
+@dataclass(slots=True, eq=False)
+class Track:
+    """One shard under way. Everything durable is in `submission`; the rest is rebuilt after a crash.
+
+    `next_at_s`: not before this moment (Unix seconds). `missing_since_s`: since when the server answers
+    404. `full_reads`: full readings of a finished batch that still lacks lines.
+    """
+
+    submission: Submission
+    lock: ExitStack = field(default_factory=ExitStack)
+    is_taken: bool = False
+    is_busy: bool = False
+    next_at_s: float = 0.0
+    book: ShardBook | None = None
+    progress: Progress = field(default_factory=Progress)
+    full_reads: int = 0
+    missing_since_s: float | None = None
+    sent_bytes: int = 0
+
+    def is_in(self, state: ShardState) -> bool:
+        """Whether the shard is in this state."""
+        return self.submission.state is state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the engine works with: server, ledger, listener, clock (Unix seconds)."""
+
+    provider: Provider
+    place: LedgerPlace
+    ledger: Ledger
+    client: Client
+    reporter: Reporter
+    run_id: int
+    clock: Callable[[], float]
+
+    def save(self, track: Track, moved: Submission, what: str, detail: str = "") -> None:
+        """Record a move durably; only then is it true in memory."""
+        self.ledger.save(moved, what=what, detail=detail, run_id=self.run_id)
+        track.submission = moved
+
+    def poll_pause_s(self, tracks: Sequence[Track]) -> float:
+        """The poll interval with jitter, longer where many batches share the minute."""
+        interval_s = self.provider.poll_interval_s
+        if not self.provider.is_local:
+            open_batches = sum(track.is_in(ShardState.SUBMITTED) for track in tracks)
+            interval_s = max(interval_s, open_batches * 60 / POLLS_PER_MINUTE)
+        return interval_s * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
+
+    @property
+    def reread_pause_s(self) -> float:
+        """Between two full readings of a finished batch: replicas need time to catch up."""
+        return max(self.provider.settle_s / 6, 0.05)
+
+    @property
+    def patience_s(self) -> float:
+        """How long a 404 on a known id may last before it is believed."""
+        return max(self.provider.settle_s, 5.0)

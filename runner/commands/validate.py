@@ -1,0 +1,89 @@
+"""`run validate MANIFEST`: manifest, template, dataset, keys and provider limits, without network.
+
+Collects what each room finds and complains once. The dataset is read in full, because a null key or a
+torn line at its end is found by nothing less; nothing is rendered but the first row.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.commands.options import ManifestOptions
+from runner.commands.planning import check_everything, render_source
+from runner.commands.workplace import Workplace, open_workplace
+from runner.core.model import Cause
+from runner.dataset import Snapshot, read_rows, take_snapshot
+from runner.errors import InputError, Mistake
+from runner.prompt import Prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidateResult:
+    """What was checked. `messages` is the number of messages of the first row's prompt."""
+
+    manifest: str
+    rows: int
+    columns: tuple[tuple[str, str], ...]
+    messages: int
+    warnings: tuple[Mistake, ...]
+
+
+def validate(options: ManifestOptions, *, environ: Mapping[str, str]) -> ValidateResult:
+    """Check everything that can be checked here. Raises InputError with all mistakes."""
+    workplace = open_workplace(options, environ)
+    with tempfile.TemporaryDirectory(prefix="validate-") as scratch:
+        mistakes: list[Mistake] = []
+        snapshot = _snapshot(workplace, Path(scratch), mistakes)
+        prompt = _prompt(workplace, snapshot, mistakes)
+        if mistakes or snapshot is None or prompt is None:
+            raise InputError(mistakes)
+        check_everything(workplace, snapshot, prompt)
+        first = _first_prompt(workplace, snapshot, prompt)
+        return ValidateResult(
+            manifest=workplace.manifest.name,
+            rows=snapshot.rows,
+            columns=tuple((column.name, column.type) for column in snapshot.columns),
+            messages=first,
+            warnings=tuple(_warnings(workplace, snapshot, prompt)),
+        )
+
+
+def _snapshot(workplace: Workplace, scratch: Path, mistakes: list[Mistake]) -> Snapshot | None:
+    try:
+        return take_snapshot(workplace.manifest, scratch / "snapshot.parquet", scratch=scratch)
+    except InputError as error:
+        mistakes += error.mistakes
+        return None
+
+
+def _prompt(workplace: Workplace, snapshot: Snapshot | None, mistakes: list[Mistake]) -> Prompt | None:
+    """Compiled even where the dataset is wrong: all mistakes in one go."""
+    try:
+        return render_source(workplace, snapshot.path if snapshot is not None else "").prompt.compile()
+    except InputError as error:
+        mistakes += error.mistakes
+        return None
+
+
+def _first_prompt(workplace: Workplace, snapshot: Snapshot, prompt: Prompt) -> int:
+    for batch in read_rows(snapshot.path, 0, 1):
+        for _, key, row in batch:
+            outcome = prompt.render(row)
+            if isinstance(outcome, Cause):
+                where = f"{workplace.manifest.prompt.template}: row 1, key {key!r}"
+                raise InputError([Mistake(where=where, what=outcome.message)])
+            return len(outcome)
+    return 0
+
+
+def _warnings(workplace: Workplace, snapshot: Snapshot, prompt: Prompt) -> list[Mistake]:
+    manifest = workplace.manifest
+    warnings = list(prompt.warnings([column.name for column in snapshot.columns]))
+    if snapshot.rows == 0:
+        warnings.append(
+            Mistake(where=manifest.where("dataset.path"), path="dataset", what="the dataset has no rows")
+        )
+    return warnings

@@ -1,0 +1,128 @@
+"""Watching a batch: polls and downloads turned into stored answers, until every request is accounted for.
+
+The rule: a word of the server never ends a shard. It ends when each request that was sent has an outcome;
+absence counts as one only after a finished batch was read in full several times, because replicas lag
+and streams are cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runner.commands.calls import Fetched, Progress
+from runner.commands.collecting import ShardBook
+from runner.commands.moments import AnswersStored, BatchDone, BatchSeen, Trouble
+from runner.commands.tracks import Surroundings, Track
+from runner.core import states
+from runner.core.model import Outcome
+from runner.core.settling import judge_absence
+from runner.core.states import terminal_word
+from runner.core.wire import BatchObject
+from runner.provider import NotFoundYetError, ProviderError
+
+FULL_READS = 4
+"""A finished batch that lacks lines is read in full so many times before its rows are unaccounted."""
+
+
+class Watcher:
+    """Takes what polls bring. Runs in the engine's thread."""
+
+    def __init__(self, at: Surroundings) -> None:
+        self._at = at
+
+    def fetched(self, track: Track, fetched: Fetched, tracks: Sequence[Track]) -> None:
+        """Record what a poll brought: the batch as seen, its lines, and whether that was all."""
+        track.missing_since_s = None
+        self._saw(track, fetched.batch)
+        track.book = track.book or ShardBook(self._at.ledger, track.submission.shard_id)
+        was_full = track.progress.from_start or track.progress.output_lines == 0
+        for read, download in fetched.downloads:
+            raw = self._at.ledger.raw_file(track.submission.shard_id, read.kind, read.file_id)
+            tally = track.book.take_in(download, raw, self._at.place.folder / "raw")
+            if read.kind == "output":
+                track.progress = Progress(output_lines=read.skip + download.lines)
+            if tally.stored:
+                self._tell_stored(track, tally.stored)
+        for error in fetched.errors:
+            self._at.reporter.tell(Trouble(what=error.what, slot=track.submission.slot))
+        is_full = was_full and not fetched.errors and all(one.is_whole for _, one in fetched.downloads)
+        self._conclude(track, fetched.batch, tracks, is_full=is_full)
+
+    def _saw(self, track: Track, batch: BatchObject) -> None:
+        moved = states.seen(track.submission, batch)
+        if moved != track.submission:
+            self._at.save(track, moved, "batch seen", batch.status)
+        self._at.reporter.tell(
+            BatchSeen(
+                slot=moved.slot,
+                batch_id=moved.batch_id or "",
+                status=moved.status,
+                requests=moved.requests,
+                completed=moved.completed,
+                failed=moved.failed,
+                expires_at_s=moved.expires_at_s,
+            )
+        )
+
+    def _tell_stored(self, track: Track, stored: int) -> None:
+        outstanding = len(track.book.outstanding) if track.book is not None else 0
+        self._at.reporter.tell(
+            AnswersStored(
+                slot=track.submission.slot,
+                batch_id=track.submission.batch_id or "",
+                stored=stored,
+                outstanding=outstanding,
+            )
+        )
+
+    def _conclude(self, track: Track, batch: BatchObject, tracks: Sequence[Track], *, is_full: bool) -> None:
+        """Done when every request is accounted for; a finished batch that lacks lines is read again."""
+        if track.book is None:
+            return
+        outstanding = track.book.outstanding
+        if not outstanding:
+            self._finish(track, batch, [])
+            return
+        submission = track.submission
+        word = terminal_word(submission.status)
+        if not states.looks_finished(submission):
+            track.next_at_s = self._at.clock() + self._at.poll_pause_s(tracks)
+            return
+        track.progress = Progress(output_lines=track.progress.output_lines, from_start=True)
+        if is_full and word is not None:
+            track.full_reads += 1
+            said = (submission.completed or 0) + (submission.failed or 0)
+            agrees = submission.total is not None and said <= track.book.accounted
+            if track.full_reads >= (2 if agrees else FULL_READS):
+                absence = judge_absence(word, batch.errors)
+                self._finish(track, batch, [(one.line, one.request_id, absence) for one in outstanding])
+                return
+        track.next_at_s = self._at.clock() + self._at.reread_pause_s
+
+    def _finish(self, track: Track, batch: BatchObject, absent: list[tuple[int, int, Outcome]]) -> None:
+        track.submission = states.reconciled(track.submission)
+        self._at.ledger.finish_shard(track.submission, absent)
+        track.book = None
+        track.lock.close()
+        self._at.reporter.tell(
+            BatchDone(
+                slot=track.submission.slot,
+                batch_id=track.submission.batch_id or "",
+                status=track.submission.status,
+            )
+        )
+
+    def troubled(self, track: Track, error: ProviderError, tracks: Sequence[Track]) -> None:
+        """A safe call failed. It changes nothing in the shard but its last problem, and it is made again."""
+        now = self._at.clock()
+        if isinstance(error, NotFoundYetError):
+            track.missing_since_s = track.missing_since_s or now
+            if now - track.missing_since_s > self._at.patience_s and track.submission.batch_id is not None:
+                why = (
+                    f"the server no longer knows batch {track.submission.batch_id}: it was deleted by "
+                    "somebody else, or this key belongs to another account"
+                )
+                self._at.save(track, states.held(track.submission, why), "held")
+                return
+        self._at.reporter.tell(Trouble(what=error.what, slot=track.submission.slot))
+        track.next_at_s = now + max(error.problem.retry_after_s or 0.0, self._at.poll_pause_s(tracks))
