@@ -19,6 +19,7 @@ from runner.core.wire import encode_json
 from runner.localserver.faults import FaultError
 from runner.localserver.serve import StopHandle, serve
 from runner.localserver.settings import ServerSettings, SettingsError
+from runner.localserver.upstream import UpstreamUrlError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
     try:
         serve(settings, options.state, options.host, options.port, _announcer(options.announce), stop=stop)
-    except FaultError as error:
-        return _complain(f"faults: {error}", 2)
+    except (FaultError, UpstreamUrlError) as error:
+        return _complain(str(error), 2)
     except (OSError, OverflowError, sqlite3.Error) as error:
         return _complain(f"{options.host}:{options.port}, {options.state}: {error}", 1)
     return 0

@@ -21,6 +21,7 @@ from runner.localserver.http_log import HttpLog
 from runner.localserver.refusals import Refusal
 from runner.localserver.settings import ServerSettings
 from runner.localserver.site import open_site
+from runner.localserver.upstream import parsed_upstream
 
 Handler = Callable[[Request], Any]
 
@@ -102,8 +103,10 @@ def build(
     """The application over a state folder; its lifespan runs the executor.
 
     drop    closes the connection of a request without a reply; the real server passes one (see `serve`)
-    Errors: FaultError for a wrong fault in the settings, OSError, sqlite3.Error for the folder.
+    Errors: FaultError, UpstreamUrlError for wrong settings; OSError, sqlite3.Error for the folder.
     """
+    if settings.upstream is not None:
+        parsed_upstream(settings.upstream)
     site = open_site(state_dir, settings)
     log = HttpLog(state_dir)
 

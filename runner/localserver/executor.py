@@ -207,8 +207,8 @@ class Executor:
         marked = [(claim.seq,) for claim in in_flight]
         if not outcomes and not marked:
             return
-        stamped = [self._stamped(outcome) for outcome in outcomes]
-        stamped = self._hold_back(stamped)
+        stamped = self._hold_back([self._stamped(outcome) for outcome in outcomes])
+        marked += [(outcome.claim.seq,) for outcome in outcomes[: len(outcomes) - len(stamped)]]
         with self._site.database.write() as connection:
             connection.executemany("UPDATE request SET state = 1 WHERE seq = ? AND state = 0", marked)
             record_outcomes(connection, stamped, now_us())

@@ -17,7 +17,7 @@ from starlette.responses import Response, StreamingResponse
 
 from runner.core.wire import decode_json, encode_json
 from runner.localserver import content, parameters, refusals
-from runner.localserver.batch_object import BatchView, batch_object, kept_metadata, status_of
+from runner.localserver.batch_object import BatchView, batch_object, kept_metadata, needs_stamp, status_of
 from runner.localserver.batches_table import (
     batches_newest_first,
     cancel_batch,
@@ -181,7 +181,7 @@ def _shown(site: Site, request: Request, seen_us: int) -> dict[str, Any]:
     if batch.retried_us is not None and batch.retried_us > seen_us and batch.before_retry is not None:
         before: dict[str, Any] = decode_json(batch.before_retry)
         return before
-    if status_of(batch) == "finalizing":
+    if needs_stamp(batch):
         with site.database.write() as connection:
             batch = stamp_if_finished(connection, _own_batch(connection, request, seen_us), now_us())
     return batch_object(batch, now_us(), with_owner=True)

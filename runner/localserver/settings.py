@@ -162,8 +162,8 @@ def _model(name: str, item: object) -> ModelSettings:
     for key in ("input_price", "output_price"):
         if key in texts and not _PRICE.fullmatch(texts[key]):
             raise ValueError(f"{name}: {key} must be a decimal number in a text, got {texts[key]!r}")
-    windows = {"windows": _texts(item["windows"], None)} if "windows" in item else {}
-    return ModelSettings(**texts, **windows)
+    model = ModelSettings(**texts)
+    return dataclasses.replace(model, windows=_texts(item["windows"], None)) if "windows" in item else model
 
 
 _READERS: Mapping[str, Any] = {
