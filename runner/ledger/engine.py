@@ -1,0 +1,215 @@
+"""The engine recipe: how SQLite must be opened so that a transaction is one, and nothing else is.
+
+Theory
+------
+Each line below answers a fact that was measured (SQLAlchemy 2.1, Python 3.11 to 3.13, SQLite 3.40):
+
+1. By default Python's driver begins transactions late and commits before DDL: a failed transaction
+   leaves the table it created, and two concurrent "count, then insert" both count 0.
+2. The cure: `isolation_level = None` on the driver, and `BEGIN IMMEDIATE` from SQLAlchemy's own `begin`
+   event. Then DDL rolls back and the second count sees 1.
+3. A plain `BEGIN` that reads and then writes fails at once after another's commit (SQLITE_BUSY_SNAPSHOT),
+   whatever the timeout. So the writing engine never begins plainly.
+4. The `begin` event fires for reads too: on the writing engine a read waits for the writer. Reads take
+   the second engine: plain `BEGIN`, `query_only`.
+5. WAL with `synchronous=normal` may lose the last commits in a power cut, so it is `full`: a lost commit
+   could be the id of a batch that is paid for.
+6. Alembic must run on the writing engine. With its defaults each migration is then one transaction.
+7. Rebuilding a parent table with foreign keys on would fire ON DELETE CASCADE; the pragma does nothing
+   inside a transaction, so migrations run on an engine that has it off, and check before each commit.
+
+Everything that only SQLite understands is in this module. PostgreSQL gets SERIALIZABLE transactions in
+place of all of it: the same code, a conflict is an error that a repeated command cures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from runner.errors import LedgerError
+
+APPLICATION_ID = 0x52554E31
+"""`RUN1`: marks the file as a ledger of this program (`file` and `sqlite3` show it)."""
+BUSY_TIMEOUT_MS = 30_000
+_WAL_KEPT_BYTES = 64_000_000
+_CACHE_KIB = 49_152
+"""Holds the fingerprint index of a million requests: with the default 2 MB, inserts are five times slower."""
+
+
+def writing_engine(url: str, *, foreign_keys: bool = True) -> Engine:
+    """The engine that changes the ledger: every transaction holds the write lock from its first moment."""
+    return _engine(url, _writing_pragmas(foreign_keys=foreign_keys), "BEGIN IMMEDIATE")
+
+
+def reading_engine(url: str) -> Engine:
+    """The engine that only looks: it sees one moment and never waits for a writer."""
+    return _engine(url, (f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}", "PRAGMA query_only=on"), "BEGIN")
+
+
+def _writing_pragmas(*, foreign_keys: bool) -> tuple[str, ...]:
+    return (
+        f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}",
+        "PRAGMA journal_mode=wal",
+        f"PRAGMA foreign_keys={'on' if foreign_keys else 'off'}",
+        "PRAGMA synchronous=full",
+        f"PRAGMA journal_size_limit={_WAL_KEPT_BYTES}",
+        f"PRAGMA cache_size=-{_CACHE_KIB}",
+    )
+
+
+def _engine(url: str, pragmas: tuple[str, ...], begin: str) -> Engine:
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() != "sqlite":
+            return create_engine(parsed, isolation_level="SERIALIZABLE", pool_pre_ping=True)
+        engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        raise LedgerError(
+            f"RUNNER_LEDGER: the database can't be used: {_first_line(error)}",
+            next_step="give an SQLAlchemy URL such as sqlite:////folder/ledger.db, and install its driver",
+        ) from error
+    event.listen(engine, "connect", _on_connect(pragmas))
+    event.listen(engine, "begin", _on_begin(begin))
+    return engine
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _on_connect(pragmas: tuple[str, ...]) -> Callable[[Any, ConnectionPoolEntry], None]:
+    def apply(driver_connection: Any, _entry: ConnectionPoolEntry) -> None:
+        driver_connection.isolation_level = None
+        cursor = driver_connection.cursor()
+        try:
+            for pragma in pragmas:
+                cursor.execute(pragma)
+        finally:
+            cursor.close()
+
+    return apply
+
+
+def _on_begin(begin: str) -> Callable[[Connection], None]:
+    def emit(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return emit
+
+
+# ---------------------------------------------------------------- SQLite's own questions
+
+
+def is_sqlite(engine: Engine) -> bool:
+    """Whether the recipe applies."""
+    return engine.dialect.name == "sqlite"
+
+
+def database_file(url: str) -> str | None:
+    """The database's file, or None where there is none (a server, or memory)."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        return None
+    if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
+        return None
+    return parsed.database
+
+
+def first_fault(connection: Connection, *, thorough: bool) -> str | None:
+    """What `quick_check` finds wrong, or None. Not thorough: only that the schema can be read."""
+    if not thorough:
+        connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar()
+        return None
+    verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    return None if verdict == "ok" else str(verdict)
+
+
+def is_foreign(connection: Connection) -> bool:
+    """Whether the file is some other program's database: marked so, or with tables and no mark of ours."""
+    mark = connection.exec_driver_sql("PRAGMA application_id").scalar()
+    if mark == APPLICATION_ID:
+        return False
+    tables = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar()
+    return bool(mark) or bool(tables)
+
+
+def mark(connection: Connection) -> None:
+    """Write our application id; part of the first migration's transaction."""
+    connection.exec_driver_sql(f"PRAGMA application_id={APPLICATION_ID}")
+
+
+def broken_references(connection: Connection) -> int:
+    """How many rows point to nothing; asked before a migration commits."""
+    return len(connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall())
+
+
+def checkpoint(engine: Engine) -> None:
+    """Fold the write-ahead log into the file and cut it to nothing. A reader may prevent it: no error."""
+    connection = engine.raw_connection()
+    try:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA busy_timeout=0")
+        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        cursor.fetchall()
+        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        cursor.close()
+    finally:
+        connection.close()
+
+
+# ---------------------------------------------------------------- SQL that is spelled differently
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spelling:
+    """The few expressions of the view `results` that no two databases spell alike."""
+
+    custom_id: str
+    response_uuid: str
+    answered_at: str
+    append_only: tuple[str, ...]
+
+
+def _sqlite_uuid(column: str) -> str:
+    parts = ((1, 4), (5, 2), (7, 2), (9, 2), (11, 6))
+    return " || '-' || ".join(f"lower(hex(substr({column}, {start}, {size})))" for start, size in parts)
+
+
+_SPELLINGS = {
+    "sqlite": Spelling(
+        custom_id="request.name || '-' || lower(hex(substr(request.fingerprint, 1, 8)))",
+        response_uuid=_sqlite_uuid("attempt.response_uuid"),
+        answered_at="strftime('%Y-%m-%dT%H:%M:%SZ', attempt.answered_at, 'unixepoch')",
+        append_only=tuple(
+            f"CREATE TRIGGER event_is_kept_on_{change} BEFORE {change.upper()} ON event "
+            "BEGIN SELECT raise(ABORT, 'events are only ever added'); END"
+            for change in ("update", "delete")
+        ),
+    ),
+    "postgresql": Spelling(
+        custom_id="request.name || '-' || encode(substring(request.fingerprint from 1 for 8), 'hex')",
+        response_uuid="CAST(encode(attempt.response_uuid, 'hex') AS uuid)::text",
+        answered_at=(
+            "to_char(to_timestamp(attempt.answered_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
+        ),
+        append_only=(),
+    ),
+}
+
+
+def spelling(dialect_name: str) -> Spelling:
+    """How this database spells them. Errors: LedgerError for a database nobody has tried."""
+    try:
+        return _SPELLINGS[dialect_name]
+    except KeyError:
+        raise LedgerError(
+            f"RUNNER_LEDGER: {dialect_name} is not supported", next_step="use SQLite or PostgreSQL"
+        ) from None

@@ -1,0 +1,66 @@
+"""The database's errors, translated once: what happened, and what the user does about it.
+
+Foreign errors meet this table and nobody else. The cause is kept (`raise ... from`).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from runner.errors import LedgerError
+
+_RESTORE = (
+    "restore the ledger from a copy (with its -wal file), or set it aside: the ids of everything that was "
+    "sent are in .runner/ids.jsonl"
+)
+_FAULTS: tuple[tuple[str, str, str], ...] = (
+    ("SQLITE_FULL", "the disk is full", "free some disk space, then run the same command again"),
+    (
+        "SQLITE_BUSY",
+        "another process has kept it locked for 30 seconds",
+        "see what has it open (a sqlite3 shell with an open transaction?), then run the same command again",
+    ),
+    ("SQLITE_READONLY", "it is read-only", "make the file and its folder writable for this user"),
+    ("SQLITE_PERM", "it may not be opened", "make the file and its folder readable and writable"),
+    ("SQLITE_CANTOPEN", "it can't be opened", "check that the folder exists and is writable for this user"),
+    ("SQLITE_CORRUPT", "the file is damaged", _RESTORE),
+    ("SQLITE_NOTADB", "the file is no database", _RESTORE),
+    ("SQLITE_IOERR", "the disk reports an error", "check the disk, then run the same command again"),
+    ("SQLITE_TOOBIG", "a value is too large for the database", "send smaller rows"),
+)
+
+
+@contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Turn database errors inside the block into LedgerError. `where` names the ledger, without secrets."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise LedgerError(
+            f"{where}: a change would break a rule of the ledger: {_first_line(error.orig)}",
+            next_step="nothing was changed; run the same command again, and report it if it comes back",
+        ) from error
+    except DBAPIError as error:
+        raise fault_of(where, error.orig) from error
+    except sqlite3.Error as error:
+        raise fault_of(where, error) from error
+
+
+def fault_of(where: str, error: BaseException | None) -> LedgerError:
+    """The LedgerError for a driver's error."""
+    name = getattr(error, "sqlite_errorname", None) or ""
+    for prefix, what, next_step in _FAULTS:
+        if name.startswith(prefix):
+            return LedgerError(f"{where}: {what} ({name})", next_step=next_step)
+    return LedgerError(
+        f"{where}: {_first_line(error)}",
+        next_step="nothing was changed; run the same command again when the database can be reached",
+    )
+
+
+def _first_line(error: BaseException | None) -> str:
+    return str(error).partition("\n")[0]

@@ -1,0 +1,73 @@
+"""The side journal: every id the server ever gave, one JSON object a line, synced before anything else.
+
+The rule: a line is on the disk before the ledger commits the same fact, so a lost or damaged database can
+be rebuilt from here. Append only; readers skip what is not JSON (a torn last line after a power cut).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from runner.core.wire import JsonError, decode_json, encode_json
+from runner.errors import LedgerError
+
+
+class Journal:
+    """`ids.jsonl` of one ledger."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(self, fact: Mapping[str, Any]) -> None:
+        """Write one line and sync it. A torn line before it is closed first. Errors: LedgerError."""
+        try:
+            is_new = not self._path.exists()
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            try:
+                start = b"" if _ends_whole(descriptor) else b"\n"
+                _write_all(descriptor, start + encode_json(fact) + b"\n")
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            if is_new:
+                sync_folder(self._path.parent)
+        except OSError as error:
+            raise LedgerError(
+                f"{self._path}: can't be written: {error.strerror}",
+                next_step="free some disk space or fix the permissions, then run the same command again",
+            ) from error
+
+    def facts(self) -> Iterator[dict[str, Any]]:
+        """Every whole line, oldest first."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as stream:
+            for line in stream:
+                try:
+                    fact = decode_json(line)
+                except JsonError:
+                    continue
+                if isinstance(fact, dict):
+                    yield fact
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a new name in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _ends_whole(descriptor: int) -> bool:
+    size = os.fstat(descriptor).st_size
+    return size == 0 or os.pread(descriptor, 1, size - 1) == b"\n"
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]

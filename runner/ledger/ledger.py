@@ -1,0 +1,347 @@
+"""The ledger: one short method for each question and each change.
+
+Theory
+------
+Every change is one transaction on the writing engine, which holds the write lock from its first moment;
+every question is a short read on the reading engine (see `engine`). Errors of the database are
+translated here, at the transaction's edge, and nowhere else. One thread writes; there are no locks
+inside. The SQL stands in one module for each topic: `runs`, `planning`, `submissions`, `outcomes`,
+`reading`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import Connection, Engine
+
+from runner.core.model import Outcome
+from runner.core.planning import Held
+from runner.core.states import ShardState, Submission, discarded
+from runner.ledger import outcomes, planning, reading, runs, submissions
+from runner.ledger.engine import checkpoint, is_sqlite
+from runner.ledger.faults import translated
+from runner.ledger.journal import Journal
+from runner.ledger.opening import open_engines, open_reading_engine, shown
+from runner.ledger.place import LedgerPlace
+from runner.ledger.records import (
+    Expected,
+    Ids,
+    LedgerRow,
+    ManifestRecord,
+    PlannedShard,
+    RawFile,
+    ResultKind,
+    RunRecord,
+    RunStart,
+    RunState,
+    ShardRecord,
+    Totals,
+)
+from runner.ledger.staging import Staging
+
+
+class Ledger:
+    """A context manager; made by `Ledger.open` or `Ledger.open_reading`.
+
+    Errors of every method: LedgerError where the database can't be read or written.
+    """
+
+    def __init__(
+        self,
+        place: LedgerPlace,
+        *,
+        reader: Engine,
+        writer: Engine | None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.place = place
+        self._reader = reader
+        self._writer = writer
+        self._clock = clock
+        self._journal = Journal(place.journal)
+        self._where = shown(place)
+
+    @classmethod
+    def open(cls, place: LedgerPlace, *, clock: Callable[[], float] = time.time) -> Self:
+        """Open for writing; made if there is none, brought up to date if it is older.
+
+        Errors: LedgerError for a newer version, a damaged file, a network disk, a foreign file.
+        """
+        writer, reader = open_engines(place)
+        return cls(place, reader=reader, writer=writer, clock=clock)
+
+    @classmethod
+    def open_reading(cls, place: LedgerPlace) -> Self | None:
+        """Open to look only; None if there is no ledger yet. Makes nothing, waits for nobody."""
+        reader = open_reading_engine(place)
+        return None if reader is None else cls(place, reader=reader, writer=None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Fold the log into the file and let go of it. Safe to repeat."""
+        self._reader.dispose()
+        if self._writer is not None:
+            with translated(self._where):
+                if is_sqlite(self._writer):
+                    checkpoint(self._writer)
+            self._writer.dispose()
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with translated(self._where), self._reader.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        if self._writer is None:
+            raise RuntimeError("this ledger was opened to read")
+        with translated(self._where), self._writer.begin() as connection:
+            yield connection
+
+    # ------------------------------------------------------------ manifests and runs
+
+    def ensure_manifest(self, path: str, name: str) -> int:
+        """The manifest's id, recorded if it is new. `path` is stored relative to the project folder."""
+        with self._writing() as connection:
+            return runs.ensure_manifest(connection, self.place.relative(path), name)
+
+    def find_manifest(self, path: str) -> int | None:
+        """The manifest's id, or None if it never ran."""
+        with self._reading() as connection:
+            return runs.find_manifest(connection, self.place.relative(path))
+
+    def manifests(self) -> list[ManifestRecord]:
+        """Every manifest, by path."""
+        with self._reading() as connection:
+            return runs.load_manifests(connection)
+
+    def start_run(self, begin: RunStart) -> int:
+        """Record a run; earlier ones of the manifest that still say `running` were killed."""
+        with self._writing() as connection:
+            return runs.start(connection, begin, self._clock())
+
+    def end_run(
+        self, run_id: int, *, state: RunState, exit_code: int | None, totals: Totals | None = None
+    ) -> None:
+        """Record how a run ended."""
+        with self._writing() as connection:
+            runs.end(connection, run_id, state=state, exit_code=exit_code, totals=totals, now_s=self._clock())
+
+    def runs(self, manifest_id: int, limit: int = 20) -> list[RunRecord]:
+        """The last runs, newest first."""
+        with self._reading() as connection:
+            return runs.load_runs(connection, manifest_id, limit)
+
+    def current_run(self, manifest_id: int) -> RunRecord | None:
+        """The run that the manifest's rows are of."""
+        with self._reading() as connection:
+            return runs.load_current(connection, manifest_id)
+
+    # ------------------------------------------------------------ planning
+
+    def held(self, fingerprints: Sequence[bytes]) -> dict[bytes, Held]:
+        """What is known of these requests; those nobody ever wanted are missing."""
+        with self._reading() as connection:
+            return planning.load_held(connection, fingerprints)
+
+    def previous_rows(self, manifest_id: int) -> Iterator[list[tuple[str, bytes | None]]]:
+        """Key and fingerprint of the manifest's current rows, in order, slice by slice."""
+        after = -1
+        while True:
+            with self._reading() as connection:
+                found = planning.load_previous(connection, manifest_id, after)
+            if not found:
+                return
+            after = found[-1][0]
+            yield [(key, fingerprint) for _, key, fingerprint in found]
+
+    def commit_plan(
+        self,
+        *,
+        run_id: int,
+        manifest_id: int,
+        staging: Staging,
+        shards: Sequence[PlannedShard],
+        refresh: bool = False,
+    ) -> list[Submission]:
+        """Make a plan a fact, in one transaction. Gives the new shards, ready to be sent.
+
+        Errors: PlanMovedError if another process sent or (unless `refresh`) answered a request of it
+        since it was planned; then nothing was written.
+        """
+        with self._writing() as connection:
+            ids = submissions.add(connection, run_id, manifest_id, shards, self._clock())
+            writer = planning.PlanWriter(connection, manifest_id, ids, refresh=refresh)
+            writer.write(staging, run_id)
+            return submissions.load_many(connection, ids.values())
+
+    def commit_shards(
+        self,
+        *,
+        run_id: int,
+        manifest_id: int,
+        shards: Sequence[PlannedShard],
+        placements: Iterable[tuple[int, int, int]],
+    ) -> list[Submission]:
+        """Send known requests again: (slot, line, request id). One transaction; errors as commit_plan."""
+        with self._writing() as connection:
+            ids = submissions.add(connection, run_id, manifest_id, shards, self._clock())
+            planning.place_known(connection, placements, ids)
+            return submissions.load_many(connection, ids.values())
+
+    def discard_unpaid(self, manifest_id: int) -> list[Submission]:
+        """Every shard of the manifest that was surely not bought is discarded, its requests are free."""
+        with self._writing() as connection:
+            unpaid = [discarded(found) for found in submissions.load_unpaid(connection, manifest_id)]
+            for submission in unpaid:
+                self._store(connection, submission, "discarded", "", None)
+                planning.free_requests(connection, submission.shard_id)
+            return unpaid
+
+    def release(
+        self, submission: Submission, *, what: str = "released", detail: str = "", run_id: int | None = None
+    ) -> None:
+        """Save a shard that became REFUSED or DISCARDED, and free its requests, in one transaction."""
+        _require(submission, ShardState.REFUSED, ShardState.DISCARDED)
+        with self._writing() as connection:
+            self._store(connection, submission, what, detail, run_id)
+            planning.free_requests(connection, submission.shard_id)
+
+    def repeatable(self, manifest_id: int, max_attempts: int) -> Iterator[list[tuple[int, int, int]]]:
+        """Wanted requests that failed and may be asked again: (request id, shard id, line), in order."""
+        with self._reading() as connection:
+            triples = reading.load_repeatable(connection, manifest_id, max_attempts)
+        return reading.in_slices(triples)
+
+    # ------------------------------------------------------------ submissions
+
+    def open_submissions(self, manifest_id: int) -> list[Submission]:
+        """Shards on their way that the manifest made, or that its current rows wait for."""
+        with self._reading() as connection:
+            return submissions.load_open(connection, manifest_id)
+
+    def submission(self, shard_id: int) -> Submission:
+        """One shard. Errors: KeyError if there is none."""
+        with self._reading() as connection:
+            found = submissions.load(connection, shard_id)
+        if found is None:
+            raise KeyError(shard_id)
+        return found
+
+    def shards(self, manifest_id: int) -> list[ShardRecord]:
+        """Every shard the manifest ever made, oldest first."""
+        with self._reading() as connection:
+            return submissions.load_records(connection, manifest_id)
+
+    def all_ids(self, manifest_id: int) -> list[Ids]:
+        """Every id the server gave for the manifest's shards, attempt by attempt."""
+        with self._reading() as connection:
+            return submissions.load_ids(connection, manifest_id)
+
+    def save(self, submission: Submission, *, what: str, detail: str = "", run_id: int | None = None) -> None:
+        """Store where a shard stands and every id it has, with an event; intents and ids in the journal
+        first. Durable when it returns."""
+        with self._writing() as connection:
+            self._store(connection, submission, what, detail, run_id)
+
+    def _store(
+        self, connection: Connection, submission: Submission, what: str, detail: str, run_id: int | None
+    ) -> None:
+        submissions.store(
+            connection,
+            self._journal,
+            submission,
+            what=what,
+            detail=detail,
+            run_id=run_id,
+            now_s=self._clock(),
+        )
+
+    # ------------------------------------------------------------ outcomes
+
+    def expected(self, shard_id: int) -> dict[str, Expected]:
+        """Every line of a shard by its custom_id, with what is stored of it so far."""
+        with self._reading() as connection:
+            return outcomes.load_expected(connection, shard_id)
+
+    def raw_file(self, shard_id: int, kind: ResultKind, server_file_id: str) -> RawFile:
+        """The row of a result file, and where it belongs (relative to the `.runner` folder)."""
+        with self._writing() as connection:
+            return outcomes.ensure_raw_file(connection, shard_id, kind, server_file_id, self._clock())
+
+    def store_outcomes(
+        self, shard_id: int, raw: RawFile, items: Sequence[tuple[int, int, Outcome, int, int]]
+    ) -> None:
+        """Outcomes of lines: (line, request id, outcome, offset, length). Repeating it changes nothing."""
+        with self._writing() as connection:
+            outcomes.store(connection, shard_id, raw.id, items, self._clock())
+
+    def quarantine(self, raw: RawFile, items: Sequence[tuple[int, int, str]]) -> None:
+        """Lines that match nothing: (offset, length, reason). Repeating it changes nothing."""
+        with self._writing() as connection:
+            outcomes.store_quarantine(connection, raw, items)
+
+    def count_lines(
+        self, raw: RawFile, *, lines: int, duplicate_lines: int, unknown_lines: int, bad_lines: int
+    ) -> None:
+        """How many lines a raw file has, and of which kinds."""
+        counts = {
+            "lines": lines,
+            "duplicate_lines": duplicate_lines,
+            "unknown_lines": unknown_lines,
+            "bad_lines": bad_lines,
+        }
+        with self._writing() as connection:
+            outcomes.store_counts(connection, raw, counts)
+
+    def finish_shard(
+        self,
+        submission: Submission,
+        absent: Sequence[tuple[int, int, Outcome]],
+        *,
+        what: str = "done",
+        detail: str = "",
+        run_id: int | None = None,
+    ) -> None:
+        """The shard is done (`core.states.reconciled` moved it): the outcomes of its absent lines, its
+        state and the event in one transaction. Errors: LedgerError if a line is left without outcome."""
+        _require(submission, ShardState.DONE)
+        items = [(line, request_id, outcome, None, None) for line, request_id, outcome in absent]
+        with self._writing() as connection:
+            outcomes.store(connection, submission.shard_id, None, items, self._clock())
+            outcomes.refuse_unsettled(connection, submission.shard_id)
+            self._store(connection, submission, what, detail, run_id)
+
+    # ------------------------------------------------------------ reading
+
+    def rows(self, manifest_id: int, start: int, stop: int) -> list[LedgerRow]:
+        """The manifest's rows from position `start` up to, not including, `stop`."""
+        with self._reading() as connection:
+            return reading.load_rows(connection, manifest_id, start, stop)
+
+    def row_by_key(self, manifest_id: int, key: str) -> list[LedgerRow]:
+        """The rows with this key: one, or none."""
+        with self._reading() as connection:
+            return reading.load_row_by_key(connection, manifest_id, key)
+
+    def totals(self, manifest_id: int) -> Totals:
+        """What became of the manifest's current rows."""
+        with self._reading() as connection:
+            return reading.load_totals(connection, manifest_id)
+
+
+def _require(submission: Submission, *states: ShardState) -> None:
+    if submission.state not in states:
+        raise ValueError(f"shard {submission.shard_id} is {submission.state}, not {' or '.join(states)}")

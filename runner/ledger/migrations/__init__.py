@@ -1,0 +1,1 @@
+"""The ledger's history of shapes, as Alembic migrations. `runner.ledger.schema` runs them."""

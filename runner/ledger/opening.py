@@ -1,0 +1,142 @@
+"""Opening a ledger: everything that is looked at before the first statement.
+
+make the file 0600 -> refuse a network disk -> refuse a foreign, damaged or newer file -> migrate. The
+rule: what can't be trusted is refused before anything is written, with a next step; a ledger is never
+repaired or replaced by itself, because it knows what was paid for.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from runner.errors import LedgerError
+from runner.ledger.disks import refuse_network_disk
+from runner.ledger.engine import (
+    database_file,
+    first_fault,
+    is_foreign,
+    is_sqlite,
+    reading_engine,
+    writing_engine,
+)
+from runner.ledger.faults import translated
+from runner.ledger.journal import sync_folder
+from runner.ledger.place import LedgerPlace
+from runner.ledger.schema import VERSIONS, migrate, refuse_newer, version_of
+
+_CHECKED_BYTES = 64_000_000
+"""Up to here the whole file is checked at every start (a fifth of a second); beyond, only after a crash."""
+
+
+def shown(place: LedgerPlace) -> str:
+    """The ledger's name for messages: its file, or its URL without the password."""
+    path = database_file(place.url)
+    if path is not None:
+        return path
+    try:
+        return make_url(place.url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return "RUNNER_LEDGER"
+
+
+def open_engines(place: LedgerPlace) -> tuple[Engine, Engine]:
+    """The writing and the reading engine of a ledger that is there, sound and up to date."""
+    place.prepare()
+    where = shown(place)
+    path = database_file(place.url)
+    if path is not None:
+        refuse_network_disk(Path(path), is_allowed=place.allows_network_disk)
+        _make_private(Path(path))
+    with translated(where), _only_one(place):
+        _bring_up_to_date(place.url, where, path)
+    return writing_engine(place.url), reading_engine(place.url)
+
+
+def open_reading_engine(place: LedgerPlace) -> Engine | None:
+    """The reading engine, or None where there is no ledger yet."""
+    path = database_file(place.url)
+    if path is not None and (not Path(path).exists() or Path(path).stat().st_size == 0):
+        return None
+    where = shown(place)
+    engine = reading_engine(place.url)
+    try:
+        with translated(where):
+            version = version_of(engine)
+            refuse_newer(version, where)
+    except BaseException:
+        engine.dispose()
+        raise
+    if version is None:
+        engine.dispose()
+        return None
+    if version != VERSIONS[-1]:
+        for opened in open_engines(place):
+            opened.dispose()
+    return engine
+
+
+def _bring_up_to_date(url: str, where: str, path: str | None) -> None:
+    engine = writing_engine(url, foreign_keys=False)
+    try:
+        if path is not None and is_sqlite(engine):
+            _refuse_unsound(engine, where, Path(path))
+        version = version_of(engine)
+        refuse_newer(version, where)
+        if version != VERSIONS[-1]:
+            migrate(engine)
+    finally:
+        engine.dispose()
+
+
+def _refuse_unsound(engine: Engine, where: str, path: Path) -> None:
+    log = path.with_name(path.name + "-wal")
+    was_killed = log.exists() and log.stat().st_size > 0
+    with engine.connect() as connection:
+        if is_foreign(connection):
+            raise LedgerError(
+                f"{where}: this is some other program's database",
+                next_step="point RUNNER_LEDGER to another file, or move this one away",
+            )
+        fault = first_fault(connection, thorough=was_killed or path.stat().st_size <= _CHECKED_BYTES)
+    if fault is not None:
+        raise LedgerError(
+            f"{where}: the file is damaged: {fault}",
+            next_step="restore it from a copy (with its -wal file), or set it aside: the ids of everything "
+            "that was sent are in .runner/ids.jsonl",
+        )
+
+
+def _make_private(path: Path) -> None:
+    """Make the file with mode 0600 before SQLite does: its -wal and -shm take over the mode."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        is_new = os.fstat(descriptor).st_size == 0
+        os.close(descriptor)
+        if is_new:
+            sync_folder(path.parent)
+    except OSError as error:
+        raise LedgerError(
+            f"{path}: can't be opened: {error.strerror}",
+            next_step="make the file and its folder readable and writable for this user",
+        ) from error
+
+
+@contextmanager
+def _only_one(place: LedgerPlace) -> Iterator[None]:
+    """One process at a time makes or migrates a ledger; the others wait the moment it takes."""
+    descriptor = os.open(
+        place.folder / "locks" / "opening.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+    )
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,306 @@
+"""What came back: outcomes of attempts, and which of them a request keeps.
+
+The rule: an answer is never lost. Of several lines for one attempt the better one stays, the first among
+equals (`core.settling.is_better`). Of several attempts of one request a later one replaces an earlier
+one, unless that would put something worse in the place of an answer. Both rules are in the WHERE of the
+updates, taken from `is_better` itself, so storing the same lines again changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BindParameter,
+    Column,
+    ColumnElement,
+    Connection,
+    and_,
+    bindparam,
+    case,
+    false,
+    func,
+    insert,
+    literal_column,
+    null,
+    or_,
+    select,
+    update,
+)
+
+from runner.core.identity import custom_id
+from runner.core.model import Outcome, Status
+from runner.core.settling import is_better
+from runner.errors import LedgerError
+from runner.ledger.bulk import Bulk
+from runner.ledger.records import Expected, RawFile, ResultKind
+from runner.ledger.tables import STATUS_CODES, STATUSES, attempt, file, quarantine, request, shard
+from runner.ledger.times import iso
+
+_UUID_PREFIX = "batch_req_"
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]")
+_NAME_LIMIT = 120
+
+StoredItem = tuple[int, int, Outcome, int | None, int | None]
+"""Line, request id, outcome, and the place of the line in the raw file."""
+
+_OUTCOME_COLUMNS = (
+    *("finish_reason", "error_class", "error_code", "error_message", "input_tokens", "output_tokens"),
+    *("model", "response_uuid", "response_id", "file_id", "offset", "length", "answered_at"),
+)
+
+
+def _is_one_of(column: Column[int], codes: Sequence[int]) -> ColumnElement[bool]:
+    return column.in_([literal_column(str(code)) for code in codes]) if codes else false()
+
+
+def _worse_than(column: Column[int], status: Status) -> ColumnElement[bool]:
+    """Held statuses that `status` is better than."""
+    return _is_one_of(column, [code for held, code in STATUS_CODES.items() if is_better(status, held)])
+
+
+def _not_better_than(column: Column[int], status: Status) -> ColumnElement[bool]:
+    """Held statuses that are not better than `status`."""
+    return _is_one_of(column, [code for held, code in STATUS_CODES.items() if not is_better(held, status)])
+
+
+def _word(status: Status) -> ColumnElement[int]:
+    return literal_column(str(STATUS_CODES[status]))
+
+
+def _store_statement(status: Status) -> Bulk:
+    """One attempt's outcome, unless it has one that is as good."""
+    return Bulk(
+        update(attempt)
+        .where(attempt.c.shard_id == bindparam("at_shard"), attempt.c.line == bindparam("at_line"))
+        .where(or_(attempt.c.status.is_(None), _worse_than(attempt.c.status, status)))
+        .values({"status": _word(status)} | {name: bindparam(f"new_{name}") for name in _OUTCOME_COLUMNS}),
+        *(f"new_{name}" for name in _OUTCOME_COLUMNS),
+        *("at_shard", "at_line"),
+    )
+
+
+def _settle_statement(status: Status) -> Bulk:
+    """The request takes this attempt as its answer or last failure, if it may, and is closed."""
+    this: BindParameter[int] = bindparam("at_shard", type_=request.c.id.type)
+    held = request.c.status
+    is_open_here = request.c.open_shard_id == this
+    return Bulk(
+        update(request)
+        .where(request.c.id == bindparam("known_id"))
+        .where(
+            or_(
+                held.is_(None),
+                and_(request.c.answer_shard_id >= this, _worse_than(held, status)),
+                and_(request.c.answer_shard_id < this, _not_better_than(held, status)),
+            )
+        )
+        .values(
+            status=_word(status),
+            retryable=bindparam("new_retryable"),
+            answer_shard_id=this,
+            answer_line=bindparam("at_line"),
+            open_shard_id=case((is_open_here, null()), else_=request.c.open_shard_id),
+            open_line=case((is_open_here, null()), else_=request.c.open_line),
+        ),
+        *("new_retryable", "at_shard", "at_line", "known_id"),
+    )
+
+
+STORE = {status: _store_statement(status) for status in Status}
+SETTLE = {status: _settle_statement(status) for status in Status}
+CLOSE = Bulk(
+    update(request)
+    .where(request.c.id == bindparam("known_id"), request.c.open_shard_id == bindparam("at_shard"))
+    .values(open_shard_id=null(), open_line=null()),
+    *("known_id", "at_shard"),
+)
+ADD_QUARANTINE = Bulk(
+    insert(quarantine).values({name: bindparam(name) for name in ("file_id", "offset", "length", "reason")}),
+    *("file_id", "offset", "length", "reason"),
+)
+EXPECTED = (
+    select(
+        request.c.name,
+        request.c.fingerprint,
+        attempt.c.line,
+        attempt.c.request_id,
+        attempt.c.status,
+        attempt.c.file_id,
+        attempt.c.offset,
+        attempt.c.length,
+    )
+    .select_from(attempt.join(request, request.c.id == attempt.c.request_id))
+    .where(attempt.c.shard_id == bindparam("shard_id"))
+)
+
+
+# ---------------------------------------------------------------- what is awaited
+
+
+def load_expected(connection: Connection, shard_id: int) -> dict[str, Expected]:
+    """Every line of a shard by its custom_id, with what is stored of it."""
+    return {
+        custom_id(found[0], found[1]): Expected(
+            found[2], found[3], None if found[4] is None else STATUSES[found[4]], *found[5:8]
+        )
+        for found in connection.execute(EXPECTED, {"shard_id": shard_id})
+    }
+
+
+def unsettled(connection: Connection, shard_id: int) -> int:
+    """How many lines of a shard have no outcome."""
+    query = select(func.count()).where(attempt.c.shard_id == shard_id, attempt.c.status.is_(None))
+    return int(connection.execute(query).scalar_one())
+
+
+# ---------------------------------------------------------------- outcomes
+
+
+def store(
+    connection: Connection,
+    shard_id: int,
+    file_id: int | None,
+    items: Iterable[StoredItem],
+    now_s: float,
+) -> None:
+    """Outcomes of one shard's lines, from one raw file or (`file_id` None) from their absence."""
+    usual_model = connection.execute(select(shard.c.model).where(shard.c.id == shard_id)).scalar_one()
+    by_status: dict[Status, list[StoredItem]] = {}
+    for item in items:
+        by_status.setdefault(item[2].status, []).append(item)
+    for status, group in by_status.items():
+        stored = [_stored(shard_id, file_id, item, usual_model, int(now_s)) for item in group]
+        STORE[status].run(connection, stored)
+        settled = [(int(item[2].retryable), shard_id, item[0], item[1]) for item in group]
+        if SETTLE[status].run(connection, settled) != len(settled):
+            CLOSE.run(connection, [(item[1], shard_id) for item in group])
+
+
+def _stored(
+    shard_id: int, file_id: int | None, item: StoredItem, usual_model: str, now_s: int
+) -> tuple[Any, ...]:
+    line, _, outcome, offset, length = item
+    cause = outcome.cause
+    uuid, response_id = pack_response_id(outcome.response_id)
+    return (
+        storable(outcome.finish_reason),
+        None if cause is None else storable(cause.error_class),
+        None if cause is None else storable(cause.code),
+        None if cause is None else storable(cause.message),
+        outcome.input_tokens,
+        outcome.output_tokens,
+        pack_model(outcome.model, usual_model),
+        uuid,
+        response_id,
+        file_id,
+        offset,
+        length,
+        now_s,
+        shard_id,
+        line,
+    )
+
+
+def pack_model(model: str | None, usual: str) -> str | None:
+    """None for the shard's own model, empty where the server named none."""
+    return None if model == usual else storable(model) or ""
+
+
+def unpack_model(stored: str | None, usual: str) -> str | None:
+    """The model as answered."""
+    return usual if stored is None else stored or None
+
+
+def pack_response_id(text: str | None) -> tuple[bytes | None, str | None]:
+    """`batch_req_<uuid>` as 16 bytes, anything else as text; exactly what `unpack_response_id` undoes."""
+    if text is not None and len(text) == 46 and text.startswith(_UUID_PREFIX):
+        digits = text[len(_UUID_PREFIX) :]
+        try:
+            packed = bytes.fromhex(digits.replace("-", ""))
+        except ValueError:
+            packed = b""
+        if len(packed) == 16 and unpack_response_id(packed, None) == text:
+            return packed, None
+    return None, storable(text)
+
+
+def unpack_response_id(packed: bytes | None, text: str | None) -> str | None:
+    """The response's id as the server gave it."""
+    if packed is None:
+        return text
+    digits = packed.hex()
+    return f"{_UUID_PREFIX}{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def storable(text: str | None) -> str | None:
+    """A server's text as a database can hold it: NUL and lone surrogates become U+FFFD."""
+    if text is None or text.isprintable():
+        return text
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+# ---------------------------------------------------------------- raw files
+
+
+def ensure_raw_file(
+    connection: Connection, shard_id: int, kind: ResultKind, server_file_id: str, now_s: float
+) -> RawFile:
+    """The row of a result file; the same for the same shard, kind and id."""
+    this = and_(file.c.shard_id == shard_id, file.c.kind == kind, file.c.file_id == server_file_id)
+    held = connection.execute(select(file.c.id, file.c.raw_path).where(this)).one_or_none()
+    if held is not None:
+        return RawFile(id=held.id, path=held.raw_path)
+    path = f"raw/{_safe_name(server_file_id)}-{kind}.jsonl"
+    taken = connection.execute(select(file.c.id).where(file.c.raw_path == path)).one_or_none()
+    if taken is not None:
+        path = f"raw/{_safe_name(server_file_id)}-{kind}-of-shard-{shard_id}.jsonl"
+    values = {
+        "shard_id": shard_id,
+        "attempt": select(shard.c.attempt).where(shard.c.id == shard_id).scalar_subquery(),
+        "kind": kind,
+        "file_id": server_file_id,
+        "state": "offered",
+        "raw_path": path,
+        "created_at": iso(now_s),
+    }
+    (key,) = connection.execute(insert(file).values(values)).inserted_primary_key or (0,)
+    return RawFile(id=int(key), path=path)
+
+
+def _safe_name(server_file_id: str) -> str:
+    """A server's id as a file name of ours; a changed one carries a hash, so that none are mixed up."""
+    plain = _NOT_PLAIN.sub("_", server_file_id)[:_NAME_LIMIT].lstrip(".")
+    if plain == server_file_id:
+        return plain
+    return f"{plain}-{hashlib.sha256(server_file_id.encode('utf-8', 'replace')).hexdigest()[:16]}"
+
+
+def store_counts(
+    connection: Connection,
+    raw: RawFile,
+    counts: Mapping[str, int],
+) -> None:
+    """How many lines a raw file has, and of which kinds."""
+    connection.execute(update(file).where(file.c.id == raw.id).values(**counts))
+
+
+def store_quarantine(connection: Connection, raw: RawFile, items: Sequence[tuple[int, int, str]]) -> None:
+    """Lines that match nothing: (offset, length, reason). Those known already stay as they are."""
+    held = set(
+        connection.execute(select(quarantine.c.offset).where(quarantine.c.file_id == raw.id)).scalars()
+    )
+    added = {item[0]: (raw.id, item[0], item[1], storable(item[2])) for item in items if item[0] not in held}
+    ADD_QUARANTINE.run(connection, list(added.values()))
+
+
+def refuse_unsettled(connection: Connection, shard_id: int) -> None:
+    """Errors: LedgerError where a shard would be done and lines of it have no outcome (I16, I17)."""
+    if count := unsettled(connection, shard_id):
+        raise LedgerError(
+            f"shard {shard_id}: {count} requests have no outcome, so it is not done",
+            next_step="nothing was changed; run the same command again, and report it if it comes back",
+        )

@@ -1,0 +1,95 @@
+"""Where a manifest's ledger is, found from the manifest's place and never from the current directory.
+
+The nearest folder at or above the manifest with a `.runner/` in it, else the nearest with
+`pyproject.toml` or `.git`, else the manifest's own. `RUNNER_LEDGER` overrides the database, not the
+folder. Everything in `.runner/` is 0700 and 0600: it holds the user's data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from runner.errors import LedgerError
+
+FOLDER_NAME = ".runner"
+DATABASE_NAME = "ledger.db"
+URL_VARIABLE = "RUNNER_LEDGER"
+NETWORK_DISK_VARIABLE = "RUNNER_ALLOW_NETWORK_DISK"
+_SUBFOLDERS = ("shards", "raw", "snapshots", "scratch", "locks")
+_PROJECT_SIGNS = ("pyproject.toml", ".git")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerPlace:
+    """The project's folder, its `.runner` folder, and the database's URL (which may hold a password)."""
+
+    project: Path
+    folder: Path
+    url: str = field(repr=False)
+    allows_network_disk: bool = False
+
+    @property
+    def journal(self) -> Path:
+        """The side journal of ids."""
+        return self.folder / "ids.jsonl"
+
+    def relative(self, path: str | Path) -> str:
+        """A path as the ledger stores a manifest's: relative to the project folder, with `/`."""
+        wanted = Path(path)
+        if not wanted.is_absolute():
+            return wanted.as_posix()
+        whole = wanted.parent.resolve() / wanted.name
+        return Path(os.path.relpath(whole, self.project)).as_posix()
+
+    def manifest_lock(self, path: str | Path) -> Path:
+        """The lock file of one manifest."""
+        digest = hashlib.sha256(self.relative(path).encode("utf-8", "surrogateescape")).hexdigest()
+        return self.folder / "locks" / f"manifest-{digest[:16]}.lock"
+
+    def shard_lock(self, shard_id: int) -> Path:
+        """The lock file of one shard."""
+        return self.folder / "locks" / f"shard-{shard_id}.lock"
+
+    def prepare(self) -> None:
+        """Make the folder tree, 0700, with a `.gitignore`. Errors: LedgerError. Safe to repeat."""
+        try:
+            for folder in (self.folder, *(self.folder / name for name in _SUBFOLDERS)):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            ignore = self.folder / ".gitignore"
+            if not ignore.exists():
+                descriptor = os.open(ignore, os.O_WRONLY | os.O_CREAT, 0o600)
+                with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                    stream.write("*\n")
+        except OSError as error:
+            raise LedgerError(
+                f"{self.folder}: can't be made: {error.strerror}",
+                next_step="make the project's folder writable, or move the manifest to one that is",
+            ) from error
+
+
+def locate(manifest_path: str, environ: Mapping[str, str]) -> LedgerPlace:
+    """The ledger's place for a manifest, which need not exist. Touches nothing. Never raises."""
+    home = Path(os.path.abspath(manifest_path)).parent.resolve()  # noqa: PTH100 - keeps a symlinked file's own folder
+    project = _project_of(home)
+    folder = project / FOLDER_NAME
+    return LedgerPlace(
+        project=project,
+        folder=folder,
+        url=environ.get(URL_VARIABLE) or f"sqlite:///{folder / DATABASE_NAME}",
+        allows_network_disk=environ.get(NETWORK_DISK_VARIABLE, "") not in ("", "0"),
+    )
+
+
+def _project_of(home: Path) -> Path:
+    folders = (home, *home.parents)
+    for folder in folders:
+        if (folder / FOLDER_NAME).is_dir():
+            return folder
+    for folder in folders:
+        if any((folder / sign).exists() for sign in _PROJECT_SIGNS):
+            return folder
+    return home

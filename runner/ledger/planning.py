@@ -1,0 +1,356 @@
+"""A plan becomes a fact: requests, attempts, shards and the manifest's rows, in one transaction.
+
+Theory
+------
+Planning reads for a long time without holding the ledger; other processes may send the same requests
+meanwhile (two manifests can share rows). So the commit looks again, inside the transaction that holds
+the write lock: a request that is to be sent and is on its way or answered by now moves the plan
+(`PlanMovedError`), nothing is written, and the caller plans again. Hence I1: a request has one open
+attempt at most, held by `open_shard_id`.
+
+All rows that can be sent get a request, also those not sent now: a row points to what it waits for. The
+walk goes slice by slice over the staged rows, in order, so memory is flat; rows that stay as they were
+are read and not written.
+
+Request ids are given here (highest id + 1), because the transaction excludes every other writer and the
+attempts need them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, bindparam, delete, func, insert, literal_column, select, update
+
+from runner.core.identity import key_part
+from runner.core.model import Status
+from runner.core.planning import Held
+from runner.errors import StillRunningError
+from runner.ledger.bulk import Bulk, Lookup
+from runner.ledger.records import StagedRow
+from runner.ledger.staging import SLICE_ROWS, Staging
+from runner.ledger.tables import STATUS_CODES, STATUSES, attempt, manifest, request
+from runner.ledger.tables import row as row_table
+
+ANSWERED_CODES = frozenset(
+    STATUS_CODES[status] for status in (Status.SUCCEEDED, Status.TRUNCATED, Status.REFUSED, Status.INVALID)
+)
+
+
+class PlanMovedError(StillRunningError):
+    """Another process sent or answered a request while this plan was made. Plan again."""
+
+
+HELD = Lookup(
+    lambda values: select(
+        request.c.fingerprint,
+        request.c.id,
+        request.c.name,
+        request.c.status,
+        request.c.open_shard_id,
+        request.c.attempts,
+        request.c.retryable,
+    ).where(request.c.fingerprint.in_(values))
+)
+HELD_BY_ID = Lookup(
+    lambda values: select(request.c.id, request.c.open_shard_id, request.c.attempts).where(
+        request.c.id.in_(values)
+    )
+)
+ADD_REQUEST = Bulk(
+    insert(request).values(
+        id=bindparam("id"),
+        fingerprint=bindparam("fingerprint"),
+        name=bindparam("name"),
+        retryable=literal_column("0"),
+        attempts=bindparam("attempts"),
+        open_shard_id=bindparam("open_shard_id"),
+        open_line=bindparam("open_line"),
+    ),
+    *("id", "fingerprint", "name", "attempts", "open_shard_id", "open_line"),
+)
+SEND_AGAIN = Bulk(
+    update(request)
+    .where(request.c.id == bindparam("known_id"), request.c.open_shard_id.is_(None))
+    .values(
+        attempts=request.c.attempts + literal_column("1"),
+        open_shard_id=bindparam("at_shard"),
+        open_line=bindparam("at_line"),
+    ),
+    *("at_shard", "at_line", "known_id"),
+)
+RENAME = Bulk(
+    update(request).where(request.c.id == bindparam("known_id")).values(name=bindparam("new_name")),
+    *("new_name", "known_id"),
+)
+ADD_ATTEMPT = Bulk(
+    insert(attempt).values(
+        shard_id=bindparam("shard_id"),
+        line=bindparam("line"),
+        request_id=bindparam("request_id"),
+        number=bindparam("number"),
+    ),
+    *("shard_id", "line", "request_id", "number"),
+)
+ROWS_BETWEEN = (
+    select(
+        row_table.c.position,
+        row_table.c.key,
+        row_table.c.request_id,
+        row_table.c.error_class,
+        row_table.c.error_code,
+        row_table.c.error_message,
+    )
+    .where(row_table.c.manifest_id == bindparam("manifest_id"))
+    .where(row_table.c.position > bindparam("after"), row_table.c.position <= bindparam("up_to"))
+)
+_ROW_COLUMNS = (
+    *("manifest_id", "position", "key", "request_id"),
+    *("error_class", "error_code", "error_message"),
+)
+ADD_ROW = Bulk(insert(row_table).values({name: bindparam(name) for name in _ROW_COLUMNS}), *_ROW_COLUMNS)
+REMOVE_ROW = Bulk(
+    delete(row_table).where(
+        row_table.c.manifest_id == bindparam("at_manifest"), row_table.c.position == bindparam("at_position")
+    ),
+    *("at_manifest", "at_position"),
+)
+PREVIOUS_ROWS = (
+    select(row_table.c.position, row_table.c.key, request.c.fingerprint)
+    .select_from(row_table.outerjoin(request, request.c.id == row_table.c.request_id))
+    .where(row_table.c.manifest_id == bindparam("manifest_id"), row_table.c.position > bindparam("after"))
+    .order_by(row_table.c.position)
+    .limit(SLICE_ROWS)
+)
+
+
+# ---------------------------------------------------------------- reading
+
+
+def load_held(connection: Connection, fingerprints: Sequence[bytes]) -> dict[bytes, Held]:
+    """What is known of these fingerprints; those nobody ever wanted are missing."""
+    return {
+        found[0]: Held(
+            request_id=found[1],
+            name=found[2],
+            status=None if found[3] is None else STATUSES[found[3]],
+            is_open=found[4] is not None,
+            attempts=found[5],
+            retryable=bool(found[6]),
+        )
+        for found in HELD.rows(connection, fingerprints)
+    }
+
+
+def load_previous(
+    connection: Connection, manifest_id: int, after: int
+) -> list[tuple[int, str, bytes | None]]:
+    """Position, key and fingerprint of the next slice of the manifest's current rows."""
+    found = connection.execute(PREVIOUS_ROWS, {"manifest_id": manifest_id, "after": after})
+    return [(position, key, fingerprint) for position, key, fingerprint in found]
+
+
+# ---------------------------------------------------------------- a whole plan
+
+
+class _Known(NamedTuple):
+    """A request as the ledger has it now."""
+
+    request_id: int
+    name: str
+    status: int | None
+    open_shard_id: int | None
+    attempts: int
+
+
+class _Additions:
+    """What one slice adds, collected before it is written."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[Any, ...]] = []
+        self.again: list[tuple[Any, ...]] = []
+        self.renamed: list[tuple[Any, ...]] = []
+        self.attempts: list[tuple[Any, ...]] = []
+
+    def write(self, connection: Connection) -> None:
+        ADD_REQUEST.run(connection, self.requests)
+        RENAME.run(connection, self.renamed)
+        SEND_AGAIN.run(connection, self.again)
+        ADD_ATTEMPT.run(connection, self.attempts)
+
+
+class PlanWriter:
+    """Writes one plan inside the caller's transaction. `shard_ids` maps slots to shards.
+
+    write -> per slice: _known, _place_requests (requests, attempts), _replace_rows -> _remove_beyond
+    """
+
+    def __init__(
+        self, connection: Connection, manifest_id: int, shard_ids: Mapping[int, int], *, refresh: bool
+    ) -> None:
+        self._connection = connection
+        self._manifest_id = manifest_id
+        self._shard_ids = shard_ids
+        self._refresh = refresh
+        highest = connection.execute(select(func.max(request.c.id))).scalar()
+        self._first_new_id = self._next_id = int(highest or 0) + 1
+
+    def write(self, staging: Staging, run_id: int) -> None:
+        """Everything. Errors: PlanMovedError, and then the transaction must be rolled back."""
+        after = -1
+        for rows in staging.slices():
+            ids = self._place_requests(rows)
+            self._replace_rows(rows, ids, after)
+            after = rows[-1].position
+        self._remove_beyond(after)
+        self._connection.execute(
+            update(manifest).where(manifest.c.id == self._manifest_id).values(current_run_id=run_id)
+        )
+
+    def _place_requests(self, rows: Sequence[StagedRow]) -> dict[bytes, int]:
+        """Requests and attempts of a slice. Gives each fingerprint's request id."""
+        known = self._known([row.fingerprint for row in rows if row.fingerprint is not None])
+        additions = _Additions()
+        ids: dict[bytes, int] = {fingerprint: found.request_id for fingerprint, found in known.items()}
+        # The rows that are placed come first: the custom_id in the shard is made from their key.
+        for row in sorted(rows, key=lambda row: not row.is_to_send):
+            if row.fingerprint is None:
+                continue
+            if row.fingerprint not in ids:
+                ids[row.fingerprint] = self._add(row, additions)
+            elif row.is_to_send:
+                if row.fingerprint not in known:
+                    raise _moved(row)
+                self._send_known(row, known[row.fingerprint], additions)
+        additions.write(self._connection)
+        return ids
+
+    def _known(self, fingerprints: Sequence[bytes]) -> dict[bytes, _Known]:
+        if self._next_id == 1:
+            return {}
+        return {found[0]: _Known(*found[1:6]) for found in HELD.rows(self._connection, fingerprints)}
+
+    def _add(self, row: StagedRow, additions: _Additions) -> int:
+        request_id = self._next_id
+        self._next_id += 1
+        name = row.name or key_part(row.key)
+        if row.is_to_send:
+            shard_id = self._shard_ids[row.slot]  # type: ignore[index]
+            additions.requests.append((request_id, row.fingerprint, name, 1, shard_id, row.line))
+            additions.attempts.append((shard_id, row.line, request_id, 1))
+        else:
+            additions.requests.append((request_id, row.fingerprint, name, 0, None, None))
+        return request_id
+
+    def _send_known(self, row: StagedRow, known: _Known, additions: _Additions) -> None:
+        is_answered = known.status in ANSWERED_CODES and not self._refresh
+        if known.open_shard_id is not None or is_answered:
+            raise _moved(row)
+        name = row.name
+        if known.request_id >= self._first_new_id:
+            name = name or key_part(row.key)  # recorded a moment ago for an equal row that is not sent
+            if name != known.name:
+                additions.renamed.append((name, known.request_id))
+        elif name is not None and name != known.name:
+            raise _moved(row)
+        shard_id = self._shard_ids[row.slot]  # type: ignore[index]
+        additions.again.append((shard_id, row.line, known.request_id))
+        additions.attempts.append((shard_id, row.line, known.request_id, known.attempts + 1))
+
+    def _replace_rows(self, rows: Sequence[StagedRow], ids: Mapping[bytes, int], after: int) -> None:
+        """The slice's rows; what stands there already and is equal stays untouched."""
+        held = self._rows_between(after, rows[-1].position)
+        added: list[tuple[Any, ...]] = []
+        removed: list[int] = []
+        for row in rows:
+            values = _row_values(row, ids)
+            before = held.pop(row.position, None)
+            if before == values:
+                continue
+            if before is not None:
+                removed.append(row.position)
+            added.append((self._manifest_id, row.position, *values))
+        removed.extend(held)
+        REMOVE_ROW.run(self._connection, [(self._manifest_id, position) for position in removed])
+        ADD_ROW.run(self._connection, added)
+
+    def _rows_between(self, after: int, up_to: int) -> dict[int, tuple[Any, ...]]:
+        found = self._connection.execute(
+            ROWS_BETWEEN, {"manifest_id": self._manifest_id, "after": after, "up_to": up_to}
+        )
+        return {values[0]: tuple(values[1:]) for values in found}
+
+    def _remove_beyond(self, after: int) -> None:
+        self._connection.execute(
+            delete(row_table).where(
+                row_table.c.manifest_id == self._manifest_id, row_table.c.position > after
+            )
+        )
+
+
+def _row_values(row: StagedRow, ids: Mapping[bytes, int]) -> tuple[Any, ...]:
+    if row.fingerprint is not None:
+        return row.key, ids[row.fingerprint], None, None, None
+    cause = row.cause
+    if cause is None:
+        return row.key, None, "unsendable", None, "no request could be made of this row"
+    return row.key, None, cause.error_class, cause.code, cause.message
+
+
+def _moved(row: StagedRow) -> PlanMovedError:
+    return PlanMovedError(
+        f"row {row.key!r}: another run has sent its request since this one was planned",
+        next_step="nothing was sent; run the same command again",
+    )
+
+
+# ---------------------------------------------------------------- a retry of known requests
+
+
+def place_known(
+    connection: Connection, placements: Iterable[tuple[int, int, int]], shard_ids: Mapping[int, int]
+) -> None:
+    """Known requests go into new shards: (slot, line, request_id). Errors: PlanMovedError."""
+    for chunk in _slices(placements):
+        known = {
+            request_id: (open_shard_id, attempts)
+            for request_id, open_shard_id, attempts in HELD_BY_ID.rows(
+                connection, [item[2] for item in chunk]
+            )
+        }
+        if any(known[request_id][0] is not None for _, _, request_id in chunk):
+            raise PlanMovedError(
+                "another run has sent a request again since this one was planned",
+                next_step="nothing was sent; run the same command again",
+            )
+        again = [(shard_ids[slot], line, request_id) for slot, line, request_id in chunk]
+        attempts = [
+            (shard_ids[slot], line, request_id, known[request_id][1] + 1) for slot, line, request_id in chunk
+        ]
+        if SEND_AGAIN.run(connection, again) != len(again):
+            raise PlanMovedError(
+                "a request stands twice in what is to be sent", next_step="nothing was sent; report this"
+            )
+        ADD_ATTEMPT.run(connection, attempts)
+
+
+def _slices(items: Iterable[tuple[int, int, int]]) -> Iterator[list[tuple[int, int, int]]]:
+    walk = iter(items)
+    while chunk := list(islice(walk, SLICE_ROWS)):
+        yield chunk
+
+
+# ---------------------------------------------------------------- shards that were never bought
+
+
+def free_requests(connection: Connection, shard_id: int) -> None:
+    """Forget the attempts of a shard that was never bought: its requests are as if never placed."""
+    placed = select(attempt.c.request_id).where(attempt.c.shard_id == shard_id)
+    connection.execute(
+        update(request)
+        .where(request.c.id.in_(placed), request.c.open_shard_id == shard_id)
+        .values(attempts=request.c.attempts - 1, open_shard_id=None, open_line=None)
+    )
+    connection.execute(delete(attempt).where(attempt.c.shard_id == shard_id, attempt.c.status.is_(None)))

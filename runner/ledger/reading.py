@@ -1,0 +1,201 @@
+"""What people and the results table ask: rows with their answers, totals, what is worth repeating.
+
+The rule: a walk goes by primary keys only, and no read stays open while the caller works: each slice is a
+short read of its own. Shard, batch and file are looked up once each and not joined a million times.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Select, and_, bindparam, func, select
+
+from runner.core.identity import custom_id
+from runner.core.model import Fingerprint, Status
+from runner.ledger.outcomes import unpack_model, unpack_response_id
+from runner.ledger.planning import ANSWERED_CODES
+from runner.ledger.records import LedgerRow, Totals
+from runner.ledger.staging import SLICE_ROWS
+from runner.ledger.tables import STATUSES, attempt, batch, file, request, shard
+from runner.ledger.tables import row as row_table
+
+_ANSWER = and_(attempt.c.shard_id == request.c.answer_shard_id, attempt.c.line == request.c.answer_line)
+_JOINED = row_table.outerjoin(request, request.c.id == row_table.c.request_id).outerjoin(attempt, _ANSWER)
+
+
+def _rows() -> Select[Any]:
+    return select(
+        row_table.c.position,
+        row_table.c.key,
+        row_table.c.request_id,
+        row_table.c.error_class.label("row_error_class"),
+        row_table.c.error_code.label("row_error_code"),
+        row_table.c.error_message.label("row_error_message"),
+        request.c.fingerprint,
+        request.c.name,
+        request.c.status,
+        request.c.attempts,
+        request.c.open_shard_id,
+        attempt.c.shard_id,
+        attempt.c.finish_reason,
+        attempt.c.error_class,
+        attempt.c.error_code,
+        attempt.c.error_message,
+        attempt.c.input_tokens,
+        attempt.c.output_tokens,
+        attempt.c.model,
+        attempt.c.response_uuid,
+        attempt.c.response_id,
+        attempt.c.file_id,
+        attempt.c.offset,
+        attempt.c.length,
+        attempt.c.answered_at,
+    ).select_from(_JOINED)
+
+
+ROWS = (
+    _rows()
+    .where(row_table.c.manifest_id == bindparam("manifest_id"))
+    .where(row_table.c.position >= bindparam("start"), row_table.c.position < bindparam("stop"))
+    .order_by(row_table.c.position)
+)
+ROW_BY_KEY = (
+    _rows()
+    .where(row_table.c.manifest_id == bindparam("manifest_id"), row_table.c.key == bindparam("key"))
+    .order_by(row_table.c.position)
+)
+TOTALS = (
+    select(
+        row_table.c.request_id.is_(None).label("is_unsendable"),
+        request.c.status,
+        request.c.open_shard_id.is_not(None).label("is_open"),
+        func.count().label("rows"),
+        func.coalesce(func.sum(attempt.c.input_tokens), 0).label("input_tokens"),
+        func.coalesce(func.sum(attempt.c.output_tokens), 0).label("output_tokens"),
+    )
+    .select_from(_JOINED)
+    .where(row_table.c.manifest_id == bindparam("manifest_id"))
+    .group_by("is_unsendable", request.c.status, "is_open")
+)
+REPEATABLE = (
+    select(request.c.id, request.c.answer_shard_id, request.c.answer_line)
+    .distinct()
+    .select_from(row_table.join(request, request.c.id == row_table.c.request_id))
+    .where(row_table.c.manifest_id == bindparam("manifest_id"))
+    .where(request.c.open_shard_id.is_(None), request.c.retryable == 1)
+    .where(request.c.attempts < bindparam("max_attempts"), request.c.status.is_not(None))
+    .where(request.c.status.not_in(sorted(ANSWERED_CODES)))
+    .order_by(request.c.answer_shard_id, request.c.answer_line)
+)
+
+
+class _ShardFacts(NamedTuple):
+    """What all rows of one shard share."""
+
+    model: str
+    batch_id: str | None
+
+
+class _Facts:
+    """Shards and files, asked for once each."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._shards: dict[int | None, _ShardFacts] = {None: _ShardFacts("", None)}
+        self._paths: dict[int | None, str | None] = {None: None}
+
+    def shard(self, shard_id: int | None) -> _ShardFacts:
+        if shard_id not in self._shards:
+            of_attempt = and_(batch.c.shard_id == shard.c.id, batch.c.attempt == shard.c.attempt)
+            query = select(shard.c.model, batch.c.batch_id).select_from(shard.outerjoin(batch, of_attempt))
+            found = self._connection.execute(query.where(shard.c.id == shard_id)).one()
+            self._shards[shard_id] = _ShardFacts(found.model, found.batch_id)
+        return self._shards[shard_id]
+
+    def path(self, file_id: int | None) -> str | None:
+        if file_id not in self._paths:
+            query = select(file.c.raw_path).where(file.c.id == file_id)
+            self._paths[file_id] = self._connection.execute(query).scalar_one()
+        return self._paths[file_id]
+
+
+def load_rows(connection: Connection, manifest_id: int, start: int, stop: int) -> list[LedgerRow]:
+    """The rows from position `start` up to, not including, `stop`."""
+    facts = _Facts(connection)
+    found = connection.execute(ROWS, {"manifest_id": manifest_id, "start": start, "stop": stop})
+    return [_ledger_row(values, facts) for values in found.tuples()]
+
+
+def load_row_by_key(connection: Connection, manifest_id: int, key: str) -> list[LedgerRow]:
+    """The rows with this key: one, or none."""
+    facts = _Facts(connection)
+    found = connection.execute(ROW_BY_KEY, {"manifest_id": manifest_id, "key": key})
+    return [_ledger_row(values, facts) for values in found.tuples()]
+
+
+def _ledger_row(values: tuple[Any, ...], facts: _Facts) -> LedgerRow:
+    (
+        position, key, request_id, row_class, row_code, row_message,
+        fingerprint, name, code, attempts, open_shard_id,
+        shard_id, finish_reason, error_class, error_code, error_message, input_tokens, output_tokens,
+        model, response_uuid, response_id, file_id, offset, length, answered_at,
+    ) = values  # fmt: skip
+    if request_id is None:
+        return LedgerRow(
+            position, key, Status.UNSENDABLE, row_class, row_code, row_message,
+            None, None, None, None, None, None, None, 0, None, None, None, None, None,
+        )  # fmt: skip
+    status = row_status(code, is_open=open_shard_id is not None)
+    named = custom_id(name, Fingerprint(fingerprint))
+    if status is Status.PENDING:
+        batch_id = facts.shard(open_shard_id).batch_id
+        return LedgerRow(
+            position, key, status, None, None, None,
+            None, None, None, None, named, batch_id, None, attempts, None, fingerprint, None, None, None,
+        )  # fmt: skip
+    shared = facts.shard(shard_id)
+    return LedgerRow(
+        position, key, status, error_class, error_code, error_message,
+        finish_reason, input_tokens, output_tokens, unpack_model(model, shared.model),
+        named, shared.batch_id, unpack_response_id(response_uuid, response_id), attempts, answered_at,
+        fingerprint, facts.path(file_id), offset, length,
+    )  # fmt: skip
+
+
+def row_status(code: int | None, *, is_open: bool) -> Status:
+    """A row's word: a failure that is asked again is pending, an answer stays an answer."""
+    if code is None or (is_open and code not in ANSWERED_CODES):
+        return Status.PENDING
+    return STATUSES[code]
+
+
+def load_totals(connection: Connection, manifest_id: int) -> Totals:
+    """What became of the manifest's current rows."""
+    by_status: dict[Status, int] = {}
+    rows = input_tokens = output_tokens = 0
+    for found in connection.execute(TOTALS, {"manifest_id": manifest_id}):
+        unsendable = bool(found.is_unsendable)
+        status = Status.UNSENDABLE if unsendable else row_status(found.status, is_open=bool(found.is_open))
+        by_status[status] = by_status.get(status, 0) + found.rows
+        rows += found.rows
+        input_tokens += int(found.input_tokens)
+        output_tokens += int(found.output_tokens)
+    return Totals(rows=rows, by_status=by_status, input_tokens=input_tokens, output_tokens=output_tokens)
+
+
+def load_repeatable(connection: Connection, manifest_id: int, max_attempts: int) -> array[int]:
+    """Requests worth another attempt as flat triples (request, shard, line): 24 bytes for each."""
+    triples = array("q")
+    found = connection.execute(REPEATABLE, {"manifest_id": manifest_id, "max_attempts": max_attempts})
+    for values in found.tuples():
+        triples.extend(values)
+    return triples
+
+
+def in_slices(triples: array[int]) -> Iterator[list[tuple[int, int, int]]]:
+    """Flat triples, so many at a time."""
+    for start in range(0, len(triples), 3 * SLICE_ROWS):
+        part = triples[start : start + 3 * SLICE_ROWS]
+        yield list(zip(part[::3], part[1::3], part[2::3], strict=True))

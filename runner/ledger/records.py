@@ -1,0 +1,230 @@
+"""The values that go into the ledger and come out of it, beside those of `runner.core`.
+
+Frozen; rows become these in one place each. What exists a million times is a NamedTuple, because a frozen
+dataclass costs four times as much to make. Paths are relative to the `.runner` folder; times are aware
+UTC datetimes in `_at`, Unix seconds in `_s`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, NamedTuple
+
+from runner.core.model import Cause, Fingerprint, Status
+from runner.core.planning import Standing
+from runner.core.states import ShardState
+
+ResultKind = Literal["output", "error"]
+RunState = Literal["running", "finished", "interrupted", "failed", "detached"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestRecord:
+    """One manifest the ledger knows; `path` is relative to the project folder."""
+
+    id: int
+    path: str
+    name: str
+    current_run_id: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStart:
+    """What is known of a run when it begins. `uid` is 32 hex digits, `snapshot` the dataset's copy."""
+
+    uid: str
+    manifest_id: int
+    manifest_digest: str
+    template_digest: str
+    dataset_digest: str
+    version: str
+    git_commit: str | None
+    snapshot: str
+    model: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """One run as it is remembered. The figures are None while it has not ended."""
+
+    id: int
+    uid: str
+    manifest_id: int
+    started_at: datetime
+    finished_at: datetime | None
+    state: str
+    exit_code: int | None
+    manifest_digest: str
+    template_digest: str
+    dataset_digest: str
+    version: str
+    git_commit: str | None
+    snapshot: str
+    model: str
+    rows: int
+    requests_sent: int | None
+    succeeded: int | None
+    failed: int | None
+    unsendable: int | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """What became of a manifest's current rows. Tokens are those of the answers (and failures) held.
+
+    Equal rows share a request: `by_status` counts rows, the tokens count each row's request once for
+    every row. `cost` is the caller's to fill in.
+    """
+
+    rows: int
+    by_status: Mapping[Status, int] = field(default_factory=dict)
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float | None = None
+
+    def count(self, *statuses: Status) -> int:
+        """Rows in any of these statuses."""
+        return sum(self.by_status.get(status, 0) for status in statuses)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedShard:
+    """An input file that was written and synced, before the ledger knows of it."""
+
+    slot: int
+    sha: str
+    path: str
+    size_bytes: int
+    requests: int
+    endpoint: str
+    completion_window: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardRecord:
+    """A shard for people: where it stands, and the batch of its current attempt if it has one."""
+
+    shard_id: int
+    run_id: int
+    slot: int
+    sha: str
+    path: str
+    size_bytes: int
+    requests: int
+    endpoint: str
+    completion_window: str
+    model: str
+    state: ShardState
+    attempt: int
+    problem: str | None
+    is_fenced: bool
+    cancel_requested: bool
+    input_file_id: str | None
+    batch_id: str | None
+    output_file_id: str | None
+    error_file_id: str | None
+    status: str | None
+    total: int | None
+    completed: int | None
+    failed: int | None
+    created_at: datetime
+    updated_at: datetime
+    submitted_at: datetime | None
+    expires_at: datetime | None
+    finished_at: datetime | None
+
+
+class StagedRow(NamedTuple):
+    """One row of a plan. `slot` and `line` place the request that is sent for it, if one is.
+
+    `standing` is a word of `core.planning.Standing`. `name` is the readable half of the custom_id that
+    was written into the shard; given, `commit_plan` refuses a plan whose shard says another one than the
+    ledger. None means `key_part(key)` for a request the ledger does not know yet.
+    """
+
+    position: int
+    key: str
+    fingerprint: bytes | None
+    standing: str
+    slot: int | None
+    line: int | None
+    cause: Cause | None
+    name: str | None = None
+
+    @property
+    def is_to_send(self) -> bool:
+        """Whether a request is placed for this row."""
+        return self.standing == Standing.TO_SEND and self.slot is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A manifest's rows against those of its last run, by key."""
+
+    unchanged: int
+    new: int
+    changed: int
+    removed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """One line of a shard: its request, and what is stored of it so far."""
+
+    line: int
+    request_id: int
+    status: Status | None
+    file_id: int | None
+    offset: int | None
+    length: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawFile:
+    """A downloaded result file: its row in the ledger and its path."""
+
+    id: int
+    path: str
+
+
+class LedgerRow(NamedTuple):
+    """One row of a manifest with all that is known of its answer. The text is in the raw file."""
+
+    position: int
+    key: str
+    status: Status
+    error_class: str | None
+    error_code: str | None
+    error_message: str | None
+    finish_reason: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    model: str | None
+    custom_id: str | None
+    batch_id: str | None
+    response_id: str | None
+    attempts: int
+    answered_at_s: int | None
+    fingerprint: Fingerprint | None
+    raw_path: str | None
+    offset: int | None
+    length: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ids:
+    """Every id the server gave for one attempt of one shard."""
+
+    shard_id: int
+    attempt: int
+    input_file_id: str | None
+    batch_id: str | None
+    output_file_id: str | None
+    error_file_id: str | None

@@ -1,0 +1,208 @@
+"""The plan before it is committed: a scratch file that is thrown away, so that memory stays flat.
+
+The rule: nothing here is worth keeping. The file has no journal and is never synced, and its name is
+removed as soon as it is open, so a killed process leaves nothing behind. It is always SQLite, whatever
+the ledger is.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from runner.core.model import Cause
+from runner.errors import LedgerError
+from runner.ledger.faults import translated
+from runner.ledger.records import Comparison, StagedRow
+
+SLICE_ROWS = 10_000
+_WHERE = "the scratch file of the plan"
+_CLAIM_CHUNK = 500
+_PRAGMAS = """
+PRAGMA journal_mode=off; PRAGMA synchronous=off; PRAGMA cache_size=-32768; PRAGMA locking_mode=exclusive;
+"""
+_TABLES = """
+CREATE TABLE staged (
+    position INTEGER PRIMARY KEY, key TEXT NOT NULL, fingerprint BLOB, standing TEXT NOT NULL,
+    slot INTEGER, line INTEGER, error_class TEXT, error_code TEXT, error_message TEXT, name TEXT
+);
+CREATE TABLE claimed (fingerprint BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE previous (position INTEGER PRIMARY KEY, key TEXT NOT NULL, fingerprint BLOB);
+"""
+_ADD = "INSERT INTO staged VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_KNOWN = f"SELECT fingerprint FROM claimed WHERE fingerprint IN ({', '.join('?' * _CLAIM_CHUNK)})"  # noqa: S608
+# Rows that kept their place are compared by place; only the others need to be sorted by key.
+_COMPARE_IN_PLACE = """
+SELECT count(*), coalesce(sum(staged.fingerprint IS previous.fingerprint), 0)
+FROM staged JOIN previous ON previous.position = staged.position WHERE previous.key = staged.key
+"""
+_MOVED = """
+CREATE TABLE moved AS SELECT staged.key, staged.fingerprint FROM staged
+LEFT JOIN previous ON previous.position = staged.position AND previous.key = staged.key
+WHERE previous.position IS NULL;
+CREATE TABLE moved_before AS SELECT previous.key, previous.fingerprint FROM previous
+LEFT JOIN staged ON staged.position = previous.position AND staged.key = previous.key
+WHERE staged.position IS NULL;
+CREATE INDEX moved_before_by_key ON moved_before (key);
+"""
+_COMPARE_MOVED = """
+SELECT count(*), coalesce(sum(moved.fingerprint IS moved_before.fingerprint), 0)
+FROM moved JOIN moved_before ON moved_before.key = moved.key
+"""
+
+
+class Staging:
+    """A context manager; made by `Staging.create`. One thread uses it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._duplicates = 0
+        self._standings: Counter[str] = Counter()
+
+    @classmethod
+    def create(cls, folder: Path) -> Self:
+        """A new, empty scratch file in `folder` (on the disk of the ledger: /tmp may be memory)."""
+        try:
+            with (
+                tempfile.NamedTemporaryFile(dir=folder, prefix="plan-", suffix=".db") as scratch,
+                translated(_WHERE),
+            ):
+                connection = sqlite3.connect(scratch.name, isolation_level=None, check_same_thread=False)
+                connection.executescript(_PRAGMAS + _TABLES)
+        except OSError as error:
+            raise LedgerError(
+                f"{folder}: a scratch file can't be made: {error.strerror}",
+                next_step="free some disk space or fix the permissions of the .runner folder",
+            ) from error
+        return cls(connection)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Throw it away."""
+        self._connection.close()
+
+    # ------------------------------------------------------------ filling
+
+    def add_rows(self, rows: Sequence[StagedRow]) -> None:
+        """Rows of the plan, in any order; each position once."""
+        self._standings.update([row.standing for row in rows])
+        with translated(_WHERE):
+            self._connection.execute("BEGIN")
+            self._connection.executemany(_ADD, [_flat(row) for row in rows])
+            self._connection.execute("COMMIT")
+
+    def claim(self, fingerprints: Sequence[bytes]) -> list[bool]:
+        """For each fingerprint whether this is the first time it is claimed; for good.
+
+        Right for duplicates inside one call too: the first of them is True.
+        """
+        with translated(_WHERE):
+            known = self._known(fingerprints)
+            first: list[bool] = []
+            added: list[tuple[bytes]] = []
+            for fingerprint in fingerprints:
+                is_first = fingerprint not in known
+                if is_first:
+                    known.add(fingerprint)
+                    added.append((fingerprint,))
+                first.append(is_first)
+            added.sort()
+            self._connection.execute("BEGIN")
+            self._connection.executemany("INSERT INTO claimed VALUES (?)", added)
+            self._connection.execute("COMMIT")
+        self._duplicates += len(first) - len(added)
+        return first
+
+    def _known(self, fingerprints: Sequence[bytes]) -> set[bytes]:
+        known: set[bytes] = set()
+        for start in range(0, len(fingerprints), _CLAIM_CHUNK):
+            chunk = list(fingerprints[start : start + _CLAIM_CHUNK])
+            chunk += chunk[-1:] * (_CLAIM_CHUNK - len(chunk))
+            known.update(found for (found,) in self._connection.execute(_KNOWN, chunk))
+        return known
+
+    def load_previous(self, chunks: Iterable[Sequence[tuple[str, bytes | None]]]) -> None:
+        """The manifest's rows of before, as `Ledger.previous_rows` streams them."""
+        start = 0
+        with translated(_WHERE):
+            for chunk in chunks:
+                self._connection.execute("BEGIN")
+                rows = [(start + place, *values) for place, values in enumerate(chunk)]
+                self._connection.executemany("INSERT INTO previous VALUES (?, ?, ?)", rows)
+                self._connection.execute("COMMIT")
+                start += len(rows)
+
+    # ------------------------------------------------------------ asking
+
+    def compare(self) -> Comparison:
+        """The staged rows against those of before, by key. Keys are unique in each."""
+        with translated(_WHERE):
+            in_place, equal_in_place = self._one(_COMPARE_IN_PLACE)
+            (staged,) = self._one("SELECT count(*) FROM staged")
+            (before,) = self._one("SELECT count(*) FROM previous")
+            moved, equal_moved = 0, 0
+            if in_place < staged and in_place < before:
+                self._connection.executescript(_MOVED)
+                moved, equal_moved = self._one(_COMPARE_MOVED)
+                self._connection.executescript("DROP TABLE moved; DROP TABLE moved_before;")
+        kept, unchanged = in_place + moved, equal_in_place + equal_moved
+        return Comparison(
+            unchanged=unchanged, new=staged - kept, changed=kept - unchanged, removed=before - kept
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Rows by standing (the words of `core.planning.Standing`)."""
+        return dict(self._standings)
+
+    def duplicates(self) -> int:
+        """How many claims were not the first of their fingerprint."""
+        return self._duplicates
+
+    def slices(self, size: int = SLICE_ROWS) -> Iterator[list[StagedRow]]:
+        """All rows in the order of their positions, so many at a time."""
+        after = -1
+        while True:
+            with translated(_WHERE):
+                found = self._connection.execute(
+                    "SELECT * FROM staged WHERE position > ? ORDER BY position LIMIT ?", (after, size)
+                ).fetchall()
+            if not found:
+                return
+            after = found[-1][0]
+            yield [_row(values) for values in found]
+
+    def __iter__(self) -> Iterator[StagedRow]:
+        for rows in self.slices():
+            yield from rows
+
+    def _one(self, query: str) -> tuple[Any, ...]:
+        found: tuple[Any, ...] = self._connection.execute(query).fetchone()
+        return found
+
+
+def _flat(row: StagedRow) -> tuple[Any, ...]:
+    position, key, fingerprint, standing, slot, line, cause, name = row
+    if cause is None:
+        return position, key, fingerprint, standing, slot, line, None, None, None, name
+    return (
+        position, key, fingerprint, standing, slot, line,
+        cause.error_class, cause.code, cause.message, name,
+    )  # fmt: skip
+
+
+def _row(values: tuple[Any, ...]) -> StagedRow:
+    position, key, fingerprint, standing, slot, line, error_class, code, message, name = values
+    cause = None if error_class is None else Cause(error_class=error_class, code=code, message=message)
+    return StagedRow(position, key, fingerprint, standing, slot, line, cause, name)

@@ -1,0 +1,281 @@
+"""The tables of the ledger, in plain words, and the few codes that keep the big ones small.
+
+One rule: what must never happen is a constraint here, not a check in code - a state that is no state, a
+server id taken twice, one input file in two batches, two shards in one slot of a run. Small tables keep
+UTC times as ISO text, big ones (`attempt`) as Unix seconds; every path is relative, to the project folder
+(`manifest`) or to the `.runner` folder (all others). Nothing here knows SQLite but the option WITHOUT
+ROWID; the engine recipe is in `engine`, and what changes between versions in `migrations`.
+
+Layout. `request` is one row per fingerprint for good; it never grows by an answer: the pair
+`open_shard_id, open_line` becomes the pair `answer_shard_id, answer_line`, so pages don't split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from runner.core.model import Status
+from runner.core.states import ShardState
+
+STATUS_CODES: dict[Status, int] = {
+    Status.FAILED: 0,
+    Status.SUCCEEDED: 1,
+    Status.TRUNCATED: 2,
+    Status.REFUSED: 3,
+    Status.INVALID: 4,
+    Status.EXPIRED: 5,
+    Status.CANCELLED: 6,
+    Status.UNACCOUNTED: 7,
+    Status.UNSENDABLE: 8,
+    Status.PENDING: 9,
+}
+"""How `attempt.status` and `request.status` are stored; the table `status` says it in words. Fixed for
+good. 0 and 1 take no space in SQLite, so the commonest two have them."""
+STATUSES: dict[int, Status] = {code: status for status, code in STATUS_CODES.items()}
+
+RUN_STATES = ("running", "finished", "interrupted", "failed", "detached")
+FILE_KINDS = ("input", "output", "error")
+FILE_STATES = ("intended", "uploaded", "deleted", "lost", "offered")
+"""An input file: intended, uploaded, then deleted (the fence) or lost (its reply was lost, or the attempt
+was given up). An output or error file: offered, since the server named it."""
+
+
+def _one_of(column: str, words: Iterable[str]) -> str:
+    return f"{column} IN ({', '.join(repr(str(word)) for word in words)})"
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "%(table_name)s_by_%(column_0_N_name)s",
+        "uq": "%(table_name)s_one_%(column_0_N_name)s",
+        "ck": "%(table_name)s_%(constraint_name)s",
+        "fk": "%(table_name)s_%(column_0_N_name)s_exists",
+        "pk": "%(table_name)s_key",
+    }
+)
+
+status = Table(
+    "status",
+    metadata,
+    Column("code", SmallInteger, primary_key=True, autoincrement=False),
+    Column("word", Text, nullable=False, unique=True),
+)
+
+manifest = Table(
+    "manifest",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("path", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("current_run_id", Integer),
+)
+
+run = Table(
+    "run",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("uid", Text, nullable=False, unique=True),
+    Column("manifest_id", Integer, ForeignKey("manifest.id"), nullable=False, index=True),
+    Column("started_at", Text, nullable=False),
+    Column("finished_at", Text),
+    Column("state", Text, nullable=False),
+    Column("exit_code", Integer),
+    Column("manifest_digest", Text, nullable=False),
+    Column("template_digest", Text, nullable=False),
+    Column("dataset_digest", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("git_commit", Text),
+    Column("snapshot", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("requests_sent", Integer),
+    Column("succeeded", Integer),
+    Column("failed", Integer),
+    Column("unsendable", Integer),
+    Column("input_tokens", BigInteger),
+    Column("output_tokens", BigInteger),
+    Column("cost", Float),
+    CheckConstraint(_one_of("state", RUN_STATES), name="state_is_known"),
+    CheckConstraint("length(uid) = 32", name="uid_is_whole"),
+)
+
+request = Table(
+    "request",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("fingerprint", LargeBinary(16), nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("status", SmallInteger),
+    Column("retryable", SmallInteger, nullable=False),
+    Column("attempts", SmallInteger, nullable=False),
+    Column("answer_shard_id", Integer),
+    Column("answer_line", Integer),
+    Column("open_shard_id", Integer),
+    Column("open_line", Integer),
+    CheckConstraint("length(fingerprint) = 16", name="fingerprint_is_whole"),
+    CheckConstraint("length(name) <= 40", name="name_is_short"),
+    CheckConstraint("attempts >= 0", name="attempts_count_up"),
+    CheckConstraint("(status IS NULL) = (answer_shard_id IS NULL)", name="status_has_an_attempt"),
+    CheckConstraint("(answer_line IS NULL) = (answer_shard_id IS NULL)", name="answer_has_a_place"),
+    CheckConstraint("(open_line IS NULL) = (open_shard_id IS NULL)", name="open_has_a_place"),
+)
+
+row = Table(
+    "row",
+    metadata,
+    Column("manifest_id", Integer, ForeignKey("manifest.id"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("request_id", Integer, ForeignKey("request.id")),
+    Column("error_class", Text),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    PrimaryKeyConstraint("manifest_id", "position"),
+    CheckConstraint("(request_id IS NULL) = (error_class IS NOT NULL)", name="request_or_cause"),
+    sqlite_with_rowid=False,
+)
+
+shard = Table(
+    "shard",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("run_id", Integer, ForeignKey("run.id"), nullable=False),
+    Column("manifest_id", Integer, ForeignKey("manifest.id"), nullable=False, index=True),
+    Column("slot", Integer, nullable=False),
+    Column("sha", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("requests", Integer, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("completion_window", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("send_by_s", Float),
+    Column("not_before_s", Float, nullable=False),
+    Column("problem", Text),
+    Column("is_fenced", SmallInteger, nullable=False),
+    Column("cancel_requested", SmallInteger, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+    UniqueConstraint("run_id", "slot"),
+    CheckConstraint(_one_of("state", ShardState), name="state_is_known"),
+    CheckConstraint("length(sha) = 64", name="sha_is_whole"),
+    CheckConstraint("attempt >= 1", name="attempts_count_from_1"),
+)
+
+batch = Table(
+    "batch",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("shard_id", Integer, ForeignKey("shard.id"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("batch_id", Text, nullable=False, unique=True),
+    Column("input_file_id", Text, unique=True),
+    Column("output_file_id", Text),
+    Column("error_file_id", Text),
+    Column("status", Text, nullable=False),
+    Column("total", Integer),
+    Column("completed", Integer),
+    Column("failed", Integer),
+    Column("created_at", Text),
+    Column("expires_at", Text),
+    Column("finished_at", Text),
+    UniqueConstraint("shard_id", "attempt"),
+)
+
+file = Table(
+    "file",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("shard_id", Integer, ForeignKey("shard.id"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("file_id", Text),
+    Column("filename", Text),
+    Column("size_bytes", BigInteger),
+    Column("state", Text, nullable=False),
+    Column("raw_path", Text, unique=True),
+    Column("lines", Integer),
+    Column("duplicate_lines", Integer),
+    Column("unknown_lines", Integer),
+    Column("bad_lines", Integer),
+    Column("created_at", Text, nullable=False),
+    Column("uploaded_at", Text),
+    UniqueConstraint("shard_id", "kind", "file_id"),
+    CheckConstraint(_one_of("kind", FILE_KINDS), name="kind_is_known"),
+    CheckConstraint(_one_of("state", FILE_STATES), name="state_is_known"),
+    CheckConstraint("(kind = 'input') = (raw_path IS NULL)", name="results_are_kept"),
+)
+Index(
+    "file_one_input_for_an_attempt",
+    file.c.shard_id,
+    file.c.attempt,
+    unique=True,
+    sqlite_where=file.c.kind == "input",
+    postgresql_where=file.c.kind == "input",
+)
+
+attempt = Table(
+    "attempt",
+    metadata,
+    Column("shard_id", Integer, ForeignKey("shard.id"), nullable=False),
+    Column("line", Integer, nullable=False),
+    Column("request_id", Integer, ForeignKey("request.id"), nullable=False),
+    Column("number", SmallInteger, nullable=False),
+    Column("status", SmallInteger),
+    Column("finish_reason", Text),
+    Column("error_class", Text),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("input_tokens", BigInteger),
+    Column("output_tokens", BigInteger),
+    Column("model", Text),
+    Column("response_uuid", LargeBinary(16)),
+    Column("response_id", Text),
+    Column("file_id", Integer, ForeignKey("file.id")),
+    Column("offset", BigInteger),
+    Column("length", Integer),
+    Column("answered_at", BigInteger),
+    PrimaryKeyConstraint("shard_id", "line"),
+    CheckConstraint("number >= 1", name="number_counts_from_1"),
+    sqlite_with_rowid=False,
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("file_id", Integer, ForeignKey("file.id"), nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("length", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    PrimaryKeyConstraint("file_id", "offset"),
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Text, nullable=False),
+    Column("run_id", Integer, ForeignKey("run.id")),
+    Column("shard_id", Integer, ForeignKey("shard.id")),
+    Column("what", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+)
