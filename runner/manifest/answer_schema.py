@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
@@ -18,6 +19,7 @@ from jsonschema.validators import validator_for
 from runner.core.wire import JsonError, decode_json
 from runner.manifest.findings import dotted, shown
 
+_NOTHING = object()
 MAX_SCHEMA_BYTES = 1_000_000
 MAX_SCHEMA_DEPTH = 64
 MAX_SCHEMA_VALUES = 20_000
@@ -96,43 +98,48 @@ def _check_schema(document: dict[str, Any]) -> None:
 
 
 def _check_references(document: dict[str, Any], values: list[object]) -> None:
-    anchors = {
-        value.get("$anchor") for value in values if isinstance(value, dict) and _is_text(value.get("$anchor"))
-    }
-    for value in values:
-        reference = value.get("$ref") if isinstance(value, dict) else None
-        if not isinstance(reference, str):
-            continue
-        if not reference.startswith("#"):
-            raise BadAnswerSchemaError(
-                f"$ref '{shown(reference)}' leads out of the file", hint="put what it names under $defs"
-            )
-        if reference[1:] not in anchors and not _leads_somewhere(document, reference):
-            raise BadAnswerSchemaError(f"$ref '{shown(reference)}' leads nowhere in the file")
+    mappings = [value for value in values if isinstance(value, dict)]
+    anchors = {each["$anchor"] for each in mappings if _is_text(each.get("$anchor"))}
+    for each in mappings:
+        for reference in (each.get("$ref"), each.get("$dynamicRef")):
+            if not isinstance(reference, str):
+                continue
+            if not reference.startswith("#"):
+                raise BadAnswerSchemaError(
+                    f"$ref '{shown(reference)}' leads out of the file", hint="put what it names under $defs"
+                )
+            if reference[1:] not in anchors and _target(document, reference) is _NOTHING:
+                raise BadAnswerSchemaError(f"$ref '{shown(reference)}' leads nowhere in the file")
+            _check_end(document, reference)
+
+
+def _check_end(document: dict[str, Any], reference: str) -> None:
+    """Refuse references that lead in a circle: checking an answer would never end."""
+    seen: set[str] = set()
+    here: object = {"$ref": reference}
+    while isinstance(here, dict) and _is_text(here.get("$ref")):
+        if here["$ref"] in seen:
+            raise BadAnswerSchemaError(f"$ref '{shown(reference)}' leads in a circle")
+        seen.add(here["$ref"])
+        here = _target(document, here["$ref"])
 
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _leads_somewhere(document: object, reference: str) -> bool:
-    """Whether a JSON pointer such as `#/$defs/label` finds something."""
-    pointer = re.sub(r"%([0-9a-fA-F]{2})", lambda match: chr(int(match[1], 16)), reference[1:])
+def _target(document: object, reference: str) -> object:
+    """What a JSON pointer such as `#/$defs/label` finds, or _NOTHING."""
+    pointer = unquote(reference[1:])
     if pointer and not pointer.startswith("/"):
-        return False
+        return _NOTHING
     here = document
     for part in pointer.split("/")[1:]:
         key = part.replace("~1", "/").replace("~0", "~")
         if isinstance(here, dict) and key in here:
             here = here[key]
-        elif (
-            isinstance(here, list)
-            and key.isdecimal()
-            and key.isascii()
-            and len(key) < 6
-            and int(key) < len(here)
-        ):
+        elif isinstance(here, list) and re.fullmatch("[0-9]{1,5}", key) and int(key) < len(here):
             here = here[int(key)]
         else:
-            return False
-    return True
+            return _NOTHING
+    return here

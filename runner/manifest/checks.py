@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from runner.core.model import Position
 from runner.manifest.answer_schema import BadAnswerSchemaError, read_answer_schema
 from runner.manifest.findings import Findings, dotted, shown
-from runner.manifest.nodes import ListNode, MapNode, Node, ScalarNode, find, plain, walk
+from runner.manifest.nodes import ListNode, MapNode, Node, ScalarNode, find, plain, positions, walk
 from runner.manifest.nodes import Path as NodePath
 from runner.manifest.paths import absolute, file_trouble, matches_glob, path_trouble, shown_path
 from runner.manifest.scalars import duration_s, percent_share, size_bytes
@@ -65,6 +65,7 @@ class _Checks:
     def __init__(self, root: MapNode, findings: Findings) -> None:
         self._root = root
         self._findings = findings
+        self._positions = positions(root)
 
     # ------------------------------------------------------------ access
 
@@ -76,7 +77,7 @@ class _Checks:
 
     def _texts(self, *path: str) -> Iterator[tuple[NodePath, ScalarNode, str]]:
         """The texts of a value that is one text or a list of them."""
-        node = find(self._root, path)
+        node = find(self._root, path) if not self._findings.has(dotted(path)) else None
         each: list[tuple[NodePath, Node | None]] = [(path, node)]
         if isinstance(node, ListNode):
             each = [((*path, index), item) for index, item in enumerate(node.items)]
@@ -85,8 +86,7 @@ class _Checks:
                 yield place, item, item.value
 
     def _place(self, path: NodePath) -> Position:
-        node = find(self._root, path)
-        return node.position if node is not None else self._root.position
+        return self._positions.get(dotted(path), self._root.position)
 
     def _add(self, path: NodePath, what: str, hint: str = "") -> None:
         if not self._findings.has(dotted(path)):
@@ -142,7 +142,7 @@ class _Checks:
             elif self._is_dataset(whole):
                 self._add(path, "would overwrite the dataset", "choose another file")
             elif _is_folder(whole):
-                self._add(path, f"{shown(shown_path(whole))} is a folder")
+                self._add(path, f"{shown_path(whole)} is a folder")
             seen.add(whole)
 
     def _is_dataset(self, whole: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -129,7 +129,7 @@ class _Complaints:
         unknown = [key for key in wrong.value if key not in wrong.known]
         for key in unknown[:_MAX_UNKNOWN_KEYS]:
             place = (*wrong.path, key)
-            close = difflib.get_close_matches(key.lower(), free, n=1) if len(key) <= 64 else []
+            close = _nearest(key, free) or _nearest(key, wrong.known)
             if close:
                 self._suggested.add((*wrong.path, close[0]))
                 hint = f"did you mean '{close[0]}'?"
@@ -187,6 +187,10 @@ def _violation(error: ValidationError) -> Violation:
         known=tuple(parts[0].get("properties", {})) if parts else (),
         hint=next((part["patternErrorMessage"] for part in parts if "patternErrorMessage" in part), ""),
     )
+
+
+def _nearest(key: str, known: Sequence[str]) -> list[str]:
+    return difflib.get_close_matches(key.lower(), known, n=1) if len(key) <= 64 else []
 
 
 def _elsewhere(path: Path) -> str:

@@ -16,12 +16,17 @@ MAX_MISTAKES = 100
 """More than a person reads; also bounds the work on a file that is wrong everywhere."""
 
 _MAX_SHOWN = 60
+_MAX_PARTS = 12
 
 
 def shown(text: str) -> str:
     """Text from outside as part of a message: one line, printable, at most 60 characters."""
-    cut = text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
-    return cut if cut.isprintable() else cut.encode("unicode_escape", "backslashreplace").decode("ascii")
+    return printable(text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "...")
+
+
+def printable(text: str) -> str:
+    """Text on one line without control characters, not shortened: for file names, which people click on."""
+    return text if text.isprintable() else text.encode("unicode_escape", "backslashreplace").decode("ascii")
 
 
 def dotted(parts: Sequence[str | int]) -> str:
@@ -53,7 +58,10 @@ class Findings:
     def add(self, place: Position, what: str, *, path: str = "", hint: str = "") -> None:
         """Note a mistake at `place`; `path` is dotted. The texts must be printable but for `path`."""
         order = (isinstance(place, OptionPosition), place.file, place.line, place.column)
-        shown_path = ".".join(shown(part) for part in path.split(".")[:70])
+        parts = path.split(".")
+        shown_path = ".".join(shown(part) for part in parts[:_MAX_PARTS]) + (
+            "..." if len(parts) > _MAX_PARTS else ""
+        )
         mistake = Mistake(where=str(place), what=what, path=shown_path, hint=hint)
         if all(found.mistake != mistake for found in self._found[-MAX_MISTAKES:]):
             self._found.append(_Finding(order=order, mistake=mistake))

@@ -57,7 +57,7 @@ def _read_parent(node: Node, seen: list[str], findings: Findings) -> MapNode | N
         return None
     path = absolute(value, node.folder)
     if path in seen:
-        names = " -> ".join(shown(shown_path(each)) for each in (*seen[seen.index(path) :], path))
+        names = " -> ".join(shown_path(each) for each in (*seen[seen.index(path) :], path))
         findings.add(node.position, f"manifests extend each other in a circle: {names}", path="extends")
         return None
     if len(seen) > MAX_PARENTS:
@@ -73,7 +73,7 @@ def _read_parent(node: Node, seen: list[str], findings: Findings) -> MapNode | N
 
 def _read_file(path: str, name: str, findings: Findings) -> MapNode | None:
     folder = str(Path(path).parent)
-    source = Source(shown=_shown_whole(name), folder=folder)
+    source = Source(shown=name, folder=folder)
     data = _file_bytes(path, source, findings)
     if data is None:
         return None
@@ -82,11 +82,6 @@ def _read_file(path: str, name: str, findings: Findings) -> MapNode | None:
         return node
     findings.add(node.position, "a manifest is a mapping of keys to values", hint="begin with 'version: 1'")
     return None
-
-
-def _shown_whole(name: str) -> str:
-    """A file's name made printable but not shortened: people click on it."""
-    return name if name.isprintable() else name.encode("unicode_escape", "backslashreplace").decode("ascii")
 
 
 def _file_bytes(path: str, source: Source, findings: Findings) -> bytes | None:

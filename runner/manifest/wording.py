@@ -107,6 +107,10 @@ def _too_long(wrong: Violation) -> tuple[str, str]:
     return f"has {len(wrong.value)} characters", f"at most {wrong.wanted}"
 
 
+def _too_many(wrong: Violation) -> tuple[str, str]:
+    return f"has {len(wrong.value)} entries", f"at most {wrong.wanted}"
+
+
 def _repeated(wrong: Violation) -> tuple[str, str]:
     return "lists the same value twice", ""
 
@@ -123,6 +127,7 @@ _WORDING: Mapping[str, Callable[[Violation], tuple[str, str]]] = {
     "minLength": _empty,
     "minItems": _empty,
     "maxLength": _too_long,
+    "maxItems": _too_many,
     "uniqueItems": _repeated,
 }
 
