@@ -11,6 +11,7 @@ Not safe for several threads at a time: the time already spent on a row is kept 
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import BuiltinMethodType
@@ -28,7 +29,13 @@ from runner.prompt.lexing import PromptLexer
 
 MAX_SECONDS_PER_ROW = 1.0
 _ROUNDS_BETWEEN_LOOKS = 64
-_GLOBALS = ("range", "dict", "namespace", "cycler", "joiner")
+_GLOBALS = ("range", "namespace", "cycler", "joiner")
+_CLOCK_METHODS = ("now", "today", "utcnow")
+
+
+def _new_dict(*pairs: Any, **items: Any) -> dict[Any, Any]:
+    """The global `dict`. Not the type: `dict.pop(row, 'x')` would change the row, sandbox or not."""
+    return dict(*pairs, **items)
 
 
 class _BoundedFormat(SandboxedFormatter):
@@ -101,7 +108,8 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
         self._deadline_s = float("inf")
         self._ready: dict[str, Template] = {}
         self.concat = self._concat  # type: ignore[method-assign]
-        self.globals = {name: self.globals[name] for name in _GLOBALS} | {"params": params}
+        self.globals = {name: self.globals[name] for name in _GLOBALS}
+        self.globals |= {"dict": _new_dict, "params": params}
         self.filters = build_filters(value_limit, self.tick)
 
     @property
@@ -132,6 +140,12 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
             raise limits.RenderTimeoutError(
                 f"the row took more than {MAX_SECONDS_PER_ROW:g} s ({self._rounds} rounds of its loops)"
             )
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """As in the immutable sandbox; and a date does not tell what time it is now."""
+        if attr in _CLOCK_METHODS and isinstance(obj, datetime.date):
+            return False
+        return super().is_safe_attribute(obj, attr, value)
 
     # -------------------------------------------------------- texts and sizes
 

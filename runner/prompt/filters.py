@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import wraps
+from itertools import islice
 from typing import Any
 
 from jinja2 import pass_context, pass_environment
@@ -44,7 +45,7 @@ def build_filters(limit: int, tick: Callable[[], None]) -> dict[str, Callable[..
     for name in ("batch", "slice"):
         filters[name] = _with_bounded_number(filters[name], limit)
     filters["round"] = _with_bounded_number(filters["round"], _MAX_ROUND_DIGITS)
-    filters["list"] = _with_bounded_result(filters["list"], limit)
+    filters["list"] = _list(limit)
     filters["string"] = filters["safe"] = lambda value: limits.text_of(value, limit)
     filters |= _quick_filters(limit)
     filters["center"] = _center(limit)
@@ -135,14 +136,13 @@ def _with_bounded_number(function: Callable[..., Any], limit: int) -> Callable[.
     return with_bounded_number
 
 
-def _with_bounded_result(function: Callable[..., Any], limit: int) -> Callable[..., Any]:
-    @wraps(function)
-    def with_bounded_result(value: Any) -> Any:
-        result = function(value)
-        limits.refuse_above(len(result), limit)
-        return result
+def _list(limit: int) -> Callable[..., list[Any]]:
+    def to_list(value: Iterable[Any]) -> list[Any]:
+        items = list(islice(value, limit + 1))
+        limits.refuse_above(len(items), limit)
+        return items
 
-    return with_bounded_result
+    return to_list
 
 
 def _center(limit: int) -> Callable[..., str]:

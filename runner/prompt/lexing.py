@@ -103,6 +103,7 @@ def _after_tag(tokens: list[_Token], position: int) -> int:
     closing = _BEGINNINGS.get(kind)
     if closing is None:
         return position
-    while tokens[position][1] != closing:
-        position += 1
-    return position + 1
+    for end in range(position + 1, len(tokens)):
+        if tokens[end][1] == closing:
+            return end + 1
+    return position  # never closed: the parser says so

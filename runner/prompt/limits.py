@@ -37,7 +37,8 @@ def refuse_above(size: int, limit: int) -> None:
 def weigh(value: object, limit: int) -> int:
     """Characters and items of a value, at all levels. Raises LimitError as soon as they pass `limit`.
 
-    A list that holds the same list twice counts it twice, as its text would show it twice.
+    A list that holds the same list twice counts it twice, as its text would show it twice. A missing value
+    raises UndefinedError, as it does where it is printed by itself.
     """
     size = 0
     stack = [value]
@@ -54,6 +55,8 @@ def weigh(value: object, limit: int) -> int:
             size += len(item)
             refuse_above(size, limit)
             stack.extend(item)
+        elif isinstance(item, Undefined):
+            str(item)
         else:
             size += 1
         refuse_above(size, limit)

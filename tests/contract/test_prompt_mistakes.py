@@ -1,0 +1,282 @@
+"""What is wrong with a template is said before a row is rendered, all at once, with file and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runner.errors import InputError
+from runner.prompt import compile_prompt
+from tests.contract.prompt_factories import make_prompt, mistakes_in, write_templates
+
+COLUMNS = ["ticket_id", "subject", "body"]
+
+
+def test_every_file_with_a_syntax_error_is_reported(tmp_path: Path) -> None:
+    files = {
+        "main.j2": "{% include 'a.j2' %}\n{% include 'b.j2' %}\n{{ x|uper }}",
+        "a.j2": "\n{% if %}",
+        "b.j2": "{{ x",
+    }
+    assert mistakes_in(tmp_path, files) == [
+        "a.j2:2: template syntax: Expected an expression, got 'end of statement block'",
+        "b.j2:1: template syntax: unexpected end of template, expected 'end of print statement'",
+        "main.j2:3: no filter named `uper`; did you mean `upper`?",
+    ]
+
+
+def test_a_missing_include_is_named(tmp_path: Path) -> None:
+    assert mistakes_in(tmp_path, "x\n{% include 'none.j2' %}") == [
+        f"main.j2:2: template 'none.j2' not found; it must lie in {tmp_path}"
+    ]
+
+
+def test_an_include_that_may_miss_may_miss(tmp_path: Path) -> None:
+    make_prompt(tmp_path, "x{% include 'none.j2' ignore missing %}").render({})
+    prompt = make_prompt(tmp_path, {"main.j2": "{% include ['none.j2', 'a.j2'] %}", "a.j2": "a"})
+    assert str(tmp_path / "a.j2") in prompt.files()
+
+
+@pytest.mark.parametrize(
+    ("template", "mistake"),
+    [
+        (
+            "Hi\n{% block user %}u{% endblock %}",
+            "main.j2:1: text outside of the blocks is not sent; put it in a block (system, user, assistant)",
+        ),
+        (
+            "{% block user %}u{% endblock %}\n\n\n bye",
+            "main.j2:4: text outside of the blocks is not sent; put it in a block (system, user, assistant)",
+        ),
+        (
+            "{% block user %}u{% endblock %}\n{{ x }}",
+            "main.j2:2: text outside of the blocks is not sent; put it in a block (system, user, assistant)",
+        ),
+        ("{% block system %}s{% endblock %}", "main.j2:1: no block `user`: the prompt has nothing to answer"),
+        (
+            "{% block user %}{% block system %}s{% endblock %}{% endblock %}",
+            "main.j2:1: block `system` stands inside the message `user`",
+        ),
+        (
+            "{% macro m() %}{% block user %}s{% endblock %}{% endmacro %}{{ m() }}",
+            "main.j2:1: block `user` stands inside a macro, filter, call or set block",
+        ),
+        (
+            "{{ [1, 2]|random }}",
+            (
+                "main.j2:1: no filter named `random`; "
+                "a prompt must be the same each time; pick by the row's values"
+            ),
+        ),
+        ("{{ 1 is odder }}", "main.j2:1: no test named `odder`; did you mean `odd`?"),
+        (
+            "{% include x ~ '.j2' %}",
+            (
+                "main.j2:1: the name of a template is computed; "
+                "write the name out; use {% if %} where it depends on the row"
+            ),
+        ),
+        (
+            "{% include '../x.j2' %}",
+            (
+                "main.j2:1: '../x.j2' can't be loaded; "
+                "`.` and `..` are not allowed: names count from the templates folder"
+            ),
+        ),
+        (
+            "{% include '/etc/passwd' %}",
+            "main.j2:1: '/etc/passwd' can't be loaded; write a path below the templates folder, with /",
+        ),
+        (
+            "{% autoescape true %}x{% endautoescape %}",
+            (
+                "main.j2:1: {% autoescape %} has no meaning in a prompt; "
+                "remove it; use |escape where HTML is wanted"
+            ),
+        ),
+        ("{% extends 'main.j2' %}", "main.j2:1: 'main.j2' extends itself, through its parents"),
+    ],
+)
+def test_what_would_silently_go_wrong_is_a_mistake(tmp_path: Path, template: str, mistake: str) -> None:
+    assert mistake in mistakes_in(tmp_path, template)
+
+
+def test_a_message_of_a_child_that_its_parent_never_places_is_a_mistake(tmp_path: Path) -> None:
+    files = {
+        "main.j2": "{% extends 'base.j2' %}\n{% block system %}s{% endblock %}\ntext",
+        "base.j2": "{% block user %}{% endblock %}",
+    }
+    assert mistakes_in(tmp_path, files) == [
+        "main.j2:3: text outside of the blocks is not sent; put it in a block (system, user, assistant)",
+        (
+            "main.j2:2: block `system` is never sent: the template it extends has no such block; "
+            "put {% block system %}{% endblock %} into base.j2"
+        ),
+    ]
+
+
+def test_comments_sets_and_text_in_inner_blocks_are_no_mistakes(tmp_path: Path) -> None:
+    files = {
+        "main.j2": (
+            "{% extends 'base.j2' %}\n{# why #}\n{% set x = 1 %}\n{% block inner %}text{% endblock %}\n"
+            "{% block body %}{{ super() }}{% endblock %}"
+        ),
+        "base.j2": (
+            "{% block body %}{% block user %}{% block inner %}{% endblock %}{% endblock %}{% endblock %}"
+        ),
+    }
+    assert make_prompt(tmp_path, files).render({}) != ()
+
+
+def test_a_message_included_inside_a_message_is_a_mistake(tmp_path: Path) -> None:
+    files = {
+        "main.j2": "{% block user %}{% include 'other.j2' %}{% endblock %}",
+        "other.j2": "{% block user %}u{% endblock %}",
+    }
+    assert mistakes_in(tmp_path, files) == [
+        "main.j2:1: an included template with messages stands inside a message"
+    ]
+
+
+# ---------------------------------------------------------------- files
+
+
+def test_links_that_lead_out_of_the_folder_are_not_found(tmp_path: Path) -> None:
+    write_templates(tmp_path, {"secret.txt": "secret"})
+    folder = tmp_path / "prompts"
+    folder.mkdir()
+    (folder / "link.j2").symlink_to(tmp_path / "secret.txt")
+    [mistake] = mistakes_in(folder, "{% include 'link.j2' %}")
+    assert mistake.startswith("main.j2:1: template 'link.j2' not found")
+
+
+def test_files_that_are_no_templates_are_refused(tmp_path: Path) -> None:
+    cases = {
+        "none.j2": "the template does not exist",
+        "folder": "the template is not a regular file",
+        "latin.j2": "not UTF-8 text; save the file as UTF-8",
+        "big.j2": "the template is larger than 1000000 bytes",
+    }
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "latin.j2").write_bytes(b"a\nb\xe9")
+    (tmp_path / "big.j2").write_bytes(b"a" * 1_000_001)
+    for name, what in cases.items():
+        with pytest.raises(InputError) as caught:
+            compile_prompt(str(tmp_path / name), search_root=None, params={}, max_output_bytes=1000)
+        [mistake] = caught.value.mistakes
+        place = ":2" if name == "latin.j2" else ""
+        assert str(mistake) == f"{tmp_path / name}{place}: {what}"
+
+
+@pytest.mark.parametrize("template", ["{% if x %}" * 30 + "{% endif %}" * 30, "{{ " + "(" * 3000 + "x"])
+def test_absurd_nesting_is_a_mistake_and_no_crash(tmp_path: Path, template: str) -> None:
+    try:
+        make_prompt(tmp_path, template)
+        message = str(tmp_path / "main.j2")
+    except InputError as error:
+        message = str(error)
+    assert str(tmp_path / "main.j2") in message
+
+
+def test_too_many_nested_loops_are_a_mistake(tmp_path: Path) -> None:
+    loops = "".join(f"{{% for i{n} in x %}}" for n in range(30)) + "{% endfor %}" * 30
+    [mistake] = mistakes_in(tmp_path, loops)
+    assert mistake.startswith("main.j2: the template can't be compiled: too many statically nested blocks")
+
+
+# ---------------------------------------------------------------- names against columns and params
+
+
+def _checked(
+    tmp_path: Path, template: str | dict[str, str], params: dict[str, object] | None = None
+) -> list[str]:
+    prompt = make_prompt(tmp_path, template, params=params)
+    return [str(mistake).replace(f"{tmp_path}/", "") for mistake in prompt.check(COLUMNS)]
+
+
+@pytest.mark.parametrize(
+    ("template", "mistake"),
+    [
+        (
+            "a\n{{ subjct }}\n{{ subjct }}",
+            "main.j2:2: `subjct` is neither a column nor set in the template; did you mean `subject`?",
+        ),
+        (
+            "{{ zzz }}",
+            "main.j2:1: `zzz` is neither a column nor set in the template; columns: ticket_id, subject, body",
+        ),
+        (
+            "{{ tone }}",
+            "main.j2:1: `tone` is neither a column nor set in the template; did you mean `params.tone`?",
+        ),
+        ("{{ params.tne }}", "main.j2:1: `params.tne` is not a param; did you mean `tone`?"),
+        (
+            "{{ params['x'] }}",
+            "main.j2:1: `params.x` is not a param; add it to `prompt.params`: params: tone",
+        ),
+        ("{{ row['Subject'] }}", "main.j2:1: `Subject` is not a column; did you mean `subject`?"),
+        (
+            "{% for x in [1] %}{% block user %}{{ x }}{% endblock %}{% endfor %}",
+            (
+                "main.j2:1: `x` is neither a column nor set in the template; "
+                "a block sees the variables of a loop around it only as {% block ... scoped %}"
+            ),
+        ),
+        (
+            "{% if subject %}{{ bdy }}{% endif %}",
+            "main.j2:1: `bdy` is neither a column nor set in the template; did you mean `body`?",
+        ),
+    ],
+)
+def test_a_name_that_nothing_defines_is_a_mistake(tmp_path: Path, template: str, mistake: str) -> None:
+    assert _checked(tmp_path, template, {"tone": "x"}) == [mistake]
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% if x is defined %}{{ x }}{% endif %}",
+        "{{ x|default('') }}{{ params.y|d(1) }}{% if params.z is defined %}{{ params.z }}{% endif %}",
+        "{% set x = 1 %}{% block user %}{{ x }}{% endblock %}",
+        "{% for x in body %}{{ x }}{{ loop.index }}{% endfor %}",
+        "{% macro m(x) %}{{ x }}{{ varargs }}{% endmacro %}{{ m(1) }}",
+        "{{ range(3)|list }}{{ dict(a=1) }}{% set ns = namespace(x=1) %}{{ ns.x }}",
+        "{{ row|tojson }}{{ row.subject }}{% for k, v in params.items() %}{{ k }}{% endfor %}",
+        "{% with x = subject %}{{ x }}{% endwith %}",
+    ],
+)
+def test_names_that_are_defined_or_may_miss_are_no_mistakes(tmp_path: Path, template: str) -> None:
+    assert _checked(tmp_path, template) == []
+
+
+def test_names_are_followed_into_other_files(tmp_path: Path) -> None:
+    files = {
+        "main.j2": (
+            "{% extends 'base.j2' %}{% set a = 1 %}\n"
+            "{% block user %}{% include 'inc.j2' %}{% import 'lib.j2' as lib %}{% endblock %}"
+        ),
+        "base.j2": "{% set b = 2 %}{% block user %}{% endblock %}",
+        "inc.j2": "{{ a }}{{ b }}{{ subject }}\n{{ sbject }}",
+        "lib.j2": "{% macro m() %}{{ body }}{% endmacro %}",
+    }
+    assert _checked(tmp_path, files) == [
+        "inc.j2:2: `sbject` is neither a column nor set in the template; did you mean `subject`?",
+        (
+            "lib.j2:1: column `body` can't be seen in an imported file; "
+            "import it `with context`, or hand the value to the macro"
+        ),
+    ]
+
+
+def test_unused_params_and_hidden_columns_are_warnings(tmp_path: Path) -> None:
+    prompt = make_prompt(tmp_path, "{{ params.a }}{{ subject }}{{ row['x'] }}", params={"a": 1, "b": 2})
+    assert [str(mistake).replace(f"{tmp_path}/", "") for mistake in prompt.warnings(["row", "subject"])] == [
+        "main.j2: prompt.params.b: `params.b` is not used",
+        'main.j2: in a template `row` is not the column of that name; the column is row["row"]',
+    ]
+    assert prompt.variables() == ("subject", "x")
+    assert not prompt.reads_whole_row()
+    whole = make_prompt(tmp_path, "{{ params|tojson }}{{ row|tojson }}", params={"a": 1})
+    assert whole.warnings(["subject"]) == []
+    assert whole.reads_whole_row()
