@@ -123,7 +123,7 @@ def _cells(inputs: Inputs, headers: Sequence[Header]) -> str:
             f"header = true, columns = {{{columns}}}, delim = {engine.text(header.delimiter)}, quote = '\"', "
             "escape = '\"', comment = '', strict_mode = true, null_padding = false, "
             f"allow_quoted_nulls = false, max_line_size = {MAX_LINE_BYTES}, "
-            f"buffer_size = {2 * MAX_LINE_BYTES}){is_blank}"
+            f"buffer_size = {MAX_LINE_BYTES}){is_blank}"
         )
     return " UNION ALL BY NAME ".join(parts)
 

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import duckdb
 
-MEMORY_LIMIT = "256MB"
+MEMORY_LIMITS = ("256MB", "1GB", "4GB")
+"""Tried in this order. The first does for rows of some KB, sorting a million of them included (it spills);
+rows of 100 KB and more need the others, because DuckDB holds 2,048 of them at a time and a few copies."""
 
 
 def connect(
-    *, files: Sequence[str], folder: Path | None = None, memory_limit: str = MEMORY_LIMIT
+    *, files: Sequence[str], folder: Path | None = None, memory_limit: str = MEMORY_LIMITS[0]
 ) -> duckdb.DuckDBPyConnection:
     """A locked connection that may read `files`, and read and write below `folder` (scratch and spill)."""
     connection = duckdb.connect(

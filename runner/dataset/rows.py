@@ -52,4 +52,4 @@ def read_rows(path: str, start: int, stop: int, *, batch_rows: int = 2_000) -> I
 @lru_cache(maxsize=2)
 def _connection(path: str, process_id: int) -> duckdb.DuckDBPyConnection:
     """One connection per snapshot and process: none crosses a fork."""
-    return engine.connect(files=[path])
+    return engine.connect(files=[path], memory_limit=engine.MEMORY_LIMITS[-1])

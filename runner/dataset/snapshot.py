@@ -38,8 +38,6 @@ OWN_COLUMNS = ("_position", "_key")
 _ROW_GROUP_BYTES = 8 << 20
 _MAX_ROW_GROUP_ROWS = 10_240
 _VECTOR_ROWS = 2_048
-_MEMORY_BYTES = 256 << 20
-_MAX_MEMORY_BYTES = 2 << 30
 
 Columns = Sequence[tuple[str, DuckDBPyType]]
 
@@ -74,11 +72,12 @@ def describe(manifest: Manifest, parameters: Mapping[str, object] | None = None)
     because a field may appear late. `take_snapshot` has the last word.
     """
     inputs = find_inputs(manifest)
-    with (
-        tempfile.TemporaryDirectory(prefix="describe-") as folder,
-        _opened(manifest, inputs, Path(folder), parameters or {}, whole=False) as (_, _, columns),
-    ):
-        return _stored(columns)
+    with tempfile.TemporaryDirectory(prefix="describe-") as folder:
+        try:
+            with _opened(manifest, inputs, Path(folder), parameters or {}, whole=False) as (_, _, columns):
+                return _stored(columns)
+        except duckdb.OutOfMemoryException as error:
+            raise translated(manifest, inputs, error) from error
 
 
 def take_snapshot(
@@ -92,21 +91,56 @@ def take_snapshot(
     inputs = find_inputs(manifest)
     before = state_of(inputs)
     contents = digest_of_inputs(inputs)
-    with (
-        _private_folder(scratch) as folder,
-        _opened(manifest, inputs, folder, parameters or {}, whole=True) as (connection, source, columns),
-    ):
-        try:
-            written = _write(connection, manifest, source, columns, folder)
-        except duckdb.Error as error:
-            raise translated(manifest, inputs, error) from error
-        if manifest.dataset.key:
-            KeyCheck(connection, written, manifest, inputs).run()
-        rows = _checked_rows(connection, written)
+    with _private_folder(scratch) as folder:
+        job = _Job(manifest, inputs, folder, parameters or {})
+        for limit in engine.MEMORY_LIMITS:
+            try:
+                written = job.write(limit)
+                break
+            except duckdb.OutOfMemoryException as error:
+                if limit == engine.MEMORY_LIMITS[-1]:
+                    raise translated(manifest, inputs, error) from error
         _check_untouched(inputs, before)
-        _put_in_place(written, target)
-    digest = _digest(contents, source)
-    return Snapshot(path=str(target), columns=_stored(columns), rows=rows, digest=digest)
+        _put_in_place(written.path, target)
+    digest = _digest(contents, written.source)
+    return Snapshot(path=str(target), columns=_stored(written.columns), rows=written.rows, digest=digest)
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A snapshot that passed all checks, not yet in its place."""
+
+    path: Path
+    source: Source
+    columns: Columns
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What writing a snapshot needs; `write` can be repeated with more memory."""
+
+    manifest: Manifest
+    inputs: Inputs
+    folder: Path
+    parameters: Mapping[str, object]
+
+    def write(self, memory_limit: str) -> _Written:
+        """Raises InputError, and OutOfMemoryException where the limit is too low."""
+        opened = _opened(
+            self.manifest, self.inputs, self.folder, self.parameters, whole=True, memory_limit=memory_limit
+        )
+        with opened as (connection, source, columns):
+            try:
+                path = _write(connection, self.manifest, source, columns, self.folder)
+                if self.manifest.dataset.key:
+                    KeyCheck(connection, path, self.manifest, self.inputs).run()
+                rows = _checked_rows(connection, path)
+            except duckdb.OutOfMemoryException:
+                raise
+            except duckdb.Error as error:
+                raise translated(self.manifest, self.inputs, error) from error
+        return _Written(path, source, columns, rows)
 
 
 @contextmanager
@@ -130,15 +164,23 @@ def _digest(contents: bytes, source: Source) -> str:
 
 @contextmanager
 def _opened(
-    manifest: Manifest, inputs: Inputs, folder: Path, parameters: Mapping[str, object], *, whole: bool
+    manifest: Manifest,
+    inputs: Inputs,
+    folder: Path,
+    parameters: Mapping[str, object],
+    *,
+    whole: bool,
+    memory_limit: str = engine.MEMORY_LIMITS[-1],
 ) -> Iterator[tuple[duckdb.DuckDBPyConnection, Source, Columns]]:
     """A connection with the view `dataset`, the checked source and its checked columns."""
-    connection = engine.connect(files=inputs.paths, folder=folder, memory_limit=_memory_limit(inputs))
+    connection = engine.connect(files=inputs.paths, folder=folder, memory_limit=memory_limit)
     try:
         try:
             _create_view(connection, manifest, inputs, whole=whole)
             source = source_of(connection, manifest, parameters)
             columns = types_of(connection, source.sql, source.parameters)
+        except duckdb.OutOfMemoryException:
+            raise
         except duckdb.Error as error:
             raise translated(manifest, inputs, error) from error
         _check_columns(manifest, columns)
@@ -210,10 +252,6 @@ def _stored_cell(name: str, kind: DuckDBPyType) -> str:
     if stored == "JSON":
         return f"to_json({quoted}) AS {quoted}"
     return f"CAST({quoted} AS {stored}) AS {quoted}"
-
-
-def _memory_limit(inputs: Inputs) -> str:
-    return f"{_MEMORY_BYTES >> 20}MB"
 
 
 def _parquet_options(connection: duckdb.DuckDBPyConnection) -> str:
