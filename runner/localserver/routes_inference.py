@@ -5,6 +5,9 @@ Errors here have the OpenAI shape, as on the hosted service. In upstream mode th
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,6 +22,7 @@ from runner.localserver.site import owner_of, site_of
 from runner.localserver.upstream import send_once
 
 DEFAULT_MODEL = "local"
+CHAT = "/v1/chat/completions"
 
 
 def list_models(request: Request) -> Response:
@@ -42,8 +46,30 @@ async def infer(request: Request) -> Response:
         if result.error is not None:
             raise refusals.openai_error(504, f"upstream: {result.error[1]}", "gateway_timeout")
         return Response(result.body, result.status, media_type="application/json")
+    is_stream = body.pop("stream", False) is True
+    if is_stream and request.url.path != CHAT:
+        raise refusals.openai_error(
+            400, f"The local server streams only {CHAT}.", "invalid_request_error", code="unsupported_value"
+        )
     given = await run_in_threadpool(answer, request.url.path, body)
+    await asyncio.sleep(given.delay_s)
+    if is_stream and isinstance(given.body, dict) and given.status < 400:
+        return Response(_events(given.body), media_type="text/event-stream")
     return _reply(given)
+
+
+def _events(body: dict[str, Any]) -> bytes:
+    """A chat completion as server-sent events: one chunk for each choice, then the end."""
+    parts = []
+    for choice in body["choices"]:
+        shown = {
+            "index": choice["index"],
+            "delta": choice["message"],
+            "finish_reason": choice["finish_reason"],
+        }
+        parts.append({**body, "object": "chat.completion.chunk", "choices": [shown], "usage": None})
+    parts[-1]["usage"] = body["usage"]
+    return b"".join(b"data: %b\n\n" % encode_json(part) for part in parts) + b"data: [DONE]\n\n"
 
 
 def _check_model(settings: ServerSettings, model: object) -> None:

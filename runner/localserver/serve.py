@@ -81,7 +81,8 @@ def serve(
     """Serve until SIGINT, SIGTERM or `stop`; blocks. Port 0 takes a free one.
 
     announce    called once with the base URL (`http://127.0.0.1:PORT/v1`) when the socket listens
-    Errors: OSError when the address can't be had or the folder can't be used; FaultError, UpstreamUrlError for the settings.
+    Errors: OSError when the address can't be had or the folder can't be used; FaultError and
+            UpstreamUrlError for the settings.
     """
     connections: dict[Any, asyncio.Transport] = {}
 

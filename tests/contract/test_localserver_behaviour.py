@@ -1,4 +1,4 @@
-"""How the local server behaves over time: status, content, cancel, retry, delete, lag, faults, several processes."""
+"""How the local server behaves over time: status, content, cancel, retry, delete, lag, faults, processes."""
 
 from __future__ import annotations
 

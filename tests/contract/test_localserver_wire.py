@@ -243,7 +243,8 @@ def test_429_and_503_and_402_are_these_bytes(server: ServerProcess) -> None:
     assert (status, headers["retry-after"], headers["content-type"]) == (429, "60", "application/json")
     assert body == (
         b'{"error":"too_many_requests","message":"Insufficient capacity for 24h completion window. '
-        b"The following models are currently at capacity: m. Try again later or use a longer completion window."
+        b"The following models are currently at capacity: m. "
+        b"Try again later or use a longer completion window."
         b'","retry_after_seconds":30}'
     )
     server.arm("unavailable-503")
@@ -349,9 +350,11 @@ def test_a_known_model_list_gives_403_and_404(tmp_path: Path) -> None:
             403,
             b"Line 1: Model 'nope' has not been configured or is not available to user",
         )
-        assert running.upload(chat_line("a", model="emb")) == (
-            400,
-            b"Line 1: Model 'emb' is a EMBEDDINGS model but endpoint '/v1/chat/completions' requires a CHAT model",
+        status, body = running.upload(chat_line("a", model="emb"))
+        assert status == 400
+        assert body == (
+            b"Line 1: Model 'emb' is a EMBEDDINGS model but endpoint '/v1/chat/completions' "
+            b"requires a CHAT model"
         )
         file_id = json.loads(running.upload(chat_line("a", model="chat"))[1])["id"]
         value = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "1h"}
@@ -360,10 +363,10 @@ def test_a_known_model_list_gives_403_and_404(tmp_path: Path) -> None:
             b"Model 'chat' does not support completion window '1h'. Allowed: 24h",
         )
         status, _, body = running.call("GET", "/models")
-        assert (status, body) == (
-            200,
+        assert status == 200
+        assert body == (
             b'{"object":"list","data":[{"id":"chat","object":"model","created":0,"owned_by":"None"},'
-            b'{"id":"emb","object":"model","created":0,"owned_by":"None"}]}',
+            b'{"id":"emb","object":"model","created":0,"owned_by":"None"}]}'
         )
         status, body = post(running, "/chat/completions", b'{"model":"nope","messages":[]}')
         assert (status, json.loads(body)["error"]["code"]) == (404, "model_not_found")

@@ -1,4 +1,4 @@
-"""The local server is killed, starved of input and stopped: nothing acknowledged is lost, nothing runs twice."""
+"""The local server is killed, starved of input, stopped: nothing acknowledged is lost, nothing runs twice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.localserver_process import WAIT_S, chat_line, eventually, running_server, start_server
+from tests.localserver_process import (
+    WAIT_S,
+    ServerProcess,
+    chat_line,
+    eventually,
+    running_server,
+    start_server,
+)
+
+
+def wait_for_executions(server: ServerProcess, count: int) -> None:
+    eventually(lambda: len(server.witness.executions()) >= count, what=f"{count} executions")
 
 
 @pytest.mark.parametrize("latency_s", [0.0, 0.02])
@@ -23,8 +34,7 @@ def test_a_killed_server_goes_on_and_every_request_is_recorded_once(tmp_path: Pa
     batch_id = server.start_batch(data)["id"]
     kills = 0
     for share in (0.1, 0.4, 0.7):
-        wanted = int(count * share)
-        eventually(lambda wanted=wanted: len(server.witness.executions()) >= wanted, what="progress")  # type: ignore[misc]
+        wait_for_executions(server, int(count * share))
         server.kill()
         kills += len(server.witness.executions()) < count
         server.stop()
