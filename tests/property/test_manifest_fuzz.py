@@ -18,11 +18,12 @@ from tests.contract.manifest_factories import GOOD, make_project
 MAX_SECONDS = 20
 
 KEYS = st.sampled_from(
-    (
-        "version name dataset path query key prompt template params model provider base_url api_key_env upstream "
-        "batch max_file_bytes completion_window output schema retry attempts allow_failures budget extends "
-        "profiles parameters poll_interval_s"
-    ).split()
+    [
+        *("version", "name", "dataset", "path", "query", "key", "prompt", "template", "params", "model"),
+        *("provider", "base_url", "api_key_env", "upstream", "poll_interval_s", "parameters", "batch"),
+        *("max_file_bytes", "completion_window", "output", "schema", "retry", "attempts"),
+        *("allow_failures", "budget", "extends", "profiles"),
+    ]
 )
 SCALARS = st.one_of(
     st.sampled_from(
