@@ -179,6 +179,7 @@ class Executor:
                 self._upstream.submit(claim.seq, claim.url, body, claim.expires_us)
             return
         ready: list[Outcome] = []
+        slow: list[Claim] = []
         for claim, body in zip(claims, bodies, strict=True):
             given = answer(claim.url, decode_json(body))
             outcome = _outcome(claim, given, sha256(body).hexdigest())
@@ -186,9 +187,10 @@ class Executor:
             if delay_s > 0:
                 entry = (time.monotonic() + delay_s, next(self._count), outcome)
                 heapq.heappush(self._waiting, entry)
+                slow.append(claim)
             else:
                 ready.append(outcome)
-        self._record(ready, in_flight=[entry[2].claim for entry in self._waiting])
+        self._record(ready, in_flight=slow)
 
     def _due(self) -> list[Outcome]:
         """Outcomes whose time has come."""

@@ -120,9 +120,12 @@ class Fault:
     seen: int
     fired: int
 
-    def matches(self, route: str, text: str) -> bool:
-        """Does this request concern it?"""
-        return fnmatchcase(route, self.route) and self.token in text
+    def concerns(self, point: Point, route: str, text: str) -> bool:
+        """Is this its point, and this request one of its requests? A kind of a newer version is left alone."""
+        kind = KINDS.get(self.kind)
+        return (
+            kind is not None and kind.point is point and fnmatchcase(route, self.route) and self.token in text
+        )
 
 
 def _read(row: Any) -> Fault:
@@ -170,7 +173,7 @@ class FaultPlan:
             rows = connection.execute("SELECT * FROM fault ORDER BY id").fetchall()
             firing: Fault | None = None
             for fault in map(_read, rows):
-                if KINDS[fault.kind].point is not point or not fault.matches(route, text):
+                if not fault.concerns(point, route, text):
                     continue
                 due = fault.seen + 1 >= fault.nth and (fault.times == 0 or fault.fired < fault.times)
                 fires = due and firing is None
@@ -181,7 +184,7 @@ class FaultPlan:
             return firing
 
     def _concerned(self, point: Point, route: str, text: str) -> bool:
-        return any(KINDS[fault.kind].point is point and fault.matches(route, text) for fault in self.armed())
+        return any(fault.concerns(point, route, text) for fault in self.armed())
 
 
 def _arm(connection: Connection, value: Mapping[str, Any]) -> Fault:

@@ -176,6 +176,8 @@ def remove_file(request: Request) -> Response:
         at_us = now_us()
         delete_file(connection, file, at_us)
         saw_change(connection, at_us, "delete_file", file.id)
+    if file.kind == "input":
+        site.input_path(file.id).unlink(missing_ok=True)
     return json_reply({"id": file.id, "object": "file", "deleted": True})
 
 

@@ -224,6 +224,7 @@ def test_deleting_an_input_file_cancels_its_batches_and_breaks_results(tmp_path:
         after = server.get(f"/batches/{batch['id']}")
         assert (after["status"], after["input_file_id"]) == ("cancelled", "")
         assert server.call("GET", f"/files/{batch['input_file_id']}")[0] == 404
+        assert list((server.state_dir / "files").iterdir()) == []
         assert server.call("GET", f"/batches/{batch['id']}/results?limit=5")[::2] == (
             500,
             b"Internal server error",
