@@ -106,11 +106,12 @@ def json_option(what: str) -> Callable[[Function], Function]:
 
 def manifest_options(path: str, set_values: tuple[str, ...], profile: str | None) -> ManifestOptions:
     """The options of one manifest as the commands take them. Raises InputError for a `--set` without `=`."""
-    mistakes = [
-        Mistake(where="--set", what=f"{value!r} has no `=`", hint="write --set KEY=VALUE")
-        for value in set_values
-        if not value.partition("=")[1] or not value.partition("=")[0].strip()
-    ]
+    mistakes = []
+    for value in set_values:
+        key, equals, _ = value.partition("=")
+        if not equals or not key.strip():
+            what = f"{value!r} has no {'key' if equals else '`=`'}"
+            mistakes.append(Mistake(where="--set", what=what, hint="write --set KEY=VALUE"))
     if mistakes:
         raise InputError(mistakes)
     return ManifestOptions(path=path, set_values=set_values, profile=profile)

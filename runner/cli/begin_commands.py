@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -94,12 +95,14 @@ def local_server(
     folder = state if state is not None else default_state(os.environ)
 
     def announce(base_url: str) -> None:
-        write_out(f"{base_url}\n")
         source = (
             f"answers come from {upstream}" if upstream else "answers are made up here, always the same ones"
         )
         say(f"listening on {base_url}; {source}; any key is accepted; Ctrl-C stops it")
         say(f"state in {path_here(str(folder), here())}")
+        write_out(f"{base_url}\n")
 
-    serve(host=host, port=port, state=folder, upstream=upstream, settings=settings, announce=announce)
+    # Ctrl-C is how a server is ended, so it is no interruption, also in the moment before it listens.
+    with suppress(KeyboardInterrupt):
+        serve(host=host, port=port, state=folder, upstream=upstream, settings=settings, announce=announce)
     return EXIT_DONE

@@ -10,6 +10,7 @@ Nobody else exits. What others wrote (server texts, paths, data) is cleaned on i
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from typing import Any
 import click
 
 from runner.cli.arguments import Session
-from runner.cli.crash_log import write_crash_log
+from runner.cli.crash_log import blotted, write_crash_log
 from runner.cli.streams import ReaderLeftError, say, write_out
 from runner.cli.texts import clean, clean_lines, here
 from runner.errors import (
@@ -164,7 +165,7 @@ def interrupted(session: Session) -> Failure:
 def internal_failure(error: Exception, session: Session) -> Failure:
     """A fault of this program: the traceback goes to a file that can be reported."""
     place = write_crash_log(error, session.manifests, cwd=here())
-    what = clean(f"internal error: {type(error).__name__}: {error}", limit=300)
+    what = clean(blotted(f"internal error: {type(error).__name__}: {error}", os.environ), limit=300)
     details = f"; details in {clean(place)}" if place else ""
     return Failure(
         lines=(what + details,),

@@ -27,7 +27,7 @@ from runner.commands.options import RunOptions
 from runner.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_WORK_TO_DO, InputError, Mistake
 
 WATCH_EVERY_S = 2.0
-FORMATS = ("table", "csv", "jsonl")
+FORMATS = ("table", "csv", "jsonl", "json")
 
 
 @click.command(

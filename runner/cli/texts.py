@@ -99,7 +99,7 @@ def money(amount: float, currency: str | None) -> str:
         if amount < 0.0001
         else f"{amount:.4f}"
     )
-    return f"{figure} {currency}" if currency else figure
+    return f"{figure} {clean(currency)}" if currency else figure
 
 
 def here() -> str:
