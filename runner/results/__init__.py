@@ -1,0 +1,32 @@
+"""The joined results table: the dataset's columns as they came, then ours, in Parquet, CSV, JSONL or SQLite.
+
+`publish` writes it, atomically and in flat memory; `query` reads it back for printing. Rows are joined by
+id and checked one by one; a table that can't be true is never put in place. This room knows no ledger and
+no manifest: it gets a snapshot of the dataset and a stream of records.
+"""
+
+from runner.results.columns import ResultColumn, check_columns, lineage_columns
+from runner.results.faults import PublishError
+from runner.results.fields import field_reader, fields_of, schema_fields
+from runner.results.publishing import Published, check_targets, publish
+from runner.results.reading import FORMATS, query
+from runner.results.sqlite_table import APPLICATION_ID, TABLE
+from runner.results.writing import SUFFIXES
+
+__all__ = [
+    "APPLICATION_ID",
+    "FORMATS",
+    "SUFFIXES",
+    "TABLE",
+    "PublishError",
+    "Published",
+    "ResultColumn",
+    "check_columns",
+    "check_targets",
+    "field_reader",
+    "fields_of",
+    "lineage_columns",
+    "publish",
+    "query",
+    "schema_fields",
+]

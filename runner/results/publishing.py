@@ -1,0 +1,131 @@
+"""From a snapshot and its lineage to the tables the manifest asks for.
+
+    publish
+      |- check_targets          suffixes, twins, foreign databases: all mistakes at once
+      |- write_lineage          records to scratch, order checked
+      |- join                   row counts checked, one streaming statement
+      |- write_table, per draft every row checked inside the engine
+      `- seal all, place all    durable first, then renamed
+
+The one rule: whoever reads a target sees the whole old table or the whole new one. Knows nothing of the
+ledger or of manifests; the records come as they are to be written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.errors import InputError, Mistake
+from runner.results.columns import KEY, ResultColumn
+from runner.results.engine import open_engine
+from runner.results.faults import program_fault, told_plainly
+from runner.results.joining import join
+from runner.results.lineage import write_lineage
+from runner.results.placing import Draft, drafting, scratch_folder
+from runner.results.sqlite_table import foreign_database
+from runner.results.writing import SUFFIXES, write_table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What now stands on disk: `digests` are SHA-256 in hex, in the order of `paths`."""
+
+    paths: tuple[Path, ...]
+    rows: int
+    digests: tuple[str, ...]
+
+
+def publish(
+    snapshot: str,
+    lineage: Iterable[Mapping[str, Any]],
+    columns: Sequence[ResultColumn],
+    targets: Sequence[Path],
+    *,
+    scratch: Path,
+    csv_safe: bool = False,
+) -> Published:
+    """Join the snapshot's rows with their results and replace every target by the table.
+
+    Shape:  the snapshot has `_position`, `_key` and the dataset's columns; records come in position
+            order, at least one for every position, repeats of a position one after another.
+    Errors: InputError for targets that can't be written to; RunnerError (a fault of this program) where
+            records and rows don't agree; PublishError for disk, permission, memory. Nothing is
+            replaced in any of these cases.
+    Memory: flat, below 400 MB; disk: the records once more under `scratch`, gone afterwards.
+    """
+    mistakes = check_targets(targets)
+    if mistakes:
+        raise InputError(mistakes)
+    if KEY not in [column.name for column in columns]:
+        raise program_fault(f"the column {KEY} is missing")
+    with ExitStack() as stack:
+        with told_plainly(str(scratch)):
+            folder = stack.enter_context(scratch_folder(scratch))
+        with told_plainly(_parents(targets)):
+            drafts = stack.enter_context(drafting(targets))
+        written = write_lineage(lineage, columns, folder)
+        engine = stack.enter_context(open_engine(folder))
+        with told_plainly(str(scratch)):
+            joined = join(engine, snapshot, written, columns)
+        for target, draft in zip(targets, drafts, strict=True):
+            with told_plainly(str(target)):
+                write_table(engine, joined, _suffix(target), draft.path, csv_safe=csv_safe)
+        return _place(targets, drafts, rows=joined.rows)
+
+
+def _place(targets: Sequence[Path], drafts: Sequence[Draft], *, rows: int) -> Published:
+    digests = []
+    for target, draft in zip(targets, drafts, strict=True):
+        with told_plainly(str(target)):
+            digests.append(draft.seal())
+    # Again: the first look was before the work, which may have taken minutes.
+    mistakes = check_targets(targets)
+    if mistakes:
+        raise InputError(mistakes)
+    for target, draft in zip(targets, drafts, strict=True):
+        with told_plainly(str(target)):
+            draft.place()
+    return Published(paths=tuple(targets), rows=rows, digests=tuple(digests))
+
+
+def check_targets(targets: Sequence[Path]) -> list[Mistake]:
+    """Everything that keeps a target from being written to, before any work is done."""
+    mistakes = []
+    seen: set[str] = set()
+    for target in targets:
+        what, hint = _problem(target, seen)
+        if what:
+            mistakes.append(Mistake(where=str(target), path="output.path", what=what, hint=hint))
+    return mistakes
+
+
+def _problem(target: Path, seen: set[str]) -> tuple[str, str]:
+    real = os.path.realpath(target)
+    if _suffix(target) not in SUFFIXES:
+        return f"unknown kind of table {target.suffix!r}", f"use one of {', '.join(SUFFIXES)}"
+    if real in seen:
+        return "the same file twice", "name every file once"
+    seen.add(real)
+    if Path(real).exists() and not Path(real).is_file():
+        return "this is not a file", "choose another name"
+    if _suffix(target) == ".db":
+        try:
+            foreign = foreign_database(Path(real))
+        except (OSError, ValueError) as error:
+            return f"can't be looked into: {error}", "check the permissions"
+        if foreign:
+            return foreign, "choose another name, or move the file away"
+    return "", ""
+
+
+def _suffix(target: Path) -> str:
+    return target.suffix.lower()
+
+
+def _parents(targets: Sequence[Path]) -> str:
+    return ", ".join(sorted({str(target.parent) for target in targets}))
