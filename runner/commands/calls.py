@@ -13,6 +13,7 @@ from pathlib import Path
 from runner.core.model import Accepted, Download, Provider, Refused, Unknown
 from runner.core.states import Submission, looks_finished, seen
 from runner.core.wire import BatchObject
+from runner.ledger import ResultKind
 from runner.provider import Client, NotFoundYetError, ProviderError
 
 
@@ -20,7 +21,7 @@ from runner.provider import Client, NotFoundYetError, ProviderError
 class Read:
     """A wish to read one result file from line `skip` on."""
 
-    kind: str
+    kind: ResultKind
     file_id: str
     skip: int
 
@@ -51,11 +52,11 @@ PARTIAL_SHARE = 20
 
 
 def upload(
-    client: Client, submission: Submission, provider: Provider, sent: Callable[[int], None]
+    client: Client, path: Path, submission: Submission, provider: Provider, sent: Callable[[int], None]
 ) -> Accepted | Refused | Unknown:
     """One upload, one request on the wire."""
     return client.upload(
-        Path(submission.path),
+        path,
         submission.tags.filename,
         expires_after_s=provider.upload_expires_after_s,
         on_progress=sent,

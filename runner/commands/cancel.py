@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from runner.commands.local import connected
 from runner.commands.moments import Reporter, Trouble
 from runner.commands.options import ManifestOptions
-from runner.commands.workplace import open_workplace
+from runner.commands.workplace import Workplace, open_workplace
 from runner.core.states import ShardState, Submission
 from runner.ledger import HeldElsewhereError, Ledger, hold
 from runner.provider import Client, ProviderError
@@ -39,7 +38,7 @@ def cancel(options: ManifestOptions, *, environ: Mapping[str, str], reporter: Re
         manifest_id = ledger.find_manifest(workplace.manifest_path)
         if manifest_id is None:
             return CancelResult(cancelled=(), discarded=0, failed=())
-        discarded = _discard(workplace.lock_path, ledger, manifest_id)
+        discarded = _discard(workplace, ledger, manifest_id)
         under_way = [
             submission
             for submission in ledger.open_submissions(manifest_id)
@@ -56,15 +55,15 @@ def cancel(options: ManifestOptions, *, environ: Mapping[str, str], reporter: Re
     )
 
 
-def _discard(lock_path: Path, ledger: Ledger, manifest_id: int) -> int:
+def _discard(workplace: Workplace, ledger: Ledger, manifest_id: int) -> int:
     """Shards that were never sent; not while another process may be sending them."""
     try:
-        with hold(lock_path):
+        with hold(workplace.lock_path):
             discarded = ledger.discard_unpaid(manifest_id)
     except HeldElsewhereError:
         return 0
     for submission in discarded:
-        Path(submission.path).unlink(missing_ok=True)
+        (workplace.place.folder / submission.path).unlink(missing_ok=True)
     return len(discarded)
 
 

@@ -184,7 +184,7 @@ class Engine:
         """Become the one process that moves this shard; another's progress is read from the ledger."""
         shard_id = track.submission.shard_id
         try:
-            track.lock.enter_context(hold(self._at.place.folder / "locks" / f"shard-{shard_id}.lock"))
+            track.lock.enter_context(hold(self._at.place.shard_lock(shard_id)))
             track.is_taken = True
         except HeldElsewhereError:
             track.next_at_s = now + 1.0
@@ -203,12 +203,13 @@ class Engine:
             )
         self._at.save(track, states.upload_intended(track.submission), "upload intended")
         submission = track.submission
+        path = self._at.place.folder / submission.path
 
         def sent(sent_bytes: int) -> None:
             track.sent_bytes = sent_bytes
 
         self._call(
-            track, "upload", lambda: calls.upload(self._at.client, submission, self._at.provider, sent)
+            track, "upload", lambda: calls.upload(self._at.client, path, submission, self._at.provider, sent)
         )
 
     def _open_count(self) -> int:

@@ -208,7 +208,7 @@ class _Comparison:
             line = self._shape.line(custom_id(name, rendered.fingerprint), rendered.body)
             place = self._shards.place(line)
             self._body_bytes += len(rendered.body)
-            staged[index] = staged[index]._replace(slot=place.shard, line=place.line)
+            staged[index] = staged[index]._replace(slot=place.shard, line=place.line, name=name)
 
     def _too_large(self, rendered: Rendered) -> Cause | None:
         if len(rendered.body) <= self._body_limit:

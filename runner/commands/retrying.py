@@ -25,7 +25,7 @@ def planned(shards: tuple[SealedShard, ...], workplace: Workplace) -> list[Plann
         PlannedShard(
             slot=shard.slot,
             sha=shard.sha,
-            path=shard.path,
+            path=Path(shard.path).relative_to(workplace.place.folder).as_posix(),
             size_bytes=shard.size_bytes,
             requests=shard.requests,
             endpoint=manifest.model.endpoint,
@@ -62,7 +62,7 @@ def _copy_lines(
     workplace: Workplace, ledger: Ledger, manifest_id: int, files: ShardFiles
 ) -> Iterator[tuple[int, int, int]]:
     """(slot, line, request id) of each request that goes into the new shards."""
-    sources = _Sources(ledger)
+    sources = _Sources(ledger, workplace.place.folder)
     for chunk in ledger.repeatable(manifest_id, workplace.manifest.retry.attempts):
         for request_id, shard_id, line in chunk:
             text = sources.line(shard_id, line)
@@ -75,8 +75,9 @@ def _copy_lines(
 class _Sources:
     """Lines of earlier shard files, asked for in ascending order; one file open at a time."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, folder: Path) -> None:
         self._ledger = ledger
+        self._folder = folder
         self._shard_id: int | None = None
         self._file: BinaryIO | None = None
         self._lines: Iterator[bytes] = iter(())
@@ -100,7 +101,7 @@ class _Sources:
             self._lines = iter(())
             return
         try:
-            self._file = Path(submission.path).open("rb")  # noqa: SIM115 - closed by `close`
+            self._file = (self._folder / submission.path).open("rb")
         except FileNotFoundError:
             self._lines = iter(())
             return

@@ -22,7 +22,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runner import __version__
 from runner.commands.engine import Engine
 from runner.commands.gate import pass_gate
 from runner.commands.interrupts import StopFlag, deferred_interrupts
@@ -45,10 +44,11 @@ from runner.errors import (
     InterruptedRunError,
     RunnerError,
 )
-from runner.ledger import Ledger, PlanMovedError, RunStart, hold
+from runner.ledger import Ledger, PlanMovedError, RunStart, RunState, hold
 from runner.ledger import Totals as RunTotals
 from runner.manifest import answer_checker
 from runner.provider import Client
+from runner.version import __version__
 
 _PLANNING_ATTEMPTS = 3
 
@@ -131,7 +131,8 @@ class _Run:
         )
         with ExitStack() as stack:
             run_id, snapshot, rows, client, provider = self._plan_and_commit(manifest_id, stack)
-            state, result = "failed", None
+            state: RunState = "failed"
+            result = None
             try:
                 result = self._work(run_id, manifest_id, client, provider, snapshot, rows)
                 state = "detached" if result.finished is None else "finished"
@@ -147,7 +148,7 @@ class _Run:
     def _take_back(self, manifest_id: int) -> None:
         """Shards that were never sent are planned anew: perhaps they are not wanted any more."""
         for submission in self._ledger.discard_unpaid(manifest_id):
-            Path(submission.path).unlink(missing_ok=True)
+            (self._workplace.place.folder / submission.path).unlink(missing_ok=True)
 
     def _plan_and_commit(
         self, manifest_id: int, stack: ExitStack
@@ -321,7 +322,7 @@ class _Run:
             duration_s=round(time.time() - self._started_s, 3),
         )
 
-    def _record_end(self, run_id: int, state: str, result: RunResult | None) -> None:
+    def _record_end(self, run_id: int, state: RunState, result: RunResult | None) -> None:
         finished = result.finished if result is not None else None
         totals = RunTotals(
             rows=finished.rows if finished else 0,

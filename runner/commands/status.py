@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from runner.ledger import Ledger, LedgerPlace, locate
@@ -47,11 +48,9 @@ def status(paths: Sequence[str], *, environ: Mapping[str, str], cwd: str) -> tup
         return _of_place(locate(str(Path(cwd) / "manifest.yaml"), environ), None)
     found: list[ManifestStatus] = []
     for path in paths:
-        absolute = (Path(cwd) / path).resolve()
+        absolute = Path(cwd) / path
         place = locate(str(absolute), environ)
-        project = place.project
-        name = absolute.relative_to(project) if absolute.is_relative_to(project) else absolute
-        found += _of_place(place, name.as_posix())
+        found += _of_place(place, place.relative(absolute))
     return tuple(found)
 
 
@@ -70,6 +69,10 @@ def _of_place(place: LedgerPlace, path: str | None) -> tuple[ManifestStatus, ...
         ledger.close()
 
 
+def _utc(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def _of_manifest(ledger: Ledger, manifest_id: int, path: str, name: str) -> ManifestStatus | None:
     run = ledger.current_run(manifest_id)
     if run is None:
@@ -80,8 +83,8 @@ def _of_manifest(ledger: Ledger, manifest_id: int, path: str, name: str) -> Mani
         name=name,
         run=run.uid,
         state=run.state,
-        started_at=run.started_at,
-        finished_at=run.finished_at,
+        started_at=_utc(run.started_at),
+        finished_at=_utc(run.finished_at) if run.finished_at is not None else None,
         by_status={status.value: count for status, count in totals.by_status.items() if count},
         batches=tuple(
             BatchStatus(
@@ -92,7 +95,7 @@ def _of_manifest(ledger: Ledger, manifest_id: int, path: str, name: str) -> Mani
                 requests=shard.requests,
                 completed=shard.completed,
                 failed=shard.failed,
-                expires_at=shard.expires_at,
+                expires_at=_utc(shard.expires_at) if shard.expires_at is not None else None,
                 input_file_id=shard.input_file_id,
                 output_file_id=shard.output_file_id,
                 error_file_id=shard.error_file_id,

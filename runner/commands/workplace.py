@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 
 from runner import provider as provider_room
@@ -30,17 +29,13 @@ class Workplace:
 
     @property
     def manifest_path(self) -> str:
-        """The manifest's path below the project folder: its name in the ledger."""
-        path = Path(self.manifest.path)
-        if path.is_relative_to(self.place.project):
-            return path.relative_to(self.place.project).as_posix()
-        return path.as_posix()
+        """The manifest's path relative to the project folder: its name in the ledger."""
+        return self.place.relative(self.manifest.path)
 
     @property
     def lock_path(self) -> Path:
         """The lock that one process at a time holds on this manifest."""
-        digest = sha256(self.manifest_path.encode()).hexdigest()[:16]
-        return self.place.folder / "locks" / f"manifest-{digest}.lock"
+        return self.place.manifest_lock(self.manifest_path)
 
     def shape(self) -> RequestShape:
         """What all requests of this manifest have in common."""

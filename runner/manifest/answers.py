@@ -30,7 +30,10 @@ def answer_checker(schema: Mapping[str, Any] | None) -> Callable[[str], str | No
             answer = decode_json(text)
         except JsonError as error:
             return f"the answer is not JSON: {error}"
-        broken = next(iter(validator.iter_errors(answer)), None)
+        try:
+            broken = next(iter(validator.iter_errors(answer)), None)
+        except RecursionError:
+            return "the answer nests too deeply to be checked against the schema"
         if broken is None:
             return None
         place = "/".join(str(part) for part in broken.absolute_path) or "the answer"

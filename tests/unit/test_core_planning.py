@@ -63,6 +63,7 @@ def test_nothing_to_send_costs_nothing() -> None:
         (Tolerance(share=0.1, count=None), 1, 10, True),
         (Tolerance(share=0.1, count=None), 2, 10, False),
         (Tolerance(share=0.0, count=None), 0, 0, True),
+        (Tolerance(share=0.29, count=None), 29, 100, True),
         (Tolerance(count=2), 2, 10, True),
     ],
 )
