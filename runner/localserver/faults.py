@@ -121,7 +121,7 @@ class Fault:
     fired: int
 
     def concerns(self, point: Point, route: str, text: str) -> bool:
-        """Is this its point, and this request one of its requests? A kind of a newer version is left alone."""
+        """Is this its point, and this request one of its own? A kind of a newer version is left alone."""
         kind = KINDS.get(self.kind)
         return (
             kind is not None and kind.point is point and fnmatchcase(route, self.route) and self.token in text
