@@ -37,19 +37,29 @@ from runner.core.settling import is_better
 from runner.errors import LedgerError
 from runner.ledger.bulk import Bulk
 from runner.ledger.records import Expected, RawFile, ResultKind
-from runner.ledger.tables import STATUS_CODES, STATUSES, attempt, file, quarantine, request, shard
+from runner.ledger.tables import (
+    STATUS_CODES,
+    STATUSES,
+    attempt,
+    attempt_cause,
+    file,
+    quarantine,
+    request,
+    shard,
+)
 from runner.ledger.times import iso
 
 _UUID_PREFIX = "batch_req_"
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]")
 _NAME_LIMIT = 120
+_USUAL_FINISH = "stop"
 
 StoredItem = tuple[int, int, Outcome, int | None, int | None]
 """Line, request id, outcome, and the place of the line in the raw file."""
 
 _OUTCOME_COLUMNS = (
-    *("finish_reason", "error_class", "error_code", "error_message", "input_tokens", "output_tokens"),
-    *("model", "response_uuid", "response_id", "file_id", "offset", "length", "answered_at"),
+    *("finish_reason", "input_tokens", "output_tokens", "model"),
+    *("response_uuid", "response_id", "file_id", "offset", "length", "answered_at"),
 )
 
 
@@ -118,6 +128,18 @@ CLOSE = Bulk(
     .values(open_shard_id=null(), open_line=null()),
     *("known_id", "at_shard"),
 )
+_CAUSE_COLUMNS = ("shard_id", "line", "status", "error_class", "error_code", "error_message")
+_CAUSE_VALUES = {name: bindparam(name, type_=attempt_cause.c[name].type) for name in _CAUSE_COLUMNS}
+_CAUSE_IS_HELD = (
+    select(attempt_cause.c.line)
+    .where(attempt_cause.c.shard_id == _CAUSE_VALUES["shard_id"])
+    .where(attempt_cause.c.line == _CAUSE_VALUES["line"], attempt_cause.c.status == _CAUSE_VALUES["status"])
+    .exists()
+)
+ADD_CAUSE = Bulk(
+    insert(attempt_cause).from_select(_CAUSE_COLUMNS, select(*_CAUSE_VALUES.values()).where(~_CAUSE_IS_HELD)),
+    *_CAUSE_COLUMNS,
+)
 ADD_QUARANTINE = Bulk(
     insert(quarantine).values({name: bindparam(name) for name in ("file_id", "offset", "length", "reason")}),
     *("file_id", "offset", "length", "reason"),
@@ -175,22 +197,30 @@ def store(
     for status, group in by_status.items():
         stored = [_stored(shard_id, file_id, item, usual_model, int(now_s)) for item in group]
         STORE[status].run(connection, stored)
+        ADD_CAUSE.run(connection, _causes(shard_id, status, group))
         settled = [(int(item[2].retryable), shard_id, item[0], item[1]) for item in group]
         if SETTLE[status].run(connection, settled) != len(settled):
             CLOSE.run(connection, [(item[1], shard_id) for item in group])
+
+
+def _causes(shard_id: int, status: Status, group: Iterable[StoredItem]) -> list[tuple[Any, ...]]:
+    """Causes are kept once for each status a line had, the first as with outcomes; the reader takes that
+    of the status the attempt has now, so a success need not look for a cause to delete."""
+    code = STATUS_CODES[status]
+    return [
+        (shard_id, line, code, storable(cause.error_class), storable(cause.code), storable(cause.message))
+        for line, _, outcome, _, _ in group
+        if (cause := outcome.cause) is not None
+    ]
 
 
 def _stored(
     shard_id: int, file_id: int | None, item: StoredItem, usual_model: str, now_s: int
 ) -> tuple[Any, ...]:
     line, _, outcome, offset, length = item
-    cause = outcome.cause
     uuid, response_id = pack_response_id(outcome.response_id)
     return (
-        storable(outcome.finish_reason),
-        None if cause is None else storable(cause.error_class),
-        None if cause is None else storable(cause.code),
-        None if cause is None else storable(cause.message),
+        pack_finish_reason(outcome.finish_reason),
         outcome.input_tokens,
         outcome.output_tokens,
         pack_model(outcome.model, usual_model),
@@ -203,6 +233,16 @@ def _stored(
         shard_id,
         line,
     )
+
+
+def pack_finish_reason(reason: str | None) -> str | None:
+    """None for the usual `stop`, empty where the server named none."""
+    return None if reason == _USUAL_FINISH else storable(reason) or ""
+
+
+def unpack_finish_reason(stored: str | None) -> str | None:
+    """The finish reason of an attempt that has ended."""
+    return _USUAL_FINISH if stored is None else stored or None
 
 
 def pack_model(model: str | None, usual: str) -> str | None:

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, literal_column, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, literal_column, select, update
 
 from runner.core.identity import key_part
 from runner.core.model import Status
@@ -31,7 +31,7 @@ from runner.errors import StillRunningError
 from runner.ledger.bulk import Bulk, Lookup
 from runner.ledger.records import StagedRow
 from runner.ledger.staging import SLICE_ROWS, Staging
-from runner.ledger.tables import STATUS_CODES, STATUSES, attempt, manifest, request
+from runner.ledger.tables import STATUS_CODES, STATUSES, attempt, manifest, request, row_cause
 from runner.ledger.tables import row as row_table
 
 ANSWERED_CODES = frozenset(
@@ -94,23 +94,36 @@ ADD_ATTEMPT = Bulk(
     ),
     *("shard_id", "line", "request_id", "number"),
 )
+_ROW_CAUSE = and_(
+    row_cause.c.manifest_id == row_table.c.manifest_id, row_cause.c.position == row_table.c.position
+)
 ROWS_BETWEEN = (
     select(
         row_table.c.position,
-        row_table.c.key,
+        func.coalesce(row_table.c.key, request.c.name),
         row_table.c.request_id,
-        row_table.c.error_class,
-        row_table.c.error_code,
-        row_table.c.error_message,
+        row_cause.c.error_class,
+        row_cause.c.error_code,
+        row_cause.c.error_message,
+    )
+    .select_from(
+        row_table.outerjoin(request, request.c.id == row_table.c.request_id).outerjoin(row_cause, _ROW_CAUSE)
     )
     .where(row_table.c.manifest_id == bindparam("manifest_id"))
     .where(row_table.c.position > bindparam("after"), row_table.c.position <= bindparam("up_to"))
 )
-_ROW_COLUMNS = (
-    *("manifest_id", "position", "key", "request_id"),
-    *("error_class", "error_code", "error_message"),
-)
+_ROW_COLUMNS = ("manifest_id", "position", "key", "request_id")
+_CAUSE_COLUMNS = ("manifest_id", "position", "error_class", "error_code", "error_message")
 ADD_ROW = Bulk(insert(row_table).values({name: bindparam(name) for name in _ROW_COLUMNS}), *_ROW_COLUMNS)
+ADD_ROW_CAUSE = Bulk(
+    insert(row_cause).values({name: bindparam(name) for name in _CAUSE_COLUMNS}), *_CAUSE_COLUMNS
+)
+REMOVE_ROW_CAUSE = Bulk(
+    delete(row_cause).where(
+        row_cause.c.manifest_id == bindparam("at_manifest"), row_cause.c.position == bindparam("at_position")
+    ),
+    *("at_manifest", "at_position"),
+)
 REMOVE_ROW = Bulk(
     delete(row_table).where(
         row_table.c.manifest_id == bindparam("at_manifest"), row_table.c.position == bindparam("at_position")
@@ -118,7 +131,7 @@ REMOVE_ROW = Bulk(
     *("at_manifest", "at_position"),
 )
 PREVIOUS_ROWS = (
-    select(row_table.c.position, row_table.c.key, request.c.fingerprint)
+    select(row_table.c.position, func.coalesce(row_table.c.key, request.c.name), request.c.fingerprint)
     .select_from(row_table.outerjoin(request, request.c.id == row_table.c.request_id))
     .where(row_table.c.manifest_id == bindparam("manifest_id"), row_table.c.position > bindparam("after"))
     .order_by(row_table.c.position)
@@ -165,6 +178,14 @@ class _Known(NamedTuple):
     attempts: int
 
 
+class _Named(NamedTuple):
+    """A request's id, and its name once nothing changes it any more: rows whose key equals it leave
+    theirs out."""
+
+    request_id: int
+    name: str | None
+
+
 class _Additions:
     """What one slice adds, collected before it is written."""
 
@@ -201,38 +222,44 @@ class PlanWriter:
         """Everything. Errors: PlanMovedError, and then the transaction must be rolled back."""
         after = -1
         for rows in staging.slices():
-            ids = self._place_requests(rows)
-            self._replace_rows(rows, ids, after)
+            self._replace_rows(rows, self._place_requests(rows), after)
             after = rows[-1].position
         self._remove_beyond(after)
         self._connection.execute(
             update(manifest).where(manifest.c.id == self._manifest_id).values(current_run_id=run_id)
         )
 
-    def _place_requests(self, rows: Sequence[StagedRow]) -> dict[bytes, int]:
-        """Requests and attempts of a slice. Gives each fingerprint's request id."""
+    def _place_requests(self, rows: Sequence[StagedRow]) -> dict[bytes, _Named]:
+        """Requests and attempts of a slice. Gives each fingerprint's request."""
         known = self._known([row.fingerprint for row in rows if row.fingerprint is not None])
         additions = _Additions()
-        ids: dict[bytes, int] = {fingerprint: found.request_id for fingerprint, found in known.items()}
+        named = {
+            fingerprint: _Named(found.request_id, found.name if self._is_settled(found) else None)
+            for fingerprint, found in known.items()
+        }
         # The rows that are placed come first: the custom_id in the shard is made from their key.
         for row in sorted(rows, key=lambda row: not row.is_to_send):
             if row.fingerprint is None:
                 continue
-            if row.fingerprint not in ids:
-                ids[row.fingerprint] = self._add(row, additions)
+            if row.fingerprint not in named:
+                named[row.fingerprint] = self._add(row, additions)
             elif row.is_to_send:
                 if row.fingerprint not in known:
                     raise _moved(row)
-                self._send_known(row, known[row.fingerprint], additions)
+                named[row.fingerprint] = self._send_known(row, known[row.fingerprint], additions)
         additions.write(self._connection)
-        return ids
+        return named
+
+    def _is_settled(self, known: _Known) -> bool:
+        """Whether a request's name is fixed: it was known before this plan, or this plan has placed it."""
+        return known.request_id < self._first_new_id or known.attempts > 0
 
     def _known(self, fingerprints: Sequence[bytes]) -> dict[bytes, _Known]:
         if self._next_id == 1:
             return {}
         return {found[0]: _Known(*found[1:6]) for found in HELD.rows(self._connection, fingerprints)}
 
-    def _add(self, row: StagedRow, additions: _Additions) -> int:
+    def _add(self, row: StagedRow, additions: _Additions) -> _Named:
         request_id = self._next_id
         self._next_id += 1
         name = row.name or key_part(row.key)
@@ -240,16 +267,16 @@ class PlanWriter:
             shard_id = self._shard_ids[row.slot]  # type: ignore[index]
             additions.requests.append((request_id, row.fingerprint, name, 1, shard_id, row.line))
             additions.attempts.append((shard_id, row.line, request_id, 1))
-        else:
-            additions.requests.append((request_id, row.fingerprint, name, 0, None, None))
-        return request_id
+            return _Named(request_id, name)
+        additions.requests.append((request_id, row.fingerprint, name, 0, None, None))
+        return _Named(request_id, None)
 
-    def _send_known(self, row: StagedRow, known: _Known, additions: _Additions) -> None:
+    def _send_known(self, row: StagedRow, known: _Known, additions: _Additions) -> _Named:
         is_answered = known.status in ANSWERED_CODES and not self._refresh
         if known.open_shard_id is not None or is_answered:
             raise _moved(row)
         name = row.name
-        if known.request_id >= self._first_new_id:
+        if not self._is_settled(known):
             name = name or key_part(row.key)  # recorded a moment ago for an equal row that is not sent
             if name != known.name:
                 additions.renamed.append((name, known.request_id))
@@ -258,23 +285,34 @@ class PlanWriter:
         shard_id = self._shard_ids[row.slot]  # type: ignore[index]
         additions.again.append((shard_id, row.line, known.request_id))
         additions.attempts.append((shard_id, row.line, known.request_id, known.attempts + 1))
+        return _Named(known.request_id, name or known.name)
 
-    def _replace_rows(self, rows: Sequence[StagedRow], ids: Mapping[bytes, int], after: int) -> None:
+    def _replace_rows(self, rows: Sequence[StagedRow], named: Mapping[bytes, _Named], after: int) -> None:
         """The slice's rows; what stands there already and is equal stays untouched."""
         held = self._rows_between(after, rows[-1].position)
         added: list[tuple[Any, ...]] = []
+        causes: list[tuple[Any, ...]] = []
         removed: list[int] = []
         for row in rows:
-            values = _row_values(row, ids)
+            found = None if row.fingerprint is None else named[row.fingerprint]
+            cause = (None, None, None) if found is not None else _cause_values(row)
             before = held.pop(row.position, None)
-            if before == values:
+            if before == (row.key, None if found is None else found.request_id, *cause):
                 continue
             if before is not None:
                 removed.append(row.position)
-            added.append((self._manifest_id, row.position, *values))
+            if found is None:
+                added.append((self._manifest_id, row.position, row.key, None))
+                causes.append((self._manifest_id, row.position, *cause))
+            else:
+                key = None if found.name == row.key else row.key
+                added.append((self._manifest_id, row.position, key, found.request_id))
         removed.extend(held)
-        REMOVE_ROW.run(self._connection, [(self._manifest_id, position) for position in removed])
+        places = [(self._manifest_id, position) for position in removed]
+        REMOVE_ROW_CAUSE.run(self._connection, places)
+        REMOVE_ROW.run(self._connection, places)
         ADD_ROW.run(self._connection, added)
+        ADD_ROW_CAUSE.run(self._connection, causes)
 
     def _rows_between(self, after: int, up_to: int) -> dict[int, tuple[Any, ...]]:
         found = self._connection.execute(
@@ -283,20 +321,16 @@ class PlanWriter:
         return {values[0]: tuple(values[1:]) for values in found}
 
     def _remove_beyond(self, after: int) -> None:
-        self._connection.execute(
-            delete(row_table).where(
-                row_table.c.manifest_id == self._manifest_id, row_table.c.position > after
+        for table in (row_cause, row_table):
+            self._connection.execute(
+                delete(table).where(table.c.manifest_id == self._manifest_id, table.c.position > after)
             )
-        )
 
 
-def _row_values(row: StagedRow, ids: Mapping[bytes, int]) -> tuple[Any, ...]:
-    if row.fingerprint is not None:
-        return row.key, ids[row.fingerprint], None, None, None
-    cause = row.cause
-    if cause is None:
-        return row.key, None, "unsendable", None, "no request could be made of this row"
-    return row.key, None, cause.error_class, cause.code, cause.message
+def _cause_values(row: StagedRow) -> tuple[str, str | None, str]:
+    if row.cause is None:
+        return "unsendable", None, "no request could be made of this row"
+    return row.cause.error_class, row.cause.code, row.cause.message
 
 
 def _moved(row: StagedRow) -> PlanMovedError:

@@ -14,14 +14,22 @@ from sqlalchemy import Connection, Select, and_, bindparam, func, select
 
 from runner.core.identity import custom_id
 from runner.core.model import Fingerprint, Status
-from runner.ledger.outcomes import unpack_model, unpack_response_id
+from runner.ledger.outcomes import unpack_finish_reason, unpack_model, unpack_response_id
 from runner.ledger.planning import ANSWERED_CODES
 from runner.ledger.records import LedgerRow, Totals
 from runner.ledger.staging import SLICE_ROWS
-from runner.ledger.tables import STATUSES, attempt, batch, file, request, shard
+from runner.ledger.tables import STATUSES, attempt, attempt_cause, batch, file, request, row_cause, shard
 from runner.ledger.tables import row as row_table
 
 _ANSWER = and_(attempt.c.shard_id == request.c.answer_shard_id, attempt.c.line == request.c.answer_line)
+_ROW_CAUSE = and_(
+    row_cause.c.manifest_id == row_table.c.manifest_id, row_cause.c.position == row_table.c.position
+)
+_ATTEMPT_CAUSE = and_(
+    attempt_cause.c.shard_id == attempt.c.shard_id,
+    attempt_cause.c.line == attempt.c.line,
+    attempt_cause.c.status == attempt.c.status,
+)
 _JOINED = row_table.outerjoin(request, request.c.id == row_table.c.request_id).outerjoin(attempt, _ANSWER)
 
 
@@ -30,19 +38,16 @@ def _rows() -> Select[Any]:
         row_table.c.position,
         row_table.c.key,
         row_table.c.request_id,
-        row_table.c.error_class.label("row_error_class"),
-        row_table.c.error_code.label("row_error_code"),
-        row_table.c.error_message.label("row_error_message"),
         request.c.fingerprint,
         request.c.name,
         request.c.status,
         request.c.attempts,
         request.c.open_shard_id,
+        func.coalesce(row_cause.c.error_class, attempt_cause.c.error_class),
+        func.coalesce(row_cause.c.error_code, attempt_cause.c.error_code),
+        func.coalesce(row_cause.c.error_message, attempt_cause.c.error_message),
         attempt.c.shard_id,
         attempt.c.finish_reason,
-        attempt.c.error_class,
-        attempt.c.error_code,
-        attempt.c.error_message,
         attempt.c.input_tokens,
         attempt.c.output_tokens,
         attempt.c.model,
@@ -52,7 +57,7 @@ def _rows() -> Select[Any]:
         attempt.c.offset,
         attempt.c.length,
         attempt.c.answered_at,
-    ).select_from(_JOINED)
+    ).select_from(_JOINED.outerjoin(row_cause, _ROW_CAUSE).outerjoin(attempt_cause, _ATTEMPT_CAUSE))
 
 
 ROWS = (
@@ -63,7 +68,8 @@ ROWS = (
 )
 ROW_BY_KEY = (
     _rows()
-    .where(row_table.c.manifest_id == bindparam("manifest_id"), row_table.c.key == bindparam("key"))
+    .where(row_table.c.manifest_id == bindparam("manifest_id"))
+    .where(func.coalesce(row_table.c.key, request.c.name) == bindparam("key"))
     .order_by(row_table.c.position)
 )
 TOTALS = (
@@ -137,16 +143,17 @@ def load_row_by_key(connection: Connection, manifest_id: int, key: str) -> list[
 
 def _ledger_row(values: tuple[Any, ...], facts: _Facts) -> LedgerRow:
     (
-        position, key, request_id, row_class, row_code, row_message,
-        fingerprint, name, code, attempts, open_shard_id,
-        shard_id, finish_reason, error_class, error_code, error_message, input_tokens, output_tokens,
-        model, response_uuid, response_id, file_id, offset, length, answered_at,
+        position, own_key, request_id, fingerprint, name, code, attempts, open_shard_id,
+        error_class, error_code, error_message,
+        shard_id, finish_reason, input_tokens, output_tokens, model,
+        response_uuid, response_id, file_id, offset, length, answered_at,
     ) = values  # fmt: skip
     if request_id is None:
         return LedgerRow(
-            position, key, Status.UNSENDABLE, row_class, row_code, row_message,
+            position, own_key, Status.UNSENDABLE, error_class, error_code, error_message,
             None, None, None, None, None, None, None, 0, None, None, None, None, None,
         )  # fmt: skip
+    key = name if own_key is None else own_key
     status = row_status(code, is_open=open_shard_id is not None)
     named = custom_id(name, Fingerprint(fingerprint))
     if status is Status.PENDING:
@@ -158,7 +165,7 @@ def _ledger_row(values: tuple[Any, ...], facts: _Facts) -> LedgerRow:
     shared = facts.shard(shard_id)
     return LedgerRow(
         position, key, status, error_class, error_code, error_message,
-        finish_reason, input_tokens, output_tokens, unpack_model(model, shared.model),
+        unpack_finish_reason(finish_reason), input_tokens, output_tokens, unpack_model(model, shared.model),
         named, shared.batch_id, unpack_response_id(response_uuid, response_id), attempts, answered_at,
         fingerprint, facts.path(file_id), offset, length,
     )  # fmt: skip

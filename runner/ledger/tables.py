@@ -7,7 +7,11 @@ UTC times as ISO text, big ones (`attempt`) as Unix seconds; every path is relat
 ROWID; the engine recipe is in `engine`, and what changes between versions in `migrations`.
 
 Layout. `request` is one row per fingerprint for good; it never grows by an answer: the pair
-`open_shard_id, open_line` becomes the pair `answer_shard_id, answer_line`, so pages don't split.
+`open_shard_id, open_line` becomes the pair `answer_shard_id, answer_line`, so pages don't split. What is
+the same for nearly every row is NULL, because a million rows must fit into 150 MB (a plainer layout was
+measured at 182): `row.key` where it equals the request's name, `attempt.model` where it is the shard's,
+`attempt.finish_reason` where it is `stop` (empty where the server said none). Causes stand in tables of
+their own; an attempt's cause counts while its status is the attempt's. The view `results` unpacks it all.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from sqlalchemy import (
     Column,
     Float,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -59,6 +64,14 @@ was given up). An output or error file: offered, since the server named it."""
 
 def _one_of(column: str, words: Iterable[str]) -> str:
     return f"{column} IN ({', '.join(repr(str(word)) for word in words)})"
+
+
+def _cause_columns() -> tuple[Column[str], ...]:
+    return (
+        Column("error_class", Text, nullable=False),
+        Column("error_code", Text),
+        Column("error_message", Text, nullable=False),
+    )
 
 
 metadata = MetaData(
@@ -142,14 +155,21 @@ row = Table(
     metadata,
     Column("manifest_id", Integer, ForeignKey("manifest.id"), nullable=False),
     Column("position", Integer, nullable=False),
-    Column("key", Text, nullable=False),
+    Column("key", Text),
     Column("request_id", Integer, ForeignKey("request.id")),
-    Column("error_class", Text),
-    Column("error_code", Text),
-    Column("error_message", Text),
     PrimaryKeyConstraint("manifest_id", "position"),
-    CheckConstraint("(request_id IS NULL) = (error_class IS NOT NULL)", name="request_or_cause"),
+    CheckConstraint("key IS NOT NULL OR request_id IS NOT NULL", name="key_is_known"),
     sqlite_with_rowid=False,
+)
+
+row_cause = Table(
+    "row_cause",
+    metadata,
+    Column("manifest_id", Integer, nullable=False),
+    Column("position", Integer, nullable=False),
+    *_cause_columns(),
+    PrimaryKeyConstraint("manifest_id", "position"),
+    ForeignKeyConstraint(["manifest_id", "position"], ["row.manifest_id", "row.position"]),
 )
 
 shard = Table(
@@ -242,9 +262,6 @@ attempt = Table(
     Column("number", SmallInteger, nullable=False),
     Column("status", SmallInteger),
     Column("finish_reason", Text),
-    Column("error_class", Text),
-    Column("error_code", Text),
-    Column("error_message", Text),
     Column("input_tokens", BigInteger),
     Column("output_tokens", BigInteger),
     Column("model", Text),
@@ -257,6 +274,17 @@ attempt = Table(
     PrimaryKeyConstraint("shard_id", "line"),
     CheckConstraint("number >= 1", name="number_counts_from_1"),
     sqlite_with_rowid=False,
+)
+
+attempt_cause = Table(
+    "attempt_cause",
+    metadata,
+    Column("shard_id", Integer, nullable=False),
+    Column("line", Integer, nullable=False),
+    Column("status", SmallInteger, nullable=False),
+    *_cause_columns(),
+    PrimaryKeyConstraint("shard_id", "line", "status"),
+    ForeignKeyConstraint(["shard_id", "line"], ["attempt.shard_id", "attempt.line"]),
 )
 
 quarantine = Table(

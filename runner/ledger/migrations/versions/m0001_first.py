@@ -1,4 +1,4 @@
-"""The first shape of the ledger: thirteen tables, the words of `status`, the view `results`.
+"""The first shape of the ledger: fifteen tables, the words of `status`, the view `results`.
 
 Frozen: a later change is a later migration. The expressions that no two databases spell alike come from
 the engine recipe.
@@ -32,17 +32,18 @@ CREATE VIEW results AS
 SELECT
     manifest.name AS manifest,
     "row".position AS position,
-    "row".key AS key,
+    coalesce("row".key, request.name) AS key,
     CASE
         WHEN "row".request_id IS NULL THEN 'unsendable'
         WHEN request.status IS NULL THEN 'pending'
         WHEN request.open_shard_id IS NOT NULL AND request.status NOT IN (1, 2, 3, 4) THEN 'pending'
         ELSE status.word
     END AS status,
-    attempt.finish_reason AS finish_reason,
-    coalesce("row".error_class, attempt.error_class) AS error_class,
-    coalesce("row".error_code, attempt.error_code) AS error_code,
-    coalesce("row".error_message, attempt.error_message) AS error_message,
+    CASE WHEN attempt.status IS NOT NULL THEN nullif(coalesce(attempt.finish_reason, 'stop'), '') END
+        AS finish_reason,
+    coalesce(row_cause.error_class, attempt_cause.error_class) AS error_class,
+    coalesce(row_cause.error_code, attempt_cause.error_code) AS error_code,
+    coalesce(row_cause.error_message, attempt_cause.error_message) AS error_message,
     attempt.input_tokens AS input_tokens,
     attempt.output_tokens AS output_tokens,
     CASE WHEN attempt.status IS NOT NULL THEN nullif(coalesce(attempt.model, shard.model), '') END AS model,
@@ -60,6 +61,9 @@ JOIN manifest ON manifest.id = "row".manifest_id
 LEFT JOIN request ON request.id = "row".request_id
 LEFT JOIN status ON status.code = request.status
 LEFT JOIN attempt ON attempt.shard_id = request.answer_shard_id AND attempt.line = request.answer_line
+LEFT JOIN row_cause ON row_cause.manifest_id = "row".manifest_id AND row_cause.position = "row".position
+LEFT JOIN attempt_cause ON attempt_cause.shard_id = attempt.shard_id AND attempt_cause.line = attempt.line
+    AND attempt_cause.status = attempt.status
 LEFT JOIN shard ON shard.id = coalesce(request.answer_shard_id, request.open_shard_id)
 LEFT JOIN batch ON batch.shard_id = shard.id AND batch.attempt = shard.attempt
 LEFT JOIN file ON file.id = attempt.file_id
@@ -72,12 +76,14 @@ def upgrade() -> None:
     _create_request()
     _create_row()
     _create_run()
+    _create_row_cause()
     _create_shard()
     _create_batch()
     _create_event()
     _create_file()
     _create_attempt()
     _create_quarantine()
+    _create_attempt_cause()
     _create_results()
 
 
@@ -158,14 +164,9 @@ def _create_row() -> None:
         "row",
         sa.Column("manifest_id", sa.Integer(), nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
-        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=True),
         sa.Column("request_id", sa.Integer(), nullable=True),
-        sa.Column("error_class", sa.Text(), nullable=True),
-        sa.Column("error_code", sa.Text(), nullable=True),
-        sa.Column("error_message", sa.Text(), nullable=True),
-        sa.CheckConstraint(
-            "(request_id IS NULL) = (error_class IS NOT NULL)", name=op.f("row_request_or_cause")
-        ),
+        sa.CheckConstraint("key IS NOT NULL OR request_id IS NOT NULL", name=op.f("row_key_is_known")),
         sa.ForeignKeyConstraint(["manifest_id"], ["manifest.id"], name=op.f("row_manifest_id_exists")),
         sa.ForeignKeyConstraint(["request_id"], ["request.id"], name=op.f("row_request_id_exists")),
         sa.PrimaryKeyConstraint("manifest_id", "position", name=op.f("row_key")),
@@ -208,6 +209,23 @@ def _create_run() -> None:
         sa.UniqueConstraint("uid", name=op.f("run_one_uid")),
     )
     op.create_index(op.f("run_by_manifest_id"), "run", ["manifest_id"], unique=False)
+
+
+def _create_row_cause() -> None:
+    op.create_table(
+        "row_cause",
+        sa.Column("manifest_id", sa.Integer(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("error_class", sa.Text(), nullable=False),
+        sa.Column("error_code", sa.Text(), nullable=True),
+        sa.Column("error_message", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["manifest_id", "position"],
+            ["row.manifest_id", "row.position"],
+            name=op.f("row_cause_manifest_id_position_exists"),
+        ),
+        sa.PrimaryKeyConstraint("manifest_id", "position", name=op.f("row_cause_key")),
+    )
 
 
 def _create_shard() -> None:
@@ -336,9 +354,6 @@ def _create_attempt() -> None:
         sa.Column("number", sa.SmallInteger(), nullable=False),
         sa.Column("status", sa.SmallInteger(), nullable=True),
         sa.Column("finish_reason", sa.Text(), nullable=True),
-        sa.Column("error_class", sa.Text(), nullable=True),
-        sa.Column("error_code", sa.Text(), nullable=True),
-        sa.Column("error_message", sa.Text(), nullable=True),
         sa.Column("input_tokens", sa.BigInteger(), nullable=True),
         sa.Column("output_tokens", sa.BigInteger(), nullable=True),
         sa.Column("model", sa.Text(), nullable=True),
@@ -366,4 +381,22 @@ def _create_quarantine() -> None:
         sa.Column("reason", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(["file_id"], ["file.id"], name=op.f("quarantine_file_id_exists")),
         sa.PrimaryKeyConstraint("file_id", "offset", name=op.f("quarantine_key")),
+    )
+
+
+def _create_attempt_cause() -> None:
+    op.create_table(
+        "attempt_cause",
+        sa.Column("shard_id", sa.Integer(), nullable=False),
+        sa.Column("line", sa.Integer(), nullable=False),
+        sa.Column("status", sa.SmallInteger(), nullable=False),
+        sa.Column("error_class", sa.Text(), nullable=False),
+        sa.Column("error_code", sa.Text(), nullable=True),
+        sa.Column("error_message", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["shard_id", "line"],
+            ["attempt.shard_id", "attempt.line"],
+            name=op.f("attempt_cause_shard_id_line_exists"),
+        ),
+        sa.PrimaryKeyConstraint("shard_id", "line", "status", name=op.f("attempt_cause_key")),
     )
