@@ -115,7 +115,7 @@ def create_view(
 def _cells(inputs: Inputs, headers: Sequence[Header]) -> str:
     """All files as text columns, in order; neighbours with one header are read by one reader."""
     parts = []
-    for header, group in groupby(zip(inputs.paths, headers, strict=True), key=lambda pair: pair[1]):
+    for header, group in groupby(zip(inputs.plain_paths, headers, strict=True), key=lambda pair: pair[1]):
         columns = ", ".join(f"{engine.text(column)}: 'VARCHAR'" for column in header.names)
         is_blank = f" WHERE {engine.name(header.names[0])} IS NOT NULL" if len(header.names) == 1 else ""
         parts.append(

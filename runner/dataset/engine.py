@@ -63,6 +63,24 @@ def _lock(connection: duckdb.DuckDBPyConnection, files: Sequence[str], folder: P
         connection.execute(f"SET {name} = {value}")
 
 
+def is_pattern(path: str) -> bool:
+    """Whether DuckDB would take the path for a glob. It knows no way to escape one."""
+    return any(sign in path for sign in "*?[")
+
+
+def plain_paths(paths: Sequence[str], folder: Path) -> tuple[str, ...]:
+    """The paths as DuckDB can be given them: each itself, or a symbolic link to it in `folder`."""
+    return tuple(_linked(path, folder / f"input-{index}") for index, path in enumerate(paths))
+
+
+def _linked(path: str, link: Path) -> str:
+    if not is_pattern(path):
+        return path
+    link = link.with_suffix(".gz" if path.lower().endswith(".gz") else ".data")
+    link.symlink_to(path)
+    return str(link)
+
+
 def text(value: str) -> str:
     """A text as an SQL literal."""
     return "'" + value.replace("'", "''") + "'"

@@ -64,10 +64,14 @@ class InputsState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """The files of one dataset in order, all of one format."""
+    """The files of one dataset in order, all of one format.
+
+    `plain_paths` lead to the same files and hold no signs of a glob; empty until somebody made them.
+    """
 
     format: Format
     paths: tuple[str, ...]
+    plain_paths: tuple[str, ...] = ()
 
     @property
     def is_text(self) -> bool:

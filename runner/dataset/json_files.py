@@ -77,7 +77,7 @@ def _source(inputs: Inputs) -> str:
             what = "some files hold one array, others objects; all must be alike"
             raise InputError([Mistake(where=inputs.paths[0], what=what)])
         style = styles.pop()
-    paths = engine.text_list(inputs.paths)
+    paths = engine.text_list(inputs.plain_paths)
     return f"{paths}, format = '{style}', maximum_object_size = {MAX_RECORD_BYTES}"
 
 

@@ -32,6 +32,8 @@ def translated(manifest: Manifest, inputs: Inputs, error: duckdb.Error) -> Runne
     if isinstance(error, duckdb.OutOfMemoryException):
         return _too_large(error)
     said = str(error)
+    for plain_path, path in zip(inputs.plain_paths, inputs.paths, strict=True):
+        said = said.replace(plain_path, path) if plain_path != path else said
     is_about_files = bool(_FILE_TROUBLE.search(said)) and "TRY_CAST" not in said
     if is_about_files or manifest.dataset.query is None:
         return InputError(_found_by_hand(inputs) or [_file_mistake(manifest, inputs, said)])
@@ -69,8 +71,11 @@ def query_mistake(manifest: Manifest, error: duckdb.Error, *, wrapper_lines: int
     if place is not None:
         line = int(place[1]) - wrapper_lines
         column = len(place[3]) - len(f"LINE {place[1]}: ") + 1
-        is_whole = not place[2].startswith("...")
-        at = f" (query line {line}, column {column})" if is_whole else f" (query line {line})"
+        at = f" (query line {line}, column {column})"
+        if line < 1:  # it points at what we put around the query: a value of it that can't be stored
+            at = ""
+        elif place[2].startswith("..."):
+            at = f" (query line {line})"
     what = plain(said)
     hint = ""
     if "file system operations are disabled" in said:

@@ -17,7 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -72,9 +72,10 @@ def describe(manifest: Manifest, parameters: Mapping[str, object] | None = None)
     because a field may appear late. `take_snapshot` has the last word.
     """
     inputs = find_inputs(manifest)
-    with tempfile.TemporaryDirectory(prefix="describe-") as folder:
+    with _private_folder(None) as folder:
+        inputs = replace(inputs, plain_paths=engine.plain_paths(inputs.paths, folder))
         try:
-            with _opened(manifest, inputs, Path(folder), parameters or {}, whole=False) as (_, _, columns):
+            with _opened(manifest, inputs, folder, parameters or {}, whole=False) as (_, _, columns):
                 return _stored(columns)
         except duckdb.OutOfMemoryException as error:
             raise translated(manifest, inputs, error) from error
@@ -92,6 +93,7 @@ def take_snapshot(
     before = state_of(inputs)
     contents = digest_of_inputs(inputs)
     with _private_folder(scratch) as folder:
+        inputs = replace(inputs, plain_paths=engine.plain_paths(inputs.paths, folder))
         job = _Job(manifest, inputs, folder, parameters or {})
         for limit in engine.MEMORY_LIMITS:
             try:
@@ -103,7 +105,7 @@ def take_snapshot(
         _check_untouched(inputs, before)
         _put_in_place(written.path, target)
     digest = _digest(contents, written.source)
-    return Snapshot(path=str(target), columns=_stored(written.columns), rows=written.rows, digest=digest)
+    return Snapshot(path=str(target), columns=_named(written.columns), rows=written.rows, digest=digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +138,19 @@ class _Job:
                 if self.manifest.dataset.key:
                     KeyCheck(connection, path, self.manifest, self.inputs).run()
                 rows = _checked_rows(connection, path)
+                columns = types_of(connection, f"FROM read_parquet({engine.text(str(path))})", {})
             except duckdb.OutOfMemoryException:
                 raise
             except duckdb.Error as error:
                 raise translated(self.manifest, self.inputs, error) from error
-        return _Written(path, source, columns, rows)
+        return _Written(path, source, columns[len(OWN_COLUMNS) :], rows)
 
 
 @contextmanager
-def _private_folder(scratch: Path) -> Iterator[Path]:
+def _private_folder(scratch: Path | None) -> Iterator[Path]:
+    """A folder below `scratch`, or in the system's place where DuckDB could not be given its path."""
+    if scratch is not None and engine.is_pattern(str(scratch)):
+        scratch = None
     folder = Path(tempfile.mkdtemp(prefix="dataset-", dir=scratch))
     try:
         yield folder
@@ -173,7 +179,7 @@ def _opened(
     memory_limit: str = engine.MEMORY_LIMITS[-1],
 ) -> Iterator[tuple[duckdb.DuckDBPyConnection, Source, Columns]]:
     """A connection with the view `dataset`, the checked source and its checked columns."""
-    connection = engine.connect(files=inputs.paths, folder=folder, memory_limit=memory_limit)
+    connection = engine.connect(files=inputs.plain_paths, folder=folder, memory_limit=memory_limit)
     try:
         try:
             _create_view(connection, manifest, inputs, whole=whole)
@@ -198,7 +204,7 @@ def _create_view(
         case Format.JSON | Format.JSONL:
             json_files.create_view(connection, inputs)
         case Format.PARQUET:
-            paths = engine.text_list(inputs.paths)
+            paths = engine.text_list(inputs.plain_paths)
             connection.execute(
                 f"CREATE VIEW dataset AS SELECT * FROM read_parquet({paths}, union_by_name = true)"
             )
@@ -216,6 +222,10 @@ def _check_columns(manifest: Manifest, columns: Columns) -> None:
     mistakes += missing_columns(manifest, [name for name, _ in columns])
     if mistakes:
         raise InputError(mistakes)
+
+
+def _named(columns: Columns) -> tuple[Column, ...]:
+    return tuple(Column(name=name, type=str(kind)) for name, kind in columns)
 
 
 def _stored(columns: Columns) -> tuple[Column, ...]:
