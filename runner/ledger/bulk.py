@@ -7,7 +7,7 @@ statements hand plain tuples of int, str, bytes and None to the driver. Nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -60,6 +60,30 @@ class Bulk:
         return self._compiled[dialect.name]
 
 
+class Query:
+    """A SELECT whose rows come as the driver's own tuples. `names` are its bind parameters."""
+
+    def __init__(self, statement: ClauseElement, *names: str) -> None:
+        self._bulk = Bulk(statement, *names)
+
+    def rows(self, connection: Connection, *values: Any) -> list[Values]:
+        """The rows found, in the statement's order."""
+        compiled = self.compiled(connection.dialect)
+        return _fetched(connection, compiled.text, compiled.parameters([values])[0])
+
+    def compiled(self, dialect: Dialect) -> _Compiled:
+        """The statement for this dialect, compiled once."""
+        return self._bulk.compiled(dialect)
+
+
+def _fetched(connection: Connection, text: str, parameters: Any) -> list[Values]:
+    """Without SQLAlchemy's row objects, which cost more than the query where there are a million."""
+    result = connection.exec_driver_sql(text, parameters)
+    found: list[Values] = list(result.cursor.fetchall())
+    result.close()
+    return found
+
+
 class Lookup:
     """A SELECT with `column IN (so many values)`, asked in chunks of one fixed size.
 
@@ -71,14 +95,16 @@ class Lookup:
         names = [f"value_{number}" for number in range(size)]
         self._bulk = Bulk(build([bindparam(name) for name in names]), *names)
 
-    def rows(self, connection: Connection, values: Sequence[Any]) -> Iterator[Values]:
+    def rows(self, connection: Connection, values: Sequence[Any]) -> list[Values]:
         """The rows found for these values, in no order."""
-        compiled = self._bulk.compiled(connection.dialect)
+        compiled = self.compiled(connection.dialect)
+        found: list[Values] = []
         for start in range(0, len(values), self.size):
             chunk = tuple(values[start : start + self.size])
             chunk += chunk[-1:] * (self.size - len(chunk))
             parameters = compiled.parameters([chunk])[0]
-            yield from connection.exec_driver_sql(compiled.text, parameters).cursor  # type: ignore[misc]
+            found += _fetched(connection, compiled.text, parameters)
+        return found
 
     def compiled(self, dialect: Dialect) -> _Compiled:
         """The statement for this dialect, compiled once."""

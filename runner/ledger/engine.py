@@ -50,7 +50,12 @@ def writing_engine(url: str, *, foreign_keys: bool = True) -> Engine:
 
 def reading_engine(url: str) -> Engine:
     """The engine that only looks: it sees one moment and never waits for a writer."""
-    return _engine(url, (f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}", "PRAGMA query_only=on"), "BEGIN")
+    pragmas = (
+        f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}",
+        "PRAGMA query_only=on",
+        f"PRAGMA cache_size=-{_CACHE_KIB}",
+    )
+    return _engine(url, pragmas, "BEGIN")
 
 
 def _writing_pragmas(*, foreign_keys: bool) -> tuple[str, ...]:

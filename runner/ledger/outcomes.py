@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import (
@@ -35,7 +36,7 @@ from runner.core.identity import custom_id
 from runner.core.model import Outcome, Status
 from runner.core.settling import is_better
 from runner.errors import LedgerError
-from runner.ledger.bulk import Bulk
+from runner.ledger.bulk import Bulk, Query
 from runner.ledger.records import Expected, RawFile, ResultKind
 from runner.ledger.tables import (
     STATUS_CODES,
@@ -144,7 +145,7 @@ ADD_QUARANTINE = Bulk(
     insert(quarantine).values({name: bindparam(name) for name in ("file_id", "offset", "length", "reason")}),
     *("file_id", "offset", "length", "reason"),
 )
-EXPECTED = (
+EXPECTED = Query(
     select(
         request.c.name,
         request.c.fingerprint,
@@ -156,7 +157,8 @@ EXPECTED = (
         attempt.c.length,
     )
     .select_from(attempt.join(request, request.c.id == attempt.c.request_id))
-    .where(attempt.c.shard_id == bindparam("shard_id"))
+    .where(attempt.c.shard_id == bindparam("shard_id")),
+    "shard_id",
 )
 
 
@@ -169,7 +171,7 @@ def load_expected(connection: Connection, shard_id: int) -> dict[str, Expected]:
         custom_id(found[0], found[1]): Expected(
             found[2], found[3], None if found[4] is None else STATUSES[found[4]], *found[5:8]
         )
-        for found in connection.execute(EXPECTED, {"shard_id": shard_id})
+        for found in EXPECTED.rows(connection, shard_id)
     }
 
 
@@ -195,6 +197,7 @@ def store(
     for item in items:
         by_status.setdefault(item[2].status, []).append(item)
     for status, group in by_status.items():
+        group.sort(key=itemgetter(0))  # neighbours share a page
         stored = [_stored(shard_id, file_id, item, usual_model, int(now_s)) for item in group]
         STORE[status].run(connection, stored)
         ADD_CAUSE.run(connection, _causes(shard_id, status, group))

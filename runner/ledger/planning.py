@@ -22,13 +22,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, delete, func, insert, literal_column, select, update
+from sqlalchemy import (
+    Connection,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    update,
+)
 
 from runner.core.identity import key_part
 from runner.core.model import Status
 from runner.core.planning import Held
 from runner.errors import StillRunningError
-from runner.ledger.bulk import Bulk, Lookup
+from runner.ledger.bulk import Bulk, Lookup, Query
 from runner.ledger.records import StagedRow
 from runner.ledger.staging import SLICE_ROWS, Staging
 from runner.ledger.tables import STATUS_CODES, STATUSES, attempt, manifest, request, row_cause
@@ -97,7 +107,7 @@ ADD_ATTEMPT = Bulk(
 _ROW_CAUSE = and_(
     row_cause.c.manifest_id == row_table.c.manifest_id, row_cause.c.position == row_table.c.position
 )
-ROWS_BETWEEN = (
+ROWS_BETWEEN = Query(
     select(
         row_table.c.position,
         func.coalesce(row_table.c.key, request.c.name),
@@ -110,7 +120,8 @@ ROWS_BETWEEN = (
         row_table.outerjoin(request, request.c.id == row_table.c.request_id).outerjoin(row_cause, _ROW_CAUSE)
     )
     .where(row_table.c.manifest_id == bindparam("manifest_id"))
-    .where(row_table.c.position > bindparam("after"), row_table.c.position <= bindparam("up_to"))
+    .where(row_table.c.position > bindparam("after"), row_table.c.position <= bindparam("up_to")),
+    *("manifest_id", "after", "up_to"),
 )
 _ROW_COLUMNS = ("manifest_id", "position", "key", "request_id")
 _CAUSE_COLUMNS = ("manifest_id", "position", "error_class", "error_code", "error_message")
@@ -130,12 +141,14 @@ REMOVE_ROW = Bulk(
     ),
     *("at_manifest", "at_position"),
 )
-PREVIOUS_ROWS = (
+PREVIOUS_ROWS = Query(
     select(row_table.c.position, func.coalesce(row_table.c.key, request.c.name), request.c.fingerprint)
     .select_from(row_table.outerjoin(request, request.c.id == row_table.c.request_id))
     .where(row_table.c.manifest_id == bindparam("manifest_id"), row_table.c.position > bindparam("after"))
     .order_by(row_table.c.position)
-    .limit(SLICE_ROWS)
+    .limit(literal_column(str(SLICE_ROWS)))
+    .offset(literal_column("0")),
+    *("manifest_id", "after"),
 )
 
 
@@ -161,8 +174,7 @@ def load_previous(
     connection: Connection, manifest_id: int, after: int
 ) -> list[tuple[int, str, bytes | None]]:
     """Position, key and fingerprint of the next slice of the manifest's current rows."""
-    found = connection.execute(PREVIOUS_ROWS, {"manifest_id": manifest_id, "after": after})
-    return [(position, key, fingerprint) for position, key, fingerprint in found]
+    return PREVIOUS_ROWS.rows(connection, manifest_id, after)
 
 
 # ---------------------------------------------------------------- a whole plan
@@ -231,22 +243,24 @@ class PlanWriter:
 
     def _place_requests(self, rows: Sequence[StagedRow]) -> dict[bytes, _Named]:
         """Requests and attempts of a slice. Gives each fingerprint's request."""
-        known = self._known([row.fingerprint for row in rows if row.fingerprint is not None])
+        wanted = {row.fingerprint: row for row in reversed(rows) if row.fingerprint is not None}
+        placed = [(row.fingerprint, row) for row in rows if row.is_to_send and row.fingerprint is not None]
+        # Of equal rows the placed one names the request: the custom_id in the shard is made of its key.
+        wanted.update(placed)
+        known = self._known(list(wanted))
         additions = _Additions()
         named = {
             fingerprint: _Named(found.request_id, found.name if self._is_settled(found) else None)
             for fingerprint, found in known.items()
         }
-        # The rows that are placed come first: the custom_id in the shard is made from their key.
-        for row in sorted(rows, key=lambda row: not row.is_to_send):
-            if row.fingerprint is None:
-                continue
-            if row.fingerprint not in named:
-                named[row.fingerprint] = self._add(row, additions)
-            elif row.is_to_send:
-                if row.fingerprint not in known:
-                    raise _moved(row)
-                named[row.fingerprint] = self._send_known(row, known[row.fingerprint], additions)
+        # In the order of the fingerprints, because their index takes sorted values a third faster.
+        for fingerprint in sorted(wanted.keys() - known.keys()):
+            named[fingerprint] = self._add(fingerprint, wanted[fingerprint], additions)
+        for fingerprint, row in placed:
+            if wanted[fingerprint] is not row:
+                raise _moved(row)
+            if fingerprint in known:
+                named[fingerprint] = self._send_known(row, known[fingerprint], additions)
         additions.write(self._connection)
         return named
 
@@ -257,18 +271,18 @@ class PlanWriter:
     def _known(self, fingerprints: Sequence[bytes]) -> dict[bytes, _Known]:
         if self._next_id == 1:
             return {}
-        return {found[0]: _Known(*found[1:6]) for found in HELD.rows(self._connection, fingerprints)}
+        return {found[0]: _Known._make(found[1:6]) for found in HELD.rows(self._connection, fingerprints)}
 
-    def _add(self, row: StagedRow, additions: _Additions) -> _Named:
+    def _add(self, fingerprint: bytes, row: StagedRow, additions: _Additions) -> _Named:
         request_id = self._next_id
         self._next_id += 1
         name = row.name or key_part(row.key)
         if row.is_to_send:
             shard_id = self._shard_ids[row.slot]  # type: ignore[index]
-            additions.requests.append((request_id, row.fingerprint, name, 1, shard_id, row.line))
+            additions.requests.append((request_id, fingerprint, name, 1, shard_id, row.line))
             additions.attempts.append((shard_id, row.line, request_id, 1))
             return _Named(request_id, name)
-        additions.requests.append((request_id, row.fingerprint, name, 0, None, None))
+        additions.requests.append((request_id, fingerprint, name, 0, None, None))
         return _Named(request_id, None)
 
     def _send_known(self, row: StagedRow, known: _Known, additions: _Additions) -> _Named:
@@ -315,10 +329,8 @@ class PlanWriter:
         ADD_ROW_CAUSE.run(self._connection, causes)
 
     def _rows_between(self, after: int, up_to: int) -> dict[int, tuple[Any, ...]]:
-        found = self._connection.execute(
-            ROWS_BETWEEN, {"manifest_id": self._manifest_id, "after": after, "up_to": up_to}
-        )
-        return {values[0]: tuple(values[1:]) for values in found}
+        found = ROWS_BETWEEN.rows(self._connection, self._manifest_id, after, up_to)
+        return {values[0]: values[1:] for values in found}
 
     def _remove_beyond(self, after: int) -> None:
         for table in (row_cause, row_table):

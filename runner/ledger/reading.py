@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Select, and_, bindparam, func, select
 
 from runner.core.identity import custom_id
 from runner.core.model import Fingerprint, Status
+from runner.ledger.bulk import Query
 from runner.ledger.outcomes import unpack_finish_reason, unpack_model, unpack_response_id
 from runner.ledger.planning import ANSWERED_CODES
 from runner.ledger.records import LedgerRow, Totals
@@ -60,17 +61,19 @@ def _rows() -> Select[Any]:
     ).select_from(_JOINED.outerjoin(row_cause, _ROW_CAUSE).outerjoin(attempt_cause, _ATTEMPT_CAUSE))
 
 
-ROWS = (
+ROWS = Query(
     _rows()
     .where(row_table.c.manifest_id == bindparam("manifest_id"))
     .where(row_table.c.position >= bindparam("start"), row_table.c.position < bindparam("stop"))
-    .order_by(row_table.c.position)
+    .order_by(row_table.c.position),
+    *("manifest_id", "start", "stop"),
 )
-ROW_BY_KEY = (
+ROW_BY_KEY = Query(
     _rows()
     .where(row_table.c.manifest_id == bindparam("manifest_id"))
     .where(func.coalesce(row_table.c.key, request.c.name) == bindparam("key"))
-    .order_by(row_table.c.position)
+    .order_by(row_table.c.position),
+    *("manifest_id", "key"),
 )
 TOTALS = (
     select(
@@ -130,15 +133,13 @@ class _Facts:
 def load_rows(connection: Connection, manifest_id: int, start: int, stop: int) -> list[LedgerRow]:
     """The rows from position `start` up to, not including, `stop`."""
     facts = _Facts(connection)
-    found = connection.execute(ROWS, {"manifest_id": manifest_id, "start": start, "stop": stop})
-    return [_ledger_row(values, facts) for values in found.tuples()]
+    return [_ledger_row(values, facts) for values in ROWS.rows(connection, manifest_id, start, stop)]
 
 
 def load_row_by_key(connection: Connection, manifest_id: int, key: str) -> list[LedgerRow]:
     """The rows with this key: one, or none."""
     facts = _Facts(connection)
-    found = connection.execute(ROW_BY_KEY, {"manifest_id": manifest_id, "key": key})
-    return [_ledger_row(values, facts) for values in found.tuples()]
+    return [_ledger_row(values, facts) for values in ROW_BY_KEY.rows(connection, manifest_id, key)]
 
 
 def _ledger_row(values: tuple[Any, ...], facts: _Facts) -> LedgerRow:

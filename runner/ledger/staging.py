@@ -31,11 +31,16 @@ CREATE TABLE staged (
     position INTEGER PRIMARY KEY, key TEXT NOT NULL, fingerprint BLOB, standing TEXT NOT NULL,
     slot INTEGER, line INTEGER, error_class TEXT, error_code TEXT, error_message TEXT, name TEXT
 );
-CREATE TABLE claimed (fingerprint BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE claimed (fingerprint BLOB PRIMARY KEY, call INTEGER) WITHOUT ROWID;
 CREATE TABLE previous (position INTEGER PRIMARY KEY, key TEXT NOT NULL, fingerprint BLOB);
 """
-_ADD = "INSERT INTO staged VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_KNOWN = f"SELECT fingerprint FROM claimed WHERE fingerprint IN ({', '.join('?' * _CLAIM_CHUNK)})"  # noqa: S608
+_ADD = """
+INSERT INTO staged (position, key, fingerprint, standing, slot, line, error_class, name)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_ADD_CAUSE = "INSERT INTO staged VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_CLAIM = "INSERT OR IGNORE INTO claimed VALUES (?, ?)"
+_WON = f"SELECT fingerprint FROM claimed WHERE fingerprint IN ({', '.join('?' * _CLAIM_CHUNK)}) AND call = ?"  # noqa: S608
 # Rows that kept their place are compared by place; only the others need to be sorted by key.
 _COMPARE_IN_PLACE = """
 SELECT count(*), coalesce(sum(staged.fingerprint IS previous.fingerprint), 0)
@@ -62,6 +67,7 @@ class Staging:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._duplicates = 0
+        self._calls = 0
         self._standings: Counter[str] = Counter()
 
     @classmethod
@@ -100,7 +106,8 @@ class Staging:
         self._standings.update([row.standing for row in rows])
         with translated(_WHERE):
             self._connection.execute("BEGIN")
-            self._connection.executemany(_ADD, [_flat(row) for row in rows])
+            self._connection.executemany(_ADD, [row for row in rows if row.cause is None])
+            self._connection.executemany(_ADD_CAUSE, [_flat(row) for row in rows if row.cause is not None])
             self._connection.execute("COMMIT")
 
     def claim(self, fingerprints: Sequence[bytes]) -> list[bool]:
@@ -108,30 +115,36 @@ class Staging:
 
         Right for duplicates inside one call too: the first of them is True.
         """
+        distinct = sorted(set(fingerprints))
+        self._calls += 1
         with translated(_WHERE):
-            known = self._known(fingerprints)
-            first: list[bool] = []
-            added: list[tuple[bytes]] = []
-            for fingerprint in fingerprints:
-                is_first = fingerprint not in known
-                if is_first:
-                    known.add(fingerprint)
-                    added.append((fingerprint,))
-                first.append(is_first)
-            added.sort()
+            before = self._connection.total_changes
             self._connection.execute("BEGIN")
-            self._connection.executemany("INSERT INTO claimed VALUES (?)", added)
+            self._connection.executemany(_CLAIM, [(fingerprint, self._calls) for fingerprint in distinct])
             self._connection.execute("COMMIT")
-        self._duplicates += len(first) - len(added)
+            claimed = self._connection.total_changes - before
+            # Nearly always all are new, and then there is nothing to look up.
+            won = set(distinct) if claimed == len(distinct) else self._won(distinct)
+        first = [self._take(fingerprint, won) for fingerprint in fingerprints]
+        self._duplicates += len(first) - claimed
         return first
 
-    def _known(self, fingerprints: Sequence[bytes]) -> set[bytes]:
-        known: set[bytes] = set()
+    def _won(self, fingerprints: Sequence[bytes]) -> set[bytes]:
+        """Those that this call claimed."""
+        won: set[bytes] = set()
         for start in range(0, len(fingerprints), _CLAIM_CHUNK):
             chunk = list(fingerprints[start : start + _CLAIM_CHUNK])
             chunk += chunk[-1:] * (_CLAIM_CHUNK - len(chunk))
-            known.update(found for (found,) in self._connection.execute(_KNOWN, chunk))
-        return known
+            won.update(found for (found,) in self._connection.execute(_WON, (*chunk, self._calls)))
+        return won
+
+    @staticmethod
+    def _take(fingerprint: bytes, won: set[bytes]) -> bool:
+        """True once."""
+        if fingerprint in won:
+            won.remove(fingerprint)
+            return True
+        return False
 
     def load_previous(self, chunks: Iterable[Sequence[tuple[str, bytes | None]]]) -> None:
         """The manifest's rows of before, as `Ledger.previous_rows` streams them."""
@@ -195,7 +208,7 @@ class Staging:
 def _flat(row: StagedRow) -> tuple[Any, ...]:
     position, key, fingerprint, standing, slot, line, cause, name = row
     if cause is None:
-        return position, key, fingerprint, standing, slot, line, None, None, None, name
+        raise ValueError("a row without a cause has nothing to flatten")
     return (
         position, key, fingerprint, standing, slot, line,
         cause.error_class, cause.code, cause.message, name,
