@@ -30,7 +30,10 @@ PROFILES: Mapping[str, Provider] = {"doubleword": DOUBLEWORD, "openai": OPENAI, 
 
 @dataclass(frozen=True, kw_only=True)
 class SeenRequest:
-    """One request as it arrived; `raw_head` is everything up to the blank line."""
+    """One request as it arrived; `raw_head` is everything up to the blank line.
+
+    With `reads="head"`, `body` is what came along with the head.
+    """
 
     method: str
     target: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -166,7 +167,7 @@ def test_a_message_is_safe_on_a_terminal() -> None:
                 | st.lists(inner, max_size=3)
             ),
             max_leaves=8,
-        ).map(lambda value: __import__("json").dumps(value).encode()),
+        ).map(lambda value: json.dumps(value).encode()),
     ),
     headers=st.dictionaries(
         st.sampled_from(["retry-after", "date", "content-type", "location"]), st.text(max_size=40), max_size=4
