@@ -22,7 +22,7 @@ from itertools import groupby, islice
 import duckdb
 
 from runner.dataset import engine
-from runner.dataset.inputs import Format, Inputs, open_bytes
+from runner.dataset.inputs import UNREADABLE, Format, Inputs, open_bytes, unreadable
 from runner.errors import InputError, Mistake
 
 _SAMPLE_ROWS = 1_000
@@ -45,7 +45,10 @@ def read_headers(inputs: Inputs) -> list[Header]:
     """One header per file. Raises InputError: empty file, doubled names."""
     headers, mistakes = [], []
     for path in inputs.paths:
-        header = _read_header(path, inputs.format)
+        try:
+            header = _read_header(path, inputs.format)
+        except UNREADABLE as error:
+            header = unreadable(path, error)
         if isinstance(header, Mistake):
             mistakes.append(header)
         else:

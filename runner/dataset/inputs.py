@@ -21,6 +21,8 @@ from typing import BinaryIO, cast
 from runner.core.model import Manifest
 from runner.errors import InputError, Mistake
 
+UNREADABLE = (OSError, EOFError, zlib.error)
+"""What reading a file, compressed or not, can raise."""
 _BLOCK_BYTES = 1 << 20
 
 
@@ -192,7 +194,7 @@ def _mixed(manifest: Manifest, formats: dict[str, Format]) -> Mistake:
 
 
 def _why(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+    return error.strerror or str(error)
 
 
 # ---------------------------------------------------------------- contents
@@ -224,13 +226,18 @@ def digest_of_inputs(inputs: Inputs) -> bytes:
                 checker.finish()
         except InputError as error:
             mistakes += error.mistakes
-        except (OSError, EOFError, zlib.error) as error:
-            what = f"can't be read: {_why(error) if isinstance(error, OSError) else error}"
-            mistakes.append(Mistake(where=path, what=what))
+        except UNREADABLE as error:
+            mistakes.append(unreadable(path, error))
         whole.update(digest.digest())
     if mistakes:
         raise InputError(mistakes)
     return whole.digest()
+
+
+def unreadable(path: str, error: BaseException) -> Mistake:
+    """The mistake for one of `UNREADABLE`."""
+    why = _why(error) if isinstance(error, OSError) else str(error)
+    return Mistake(where=path, what=f"can't be read: {why}")
 
 
 def _blocks(path: str) -> Iterator[bytes]:

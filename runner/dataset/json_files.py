@@ -17,7 +17,7 @@ import duckdb
 
 from runner.core.wire import JsonError, decode_json
 from runner.dataset import engine
-from runner.dataset.inputs import Format, Inputs, open_bytes
+from runner.dataset.inputs import UNREADABLE, Format, Inputs, open_bytes, unreadable
 from runner.errors import InputError, Mistake
 
 _MAX_MISTAKES = 5
@@ -72,13 +72,20 @@ def _source(inputs: Inputs) -> str:
     """Arguments that files and record format add to DuckDB's JSON readers."""
     style = "newline_delimited"
     if inputs.format is Format.JSON:
-        styles = {_style(path) for path in inputs.paths}
+        styles = {_checked_style(path) for path in inputs.paths}
         if len(styles) > 1:
             what = "some files hold one array, others objects; all must be alike"
             raise InputError([Mistake(where=inputs.paths[0], what=what)])
         style = styles.pop()
     paths = engine.text_list(inputs.plain_paths)
     return f"{paths}, format = '{style}', maximum_object_size = {MAX_RECORD_BYTES}"
+
+
+def _checked_style(path: str) -> str:
+    try:
+        return _style(path)
+    except UNREADABLE as error:
+        raise InputError([unreadable(path, error)]) from error
 
 
 def _style(path: str) -> str:

@@ -12,12 +12,18 @@ import duckdb
 
 from runner.core.model import Manifest
 from runner.dataset import csv_files, json_files
-from runner.dataset.inputs import Format, Inputs
+from runner.dataset.inputs import UNREADABLE, Format, Inputs
 from runner.errors import InputError, Mistake, RunnerError
 
 _FILE_TROUBLE = re.compile(
-    r"CSV|JSON in file|JSON transform|Malformed JSON|Expected top-level JSON|[Pp]arquet|magic bytes"
+    r"CSV|JSON in file|JSON transform|GZIP|Malformed JSON|Expected top-level JSON|[Pp]arquet|magic bytes"
     r"|maximum_object_size"
+)
+_QUERY_ERRORS = (
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.ParserException,
+    duckdb.PermissionException,
 )
 _PREFIX = re.compile(r"^(?:[A-Z][A-Za-z-]* )+Error: ")
 _PLACE = re.compile(r"^LINE (\d+): (.*)\n( *)\^", re.MULTILINE)
@@ -34,20 +40,23 @@ def translated(manifest: Manifest, inputs: Inputs, error: duckdb.Error) -> Runne
     said = str(error)
     for plain_path, path in zip(inputs.plain_paths, inputs.paths, strict=True):
         said = said.replace(plain_path, path) if plain_path != path else said
-    is_about_files = bool(_FILE_TROUBLE.search(said)) and "TRY_CAST" not in said
-    if is_about_files or manifest.dataset.query is None:
+    is_about_query = isinstance(error, _QUERY_ERRORS) or not _FILE_TROUBLE.search(plain(said))
+    if manifest.dataset.query is None or not is_about_query:
         return InputError(_found_by_hand(inputs) or [_file_mistake(manifest, inputs, said)])
     return InputError([query_mistake(manifest, error, wrapper_lines=_WRAPPER_LINES)])
 
 
 def _found_by_hand(inputs: Inputs) -> list[Mistake]:
-    match inputs.format:
-        case Format.CSV | Format.TSV:
-            return csv_files.find_mistakes(inputs)
-        case Format.JSON | Format.JSONL:
-            return json_files.find_mistakes(inputs)
-        case Format.PARQUET:
-            return []
+    try:
+        match inputs.format:
+            case Format.CSV | Format.TSV:
+                return csv_files.find_mistakes(inputs)
+            case Format.JSON | Format.JSONL:
+                return json_files.find_mistakes(inputs)
+            case Format.PARQUET:
+                return []
+    except UNREADABLE:
+        return []
 
 
 def _file_mistake(manifest: Manifest, inputs: Inputs, said: str) -> Mistake:
