@@ -14,7 +14,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import click
@@ -30,6 +30,7 @@ from runner.errors import (
     EXIT_INTERRUPTED,
     InputError,
     InterruptedRunError,
+    Mistake,
     RunnerError,
     StillRunningError,
 )
@@ -113,31 +114,33 @@ def tell(failure: Failure, session: Session) -> int:
 def failure_of(error: RunnerError, session: Session, *, manifest: str | None = None) -> Failure:
     """A known error as text. One mistake with a hint: the hint is the next step."""
     lines, next_step = tuple(clean_lines(error.what)), clean(error.next_step)
-    mistakes: tuple[dict[str, str], ...] = ()
+    mistakes: tuple[Mistake, ...] = ()
     remark = ""
     if isinstance(error, InputError):
-        mistakes = tuple(
-            {
-                "where": clean(one.where),
-                "path": clean(one.path),
-                "what": clean(one.what),
-                "hint": clean(one.hint),
-            }
-            for one in error.mistakes
-        )
+        mistakes = tuple(map(_shown, error.mistakes))
+        lines = tuple(map(str, mistakes))
         remark = "nothing was sent" if session.command in SENDING_COMMANDS else ""
-        if len(error.mistakes) == 1 and error.mistakes[0].hint and not next_step:
-            only = error.mistakes[0]
-            parts = (only.where, only.path, only.what)
-            lines, next_step = (clean(": ".join(part for part in parts if part)),), clean(only.hint)
+        if len(mistakes) == 1 and not next_step:
+            lines, next_step = (str(replace(mistakes[0], hint="")),), mistakes[0].hint
     return Failure(
         lines=lines or (type(error).__name__,),
         next_step=next_step,
         exit_code=error.exit_code,
         remark=remark,
         is_fault=not isinstance(error, (InterruptedRunError, StillRunningError)),
-        mistakes=mistakes,
+        mistakes=tuple(asdict(mistake) for mistake in mistakes),
         manifest=clean(manifest) if manifest is not None else None,
+    )
+
+
+def _shown(mistake: Mistake) -> Mistake:
+    """Cleaned, and with its file as one would type it here."""
+    folder = here().rstrip(os.sep) + os.sep
+    return Mistake(
+        where=clean(mistake.where.removeprefix(folder)),
+        what=clean(mistake.what),
+        path=clean(mistake.path),
+        hint=clean(mistake.hint),
     )
 
 

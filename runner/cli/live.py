@@ -1,15 +1,17 @@
 """The live reporter: lines that stay scroll up, a small region below them is repainted.
 
 What stays: the run's head, the plan, warnings, the end. What is repainted: progress. The region is drawn
-by rich's own thread ten times a second at most, from a board that moments fill; telling a moment costs
-a lock and a few assignments.
+by a thread of its own, eight times a second, from a board that moments fill; telling a moment costs a
+lock and a few assignments.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
-from threading import RLock
+from contextlib import AbstractContextManager
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -31,7 +33,10 @@ from runner.commands.moments import (
     Trouble,
 )
 
-REFRESH_PER_SECOND = 8
+REFRESH_S = 0.125
+
+LockType = AbstractContextManager[Any]
+"""An RLock: the painter and the command's thread take turns."""
 
 
 def stderr_console() -> Console:
@@ -59,10 +64,10 @@ class LiveReporter:
         self._explain = explain
         self._cwd = cwd if cwd is not None else here()
         self._clock, self._monotonic = clock, monotonic
-        self._lock = RLock()
+        self._lock: LockType = threading.RLock()
         self._board = Board()
         self._began_s = monotonic()
-        self._live: Live | None = None
+        self._region: _Region | None = None
         self._told: set[str] = set()
 
     # ------------------------------------------------------------ the reporter
@@ -148,22 +153,52 @@ class LiveReporter:
             )
 
     def _start(self) -> None:
-        if self._live is None:
-            self._live = Live(
-                console=self._console,
-                get_renderable=self._draw,
-                refresh_per_second=REFRESH_PER_SECOND,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=True,
-            )
-            self._live.start()
+        with self._lock:
+            if self._region is None:
+                self._region = _Region(self._console, self._draw, self._lock)
 
     def _stop(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        region, self._region = self._region, None
+        if region is not None:
+            region.close()
 
     def _print(self, lines: Sequence[RenderableType]) -> None:
-        for line in lines:
-            self._console.print(line, soft_wrap=isinstance(line, Text))
+        with self._lock:
+            for line in lines:
+                self._console.print(line, soft_wrap=isinstance(line, Text))
+
+
+class _Region:
+    """rich's Live with a painter of our own.
+
+    rich computes how far to move the cursor up in one step and writes in another, and its refresh thread
+    may paint in between; where the region then has another height, lines that should stay are painted
+    over (seen with a 1-second run). Here every print and every repaint holds one lock.
+    """
+
+    def __init__(self, console: Console, draw: Callable[[], RenderableType], lock: LockType) -> None:
+        self._lock = lock
+        self._live = Live(
+            console=console,
+            get_renderable=draw,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._is_closed = threading.Event()
+        self._painter = threading.Thread(target=self._paint, name="live-display", daemon=True)
+        self._live.start(refresh=True)
+        self._painter.start()
+
+    def _paint(self) -> None:
+        while not self._is_closed.wait(REFRESH_S):
+            with self._lock:
+                if not self._is_closed.is_set():
+                    self._live.refresh()
+
+    def close(self) -> None:
+        """Take it off the screen. The painter is told, not waited for: it paints nothing any more."""
+        self._is_closed.set()
+        with self._lock:
+            self._live.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from contextlib import closing
 from dataclasses import asdict
 
@@ -22,7 +23,7 @@ from runner.cli.json_lines import json_line
 from runner.cli.plan_text import plan_text, validate_text
 from runner.cli.reporting import reporter_for
 from runner.cli.streams import say, write_out
-from runner.cli.texts import here
+from runner.cli.texts import clean, here
 from runner.commands.options import RunOptions
 from runner.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_WORK_TO_DO, InputError, Mistake
 
@@ -145,8 +146,11 @@ def status(session: Session, manifests: tuple[str, ...], watch: bool, as_json: b
 
 def nothing_yet(manifests: tuple[str, ...]) -> str:
     """What to say where the ledger has no run."""
-    path = manifests[0] if len(manifests) == 1 else "MANIFEST"
-    return f"nothing was run here yet\nnext:  run {path}"
+    if manifests:
+        return f"never run: {', '.join(map(clean, manifests))}\nnext:  run {shlex.quote(clean(manifests[0]))}"
+    return (
+        "nothing was run in this project yet\nnext:  run MANIFEST, or `run status MANIFEST` for one elsewhere"
+    )
 
 
 @click.command(

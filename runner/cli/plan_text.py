@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from runner.cli.summary import Line, estimate_text, plan_counts, to_send, unsendable_lines
+from runner.cli.summary import Line, estimate_text, plan_changes, plan_standings, to_send, unsendable_lines
 from runner.cli.texts import clean, counted
 from runner.core.planning import Plan, Reason
 
@@ -20,9 +20,11 @@ def plan_text(plan: Plan, causes: Sequence[str], *, path: str) -> list[str]:
     """The lines of `run plan`. `path` is the manifest as the user typed it."""
     typed = clean(path)
     lines = [f"{typed}: {counted(plan.rows, 'row')}"]
-    counts = plan_counts(plan)
-    width = max((len(f"{number:,}") for _, number in counts), default=1)
-    lines += [f"  {word:<13} {number:>{width},}" for word, number in counts]
+    changes, standings = plan_changes(plan), plan_standings(plan)
+    width = max((len(f"{number:,}") for _, number in [*changes, *standings]), default=1)
+    lines += [f"  {word:<13} {number:>{width},}" for word, number in changes]
+    lines += ["  of these:"] if standings else []
+    lines += [f"    {word:<13} {number:>{width},}" for word, number in standings]
     lines += [f"  because       {_reason(reason)}" for reason in plan.reasons]
     lines.append(f"  to send       {to_send(plan)}")
     if plan.requests_to_send:

@@ -8,8 +8,8 @@ from typing import Protocol
 import click
 
 from runner.cli.plain import PlainReporter, QuietReporter
-from runner.cli.signals import Interrupts
-from runner.cli.streams import can_ask, is_live_terminal
+from runner.cli.signals import Interrupts, interruptible
+from runner.cli.streams import can_ask, is_live_terminal, say
 from runner.cli.summary import Explain, unexplained
 from runner.cli.texts import clean
 from runner.commands.moments import Reporter
@@ -46,11 +46,20 @@ def reporter_for(
 
 
 def asker(*, yes: bool) -> Callable[[str], bool]:
-    """Ask a person on stderr, default no. With `--yes`, or with nobody at the terminal: go on."""
+    """Ask a person on stderr, default no. With `--yes`, or with nobody at the terminal: go on.
+
+    Ctrl-C and the end of input mean no. A command may have put signals off to its next safe point; while
+    somebody is asked there is none, so a signal interrupts the question itself.
+    """
 
     def ask(question: str) -> bool:
         if yes or not can_ask():
             return True
-        return click.confirm(clean(question), default=False, err=True)
+        try:
+            with interruptible():
+                return click.confirm(clean(question), default=False, err=True)
+        except (click.Abort, KeyboardInterrupt):
+            say("")
+            return False
 
     return ask

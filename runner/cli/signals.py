@@ -10,35 +10,68 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from runner.errors import EXIT_INTERRUPTED
 
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR = "\x1b[?25h"
 
 
 class Interrupts:
-    """Whether somebody asked to stop. The live display reads it and says so."""
+    """What was asked so far. The live display looks here and says that the program is stopping.
+
+    A run takes signals itself while it works, to end a durable step first. So signals are counted where
+    Python notes them for everybody: at the wakeup descriptor, whoever handles them.
+    """
 
     def __init__(self) -> None:
-        self.is_stopping = False
-        self.on_first: Callable[[], None] | None = None
+        self._noted: int | None = None
+        self._count = 0
 
     def listen(self) -> None:
         """Take SIGINT and SIGTERM, but for those that the parent told us to ignore (`nohup`, `cmd &`)."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        self._noted, written = os.pipe()
+        for end in (self._noted, written):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(written, warn_on_full_buffer=False)
+        for number in STOPPING:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._take)
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether somebody asked."""
+        return self.count() > 0
+
+    def count(self) -> int:
+        """How often somebody asked. Any thread may look."""
+        if self._noted is not None:
+            with suppress(BlockingIOError):
+                self._count += sum(number in STOPPING for number in os.read(self._noted, 512))
+        return self._count
+
     def _take(self, _number: int, _frame: FrameType | None) -> None:
-        if self.is_stopping:
+        if self.count() > 1:
             _leave_at_once()
-        self.is_stopping = True
-        if self.on_first is not None:
-            self.on_first()
         raise KeyboardInterrupt
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within, SIGINT and SIGTERM are a KeyboardInterrupt on the spot, whoever else had taken them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.default_int_handler) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _leave_at_once() -> None:

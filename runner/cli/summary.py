@@ -67,28 +67,42 @@ def unexplained(_finished: Finished) -> Explanation:
 
 # ---------------------------------------------------------------- the plan
 
-_PLAN_COUNTS = (
+_CHANGES = (
     ("unchanged", "unchanged"),
     ("new", "new"),
     ("changed", "changed"),
     ("removed", "removed"),
+)
+"""Rows against the rows of the last run."""
+_STANDINGS = (
     ("failed before", "failed_before"),
     ("in flight", "in_flight"),
     ("not sendable", "unsendable"),
     ("duplicates", "duplicates"),
 )
+"""How those same rows stand; not a second set of rows."""
 
 
-def plan_counts(plan: Plan) -> list[tuple[str, int]]:
-    """The counts of rows that are not zero, with their words."""
-    counts = ((word, int(getattr(plan, name))) for word, name in _PLAN_COUNTS)
-    return [(word, number) for word, number in counts if number]
+def plan_changes(plan: Plan) -> list[tuple[str, int]]:
+    """Rows that are unchanged, new, changed, removed: the counts that are not zero, with their words."""
+    return _counts(plan, _CHANGES)
+
+
+def plan_standings(plan: Plan) -> list[tuple[str, int]]:
+    """Rows that failed before, are in flight, can't be sent or repeat another's request, where not zero."""
+    return _counts(plan, _STANDINGS)
+
+
+def _counts(plan: Plan, words: Sequence[tuple[str, str]]) -> list[tuple[str, int]]:
+    return [(word, number) for word, name in words if (number := int(getattr(plan, name)))]
 
 
 def plan_line(plan: Plan) -> str:
-    """The plan in one line: rows and their standing."""
-    parts = [f"{number:,} {word}" for word, number in plan_counts(plan)]
-    return f"{counted(plan.rows, 'row')}: {', '.join(parts)}" if parts else counted(plan.rows, "row")
+    """The plan in one line: rows, their changes; and how they stand."""
+    groups = (plan_changes(plan), plan_standings(plan))
+    texts = [", ".join(f"{number:,} {word}" for word, number in group) for group in groups if group]
+    rows = counted(plan.rows, "row")
+    return f"{rows}: {'; '.join(texts)}" if texts else rows
 
 
 def to_send(plan: Plan) -> str:

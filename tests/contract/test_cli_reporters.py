@@ -163,7 +163,7 @@ def test_a_reader_of_the_json_stream_may_leave() -> None:
 
 A_RUN_IN_LINES = """\
 triage: run 01234567, m-1 on local
-plan      300 rows: 298 new, 2 not sendable
+plan      300 rows: 298 new; 2 not sendable
 to send   298 requests in 1 file, 142 kB
 estimate  about 35,500 tokens in, at most 59,600 out; at most 0.2500 USD
 warning   2 rows can't be sent: 2 missing_variable
@@ -324,3 +324,38 @@ def test_the_region_steps_aside_for_a_question() -> None:
     assert reporter.confirm("Send?") is False
     reporter.close()
     assert asked == [True]
+
+
+def screen_after(output: str) -> list[str]:
+    """What a terminal of endless height shows: just enough of one for cursor up, erase line and newline."""
+    lines, row, column = [""], 0, 0
+    for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", output):
+        if part == "\n":
+            row, column = row + 1, 0
+            lines += [""] * (row + 1 - len(lines))
+        elif part == "\r":
+            column = 0
+        elif part.endswith("A") and part.startswith("\x1b"):
+            row = max(row - int(part[2:-1] or 1), 0)
+        elif part == "\x1b[2K":
+            lines[row] = ""
+        elif not part.startswith("\x1b"):
+            lines[row] = lines[row][:column].ljust(column) + part + lines[row][column + len(part) :]
+            column += len(part)
+    return [line.rstrip() for line in lines]
+
+
+def test_lines_that_stay_are_never_painted_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.cli.live.REFRESH_S", 0.0001)
+    reporter, shown = make_live(height=60)
+    for number in range(400):
+        # The region grows and shrinks between prints while the painter is as busy as it can be.
+        reporter.tell(make_seen(slot=number % 7, status="in_progress"))
+        reporter.tell(RowsRendered(rows=number, total=400))
+        reporter.tell(Trouble(what=f"stays {number}"))
+        if number % 7 == 6:
+            reporter.tell(a_run()[0])
+    reporter.close()
+    stayed = [line for line in screen_after(shown()) if line.startswith("warning")]
+    assert stayed == [f"warning    stays {number}" for number in range(400)]
+    assert screen_after(shown())[-1] == ""
