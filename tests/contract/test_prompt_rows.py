@@ -97,3 +97,26 @@ def test_a_column_of_one_row_is_not_seen_by_the_next(tmp_path: Path) -> None:
     prompt = make_prompt(tmp_path, "{{ x|default('none') }}")
     assert only_text(prompt.render({"x": "a"})) == "a"
     assert only_text(prompt.render({})) == "none"
+
+
+def test_what_a_bad_row_had_set_is_not_seen_by_the_next(tmp_path: Path) -> None:
+    template = "{% if first %}{% set kept = 1 %}{% endif %}{{ kept is defined }}{{ 1 / n }}"
+    prompt = make_prompt(tmp_path, template)
+    assert cause_of(prompt.render({"first": True, "n": 0}))[0] == "template_error"
+    assert only_text(prompt.render({"first": False, "n": 1})) == "False1.0"
+
+
+def test_a_parent_is_added_once_for_every_row(tmp_path: Path) -> None:
+    files = {
+        "main.j2": "{% extends 'base.j2' %}{% block user %}{{ super() }}{% endblock %}",
+        "base.j2": "{% block user %}{{ super() if deep else 'base' }}{% endblock %}",
+    }
+    prompt = make_prompt(tmp_path, files)
+    assert only_text(prompt.render({"deep": False})) == "base"
+    assert cause_of(prompt.render({"deep": True})) == (
+        "missing_variable",
+        "base.j2:1: there is no parent block called 'user'.",
+    )
+    for _ in range(3):
+        assert only_text(prompt.render({"deep": False})) == "base"
+    assert [len(blocks) for blocks in prompt._renderer._context.blocks.values()] == [1]  # type: ignore[union-attr]

@@ -23,21 +23,23 @@ from tests.contract.prompt_factories import make_prompt
 
 LIBRARY = (
     "{% set ns = namespace(n=0) %}{% macro count() %}{% set ns.n = ns.n + 1 %}{{ ns.n }}{% endmacro %}"
-    "{% macro greet(x, y='!') %}<{{ x }}{{ y }}{{ params.tone }}>{% endmacro %}"
+    "{% macro greet(x, y='!') %}<{{ x }}{{ y }}{{ params.tone }}"
+    "{% if caller is defined %}{{ caller() }}{% endif %}>{% endmacro %}"
 )
 FIXED = "{% macro shout(x) %}{{ x|upper }}{% endmacro %}{% set word = 'w' %}"
-PART = "(part {{ a }}{% set y = 5 %}{% for i in xs %}{{ i }}{% endfor %})"
+PART = "(part {{ a|default(0) }}{% set y = 5 %}{% for i in xs %}{{ i }}{% endfor %})"
+PROBE = "{{ x is defined }}{{ y is defined }}{{ lib.count() if lib is defined }}"
+"""Stands in every prompt: what a row left behind would show here."""
 PARAMS = {"tone": "kind", "many": ["p", "q"]}
 
-expressions = st.sampled_from(
-    ["a", "b", "x", "y", "1", "'t'", "params.tone", "a ~ b", "xs|join('-')", "xs|length",
-     "xs|map('string')|list",
-     "a|default('d')", "x|default(b)", "b|upper", "a if b else x", "ns.v", "ns.v + 1", "row.a", "row['b']",
-     "lib.count()", "lib.greet(a)", "greet(b, y='?')", "shout('s')", "double(a)",
-     "params.many|first", "missing", "xs[0]", "a is none", "xs|sum", "wheel.next()", "none",
-     "self.part()", "loop.index", "caller()"]
-)  # fmt: skip
-conditions = st.sampled_from(["a", "b", "x is defined", "xs", "b == 'u'", "a is none", "y is not defined"])
+SAFE = ["a|default('d')", "b|default('e')|upper", "x|default(b)|default(1)", "y|default('-')", "params.tone",
+        "'t' ~ params.tone", "xs|join('-')", "xs|map('string')|list", "xs|sum", "params.many|first", "none",
+        "ns.v", "ns.v + 1", "lib.count()", "lib.greet(1)", "greet(2, y='?')", "shout('s')", "wheel.next()",
+        "xs|length", "x is defined", "y is defined"]  # fmt: skip
+RISKY = ["a", "b", "x", "y", "xs[0]", "a ~ b", "row.a", "a if b else x", "double(a)", "missing",
+         "self.part()", "loop.index", "caller()"]  # fmt: skip
+expressions = st.sampled_from(SAFE * 4 + RISKY)
+conditions = st.sampled_from(["a is defined", "b is defined and b", "x is defined", "xs", "y is not defined"])
 words = st.sampled_from(["text ", "é", "{# c #}", "- "])
 
 
@@ -49,7 +51,7 @@ def _tags(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         st.builds("{{% set x %}}{}{{% endset %}}".format, inner),
         st.builds("{{% filter upper %}}{}{{% endfilter %}}".format, inner),
         st.builds("{{% with y = {} %}}{}{{% endwith %}}".format, expressions, inner),
-        st.builds("{{% call greet(a) %}}{}{{% endcall %}}".format, inner),
+        st.builds("{{% call greet(1) %}}{}{{% endcall %}}".format, inner),
         st.builds("{{% macro double(k) %}}{}{{{{ k }}}}{{% endmacro %}}".format, inner),
     )
 
@@ -66,18 +68,22 @@ leaves = st.one_of(
     st.just("{% from 'fixed.j2' import shout %}"),
 )
 bodies = st.recursive(
-    leaves, lambda inner: st.one_of(st.builds("{}{}".format, inner, inner), _tags(inner)), max_leaves=8
+    leaves, lambda inner: st.one_of(st.builds("{}{}".format, inner, inner), _tags(inner)), max_leaves=5
+)
+BEGINNING = (
+    "{% set ns = namespace(v=0) %}",
+    "{% import 'lib.j2' as lib %}",
+    "{% from 'lib.j2' import greet %}",
+    "{% from 'fixed.j2' import shout %}",
+    "{% set wheel = cycler(1, 2) %}",
+    "{% macro double(k) %}{{ k }}{{ k }}{% endmacro %}",
 )
 tops = st.lists(
     st.one_of(
         st.builds("{{% set x = {} %}}".format, expressions),
         st.builds("{{% if {} %}}{{% set y = {} %}}{{% endif %}}".format, conditions, expressions),
         st.builds("{{% macro double(k) %}}{}{{{{ k }}}}{{% endmacro %}}".format, bodies),
-        st.sampled_from(
-            ["{% set ns = namespace(v=0) %}", "{% import 'lib.j2' as lib %}",
-             "{% from 'lib.j2' import greet %}",
-             "{% from 'fixed.j2' import shout %}", "{% set wheel = cycler(1, 2) %}"]
-        ),
+        st.sampled_from([*BEGINNING]),
     ),
     max_size=4,
 )  # fmt: skip
@@ -95,10 +101,10 @@ SYSTEM, PLACE, USER, END = "[[system]]", "[[place]]", "[[user]]", "[[end]]"
 @st.composite
 def families(draw: st.DrawFn) -> dict[str, str]:
     """The files of a prompt, with visible marks where a message of the root begins and ends."""
-    top = "".join(draw(tops))
+    top = "".join(BEGINNING if draw(st.integers(0, 9)) else ()) + "".join(draw(tops))
     system = "{% block system %}" + draw(bodies) + "{% endblock %}"
     part = "{% block part %}" + draw(bodies) + "{% endblock %}"
-    user = "{% block user %}" + draw(bodies) + part + draw(bodies) + "{% endblock %}"
+    user = "{% block user %}" + draw(bodies) + part + draw(bodies) + PROBE + "{% endblock %}"
     files = {"lib.j2": LIBRARY, "fixed.j2": FIXED, "part.j2": PART}
     if draw(st.booleans()):
         return files | {"main.j2": f"{top}{SYSTEM}{system}{END}{USER}{user}{END}"}
@@ -136,7 +142,7 @@ def _ours(outcome: Any) -> list[tuple[str, str]] | str:
     )
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(files=families(), table=st.lists(rows, min_size=2, max_size=4))
 def test_a_reused_context_gives_what_a_fresh_jinja_gives(
     files: dict[str, str], table: list[dict[str, Any]]
