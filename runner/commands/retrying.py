@@ -42,7 +42,10 @@ def retry_failed(
     """Shards for every request worth repeating; empty where there is none."""
     with tempfile.TemporaryDirectory(prefix="retry-", dir=workplace.place.folder / "scratch") as scratch:
         files = ShardFiles(
-            workplace.provider.limits, folder=workplace.place.folder / "shards", scratch=Path(scratch)
+            workplace.provider.limits,
+            folder=workplace.place.folder / "shards",
+            scratch=Path(scratch),
+            first_slot=_next_slot(ledger, manifest_id, run_id),
         )
         try:
             placements = list(_copy_lines(workplace, ledger, manifest_id, files))
@@ -56,6 +59,10 @@ def retry_failed(
         return ledger.commit_shards(
             run_id=run_id, manifest_id=manifest_id, shards=planned(shards, workplace), placements=placements
         )
+
+
+def _next_slot(ledger: Ledger, manifest_id: int, run_id: int) -> int:
+    return max((one.slot + 1 for one in ledger.shards(manifest_id) if one.run_id == run_id), default=0)
 
 
 def _copy_lines(

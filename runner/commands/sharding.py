@@ -66,13 +66,18 @@ class CountingShards:
 
 
 class ShardFiles:
-    """Writes the files. `discard` removes what is not wanted after all."""
+    """Writes the files. `discard` removes what is not wanted after all.
 
-    def __init__(self, limits: Limits, *, folder: Path, scratch: Path) -> None:
-        self._splitter = Splitter(limits)
+    `first_slot`: a run's shards are numbered through, those of its later attempts included.
+    """
+
+    def __init__(self, limits: Limits, *, folder: Path, scratch: Path, first_slot: int = 0) -> None:
+        self._splitter = Splitter(limits, first_slot)
+        self._slot = first_slot
         self._folder = folder
         self._scratch = scratch
         self._sealed: list[SealedShard] = []
+        self._written: list[Path] = []
         self._file: BinaryIO | None = None
         self._digest = hashlib.sha256()
         self._bytes = 0
@@ -100,29 +105,32 @@ class ShardFiles:
         if self._file is not None:
             self._file.close()
             self._file = None
-        for path in (*self._scratch.glob("shard-*.part"), *(Path(shard.path) for shard in self._sealed)):
+        for path in (*self._scratch.glob("shard-*.part"), *self._written):
             path.unlink(missing_ok=True)
-        self._sealed = []
+        self._sealed, self._written = [], []
 
     def _begin(self, slot: int) -> BinaryIO:
+        self._slot = slot
         path = self._scratch / f"shard-{slot:04d}.part"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         self._digest = hashlib.sha256()
         self._bytes = 0
         self._lines = 0
-        return os.fdopen(descriptor, "wb", buffering=_BUFFER_BYTES)
+        os.close(descriptor)
+        return path.open("wb", buffering=_BUFFER_BYTES)
 
     def _finish(self) -> None:
         if self._file is None:
             return
-        slot = len(self._sealed)
-        part = self._scratch / f"shard-{slot:04d}.part"
+        slot, part = self._slot, Path(str(self._file.name))
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         self._file = None
         sha = self._digest.hexdigest()
         path = self._folder / f"{sha}.jsonl"
+        if not path.exists():
+            self._written.append(path)  # a file of equal content may belong to a shard under way
         part.replace(path)
         self._sealed.append(
             SealedShard(slot=slot, sha=sha, path=str(path), size_bytes=self._bytes, requests=self._lines)

@@ -13,7 +13,7 @@ from runner.core.model import Limits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a line goes: shard and line both count from 0."""
+    """Where a line goes: shards count from the splitter's first one, lines from 0."""
 
     shard: int
     line: int
@@ -26,9 +26,10 @@ class Splitter:
     Source: the server's limits on file bytes and requests per file (Doubleword API, section 3.2).
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, first_shard: int = 0) -> None:
         self._limits = limits
-        self._shard = -1
+        self._first = first_shard
+        self._shard = first_shard - 1
         self._lines = 0
         self._bytes = 0
 
@@ -37,7 +38,7 @@ class Splitter:
         if size_bytes > self._limits.max_file_bytes:
             return None
         full = (
-            self._shard < 0
+            self._shard < self._first
             or self._lines >= self._limits.max_requests_per_file
             or self._bytes + size_bytes > self._limits.max_file_bytes
         )

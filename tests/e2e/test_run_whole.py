@@ -197,3 +197,14 @@ def test_a_limited_run_leaves_the_other_rows_pending_and_a_full_one_completes_th
     assert [row["_status"] for row in project.results()] == ["succeeded"] * 2 + ["pending"] * 3
     assert project.run().event("finished")["requests_sent"] == 3
     succeeded(project)
+
+
+def test_a_failure_that_may_pass_is_sent_again_alone_and_at_most_so_often(tmp_path: Path) -> None:
+    rows = [*ROWS[:2], {"id": "bad", "text": "x [[local:fail 500]]"}]
+    project = make_project(tmp_path / "p", rows=rows, retry={"attempts": 2})
+    done = project.run()
+    assert (done.code, done.event("finished")["requests_sent"]) == (3, 4)
+    assert [upload["requests"] for upload in project.witness.uploads()] == [3, 1]
+    bad = project.results()[2]
+    assert (bad["_status"], bad["_attempts"], bad["_error_class"]) == ("failed", 2, "server_error")
+    assert project.run().event("finished")["requests_sent"] == 0
