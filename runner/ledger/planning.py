@@ -35,7 +35,7 @@ from sqlalchemy import (
 )
 
 from runner.core.identity import key_part
-from runner.core.model import Status
+from runner.core.model import Cause, Status
 from runner.core.planning import Held
 from runner.errors import StillRunningError
 from runner.ledger.bulk import Bulk, Lookup, Query
@@ -190,12 +190,11 @@ class _Known(NamedTuple):
     attempts: int
 
 
-class _Named(NamedTuple):
-    """A request's id, and its name once nothing changes it any more: rows whose key equals it leave
-    theirs out."""
-
-    request_id: int
-    name: str | None
+_Named = tuple[int | None, str | None]
+"""A request's id, and its name once nothing changes it any more: rows whose key equals it leave theirs
+out. Plain, because there is one for every row."""
+_NOT_NAMED: _Named = (None, None)
+_NO_CAUSE = (None, None, None)
 
 
 class _Additions:
@@ -244,46 +243,58 @@ class PlanWriter:
     def _place_requests(self, rows: Sequence[StagedRow]) -> dict[bytes, _Named]:
         """Requests and attempts of a slice. Gives each fingerprint's request."""
         wanted = {row.fingerprint: row for row in reversed(rows) if row.fingerprint is not None}
-        placed = [(row.fingerprint, row) for row in rows if row.is_to_send and row.fingerprint is not None]
+        placed = {
+            row.fingerprint: row for row in rows if row.slot is not None and row.fingerprint is not None
+        }
         # Of equal rows the placed one names the request: the custom_id in the shard is made of its key.
         wanted.update(placed)
         known = self._known(list(wanted))
         additions = _Additions()
-        named = {
-            fingerprint: _Named(found.request_id, found.name if self._is_settled(found) else None)
+        named: dict[bytes, _Named] = {
+            fingerprint: (found.request_id, found.name if self._is_settled(found) else None)
             for fingerprint, found in known.items()
         }
-        # In the order of the fingerprints, because their index takes sorted values a third faster.
-        for fingerprint in sorted(wanted.keys() - known.keys()):
-            named[fingerprint] = self._add(fingerprint, wanted[fingerprint], additions)
-        for fingerprint, row in placed:
-            if wanted[fingerprint] is not row:
-                raise _moved(row)
-            if fingerprint in known:
-                named[fingerprint] = self._send_known(row, known[fingerprint], additions)
+        self._add_new(wanted, known, additions, named)
+        for fingerprint in placed.keys() & known.keys():
+            named[fingerprint] = self._send_known(placed[fingerprint], known[fingerprint], additions)
+        if len(additions.attempts) != sum(row.slot is not None for row in rows):
+            raise PlanMovedError("a request is placed twice", next_step="nothing was sent; report this")
         additions.write(self._connection)
         return named
-
-    def _is_settled(self, known: _Known) -> bool:
-        """Whether a request's name is fixed: it was known before this plan, or this plan has placed it."""
-        return known.request_id < self._first_new_id or known.attempts > 0
 
     def _known(self, fingerprints: Sequence[bytes]) -> dict[bytes, _Known]:
         if self._next_id == 1:
             return {}
         return {found[0]: _Known._make(found[1:6]) for found in HELD.rows(self._connection, fingerprints)}
 
-    def _add(self, fingerprint: bytes, row: StagedRow, additions: _Additions) -> _Named:
+    def _is_settled(self, known: _Known) -> bool:
+        """Whether a request's name is fixed: it was known before this plan, or this plan has placed it."""
+        return known.request_id < self._first_new_id or known.attempts > 0
+
+    def _add_new(
+        self,
+        wanted: Mapping[bytes, StagedRow],
+        known: Mapping[bytes, _Known],
+        additions: _Additions,
+        named: dict[bytes, _Named],
+    ) -> None:
+        """Requests nobody has wanted before. Written for a million of them: no calls but the unavoidable."""
+        shard_ids = self._shard_ids
         request_id = self._next_id
-        self._next_id += 1
-        name = row.name or key_part(row.key)
-        if row.is_to_send:
-            shard_id = self._shard_ids[row.slot]  # type: ignore[index]
-            additions.requests.append((request_id, fingerprint, name, 1, shard_id, row.line))
-            additions.attempts.append((shard_id, row.line, request_id, 1))
-            return _Named(request_id, name)
-        additions.requests.append((request_id, fingerprint, name, 0, None, None))
-        return _Named(request_id, None)
+        # In the order of the fingerprints, because their index takes sorted values a third faster.
+        for fingerprint in sorted(wanted.keys() - known.keys()):
+            _, key, _, _, slot, line, _, given = wanted[fingerprint]
+            name = given or key_part(key)
+            if slot is None:
+                additions.requests.append((request_id, fingerprint, name, 0, None, None))
+                named[fingerprint] = (request_id, None)
+            else:
+                shard_id = shard_ids[slot]
+                additions.requests.append((request_id, fingerprint, name, 1, shard_id, line))
+                additions.attempts.append((shard_id, line, request_id, 1))
+                named[fingerprint] = (request_id, name)
+            request_id += 1
+        self._next_id = request_id
 
     def _send_known(self, row: StagedRow, known: _Known, additions: _Additions) -> _Named:
         is_answered = known.status in ANSWERED_CODES and not self._refresh
@@ -299,7 +310,7 @@ class PlanWriter:
         shard_id = self._shard_ids[row.slot]  # type: ignore[index]
         additions.again.append((shard_id, row.line, known.request_id))
         additions.attempts.append((shard_id, row.line, known.request_id, known.attempts + 1))
-        return _Named(known.request_id, name or known.name)
+        return known.request_id, name or known.name
 
     def _replace_rows(self, rows: Sequence[StagedRow], named: Mapping[bytes, _Named], after: int) -> None:
         """The slice's rows; what stands there already and is equal stays untouched."""
@@ -307,22 +318,20 @@ class PlanWriter:
         added: list[tuple[Any, ...]] = []
         causes: list[tuple[Any, ...]] = []
         removed: list[int] = []
-        for row in rows:
-            found = None if row.fingerprint is None else named[row.fingerprint]
-            cause = (None, None, None) if found is not None else _cause_values(row)
-            before = held.pop(row.position, None)
-            if before == (row.key, None if found is None else found.request_id, *cause):
-                continue
+        manifest_id = self._manifest_id
+        for position, key, fingerprint, _, _, _, cause, _ in rows:
+            request_id, name = _NOT_NAMED if fingerprint is None else named[fingerprint]
+            why = _NO_CAUSE if request_id is not None else _cause_values(cause)
+            before = held.pop(position, None)
             if before is not None:
-                removed.append(row.position)
-            if found is None:
-                added.append((self._manifest_id, row.position, row.key, None))
-                causes.append((self._manifest_id, row.position, *cause))
-            else:
-                key = None if found.name == row.key else row.key
-                added.append((self._manifest_id, row.position, key, found.request_id))
+                if before == (key, request_id, *why):
+                    continue
+                removed.append(position)
+            added.append((manifest_id, position, None if name == key else key, request_id))
+            if request_id is None:
+                causes.append((manifest_id, position, *why))
         removed.extend(held)
-        places = [(self._manifest_id, position) for position in removed]
+        places = [(manifest_id, position) for position in removed]
         REMOVE_ROW_CAUSE.run(self._connection, places)
         REMOVE_ROW.run(self._connection, places)
         ADD_ROW.run(self._connection, added)
@@ -339,10 +348,10 @@ class PlanWriter:
             )
 
 
-def _cause_values(row: StagedRow) -> tuple[str, str | None, str]:
-    if row.cause is None:
+def _cause_values(cause: Cause | None) -> tuple[str, str | None, str]:
+    if cause is None:
         return "unsendable", None, "no request could be made of this row"
-    return row.cause.error_class, row.cause.code, row.cause.message
+    return cause.error_class, cause.code, cause.message
 
 
 def _moved(row: StagedRow) -> PlanMovedError:

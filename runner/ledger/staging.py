@@ -38,6 +38,10 @@ _ADD = """
 INSERT INTO staged (position, key, fingerprint, standing, slot, line, error_class, name)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
+_SLICE = """
+SELECT position, key, fingerprint, standing, slot, line, error_class, name, error_code, error_message
+FROM staged WHERE position > ? ORDER BY position LIMIT ?
+"""
 _ADD_CAUSE = "INSERT INTO staged VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _CLAIM = "INSERT OR IGNORE INTO claimed VALUES (?, ?)"
 _WON = f"SELECT fingerprint FROM claimed WHERE fingerprint IN ({', '.join('?' * _CLAIM_CHUNK)}) AND call = ?"  # noqa: S608
@@ -188,13 +192,11 @@ class Staging:
         after = -1
         while True:
             with translated(_WHERE):
-                found = self._connection.execute(
-                    "SELECT * FROM staged WHERE position > ? ORDER BY position LIMIT ?", (after, size)
-                ).fetchall()
+                found = self._connection.execute(_SLICE, (after, size)).fetchall()
             if not found:
                 return
             after = found[-1][0]
-            yield [_row(values) for values in found]
+            yield [_row(values) if values[6] is not None else StagedRow._make(values[:8]) for values in found]
 
     def __iter__(self) -> Iterator[StagedRow]:
         for rows in self.slices():
@@ -216,6 +218,6 @@ def _flat(row: StagedRow) -> tuple[Any, ...]:
 
 
 def _row(values: tuple[Any, ...]) -> StagedRow:
-    position, key, fingerprint, standing, slot, line, error_class, code, message, name = values
-    cause = None if error_class is None else Cause(error_class=error_class, code=code, message=message)
+    position, key, fingerprint, standing, slot, line, error_class, name, code, message = values
+    cause = Cause(error_class=error_class, code=code, message=message)
     return StagedRow(position, key, fingerprint, standing, slot, line, cause, name)
