@@ -161,17 +161,17 @@ def number_equal_rows(
 ) -> bool:
     """Write `source` to `target`, keys of later equal rows with `-2`, `-3`; False if there are none."""
     read = f"read_parquet({engine.text(str(source))})"
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE again AS SELECT _position AS position, occurrence FROM ("
-        "SELECT _position, row_number() OVER (PARTITION BY _key ORDER BY _position) AS occurrence "
-        f"FROM (SELECT _key, _position FROM {read} WHERE _key IN ("
-        f"SELECT _key FROM {read} GROUP BY _key HAVING count(*) > 1))) WHERE occurrence > 1"
-    )
-    found = connection.execute("SELECT count(*) FROM again").fetchone()
-    if not found or not found[0]:
+    doubled = f"SELECT _key FROM {read} GROUP BY _key HAVING count(*) > 1"
+    if connection.execute(f"SELECT 1 FROM ({doubled}) LIMIT 1").fetchone() is None:
         return False
     connection.execute(
-        f"COPY (SELECT r.* REPLACE (r._key || coalesce('-' || again.occurrence, '') AS _key) FROM {read} r "
-        f"LEFT JOIN again ON again.position = r._position) TO {engine.text(str(target))} ({options})"
+        "CREATE OR REPLACE TEMP TABLE suffixes AS "
+        "SELECT CASE WHEN occurrence > 1 THEN '-' || occurrence ELSE '' END AS suffix FROM (SELECT _position, "
+        f"row_number() OVER (PARTITION BY _key ORDER BY _position) AS occurrence FROM {read}) ORDER BY _position"
+    )
+    # Positional, because no other join promises to keep the order of rows (1.4 was seen to break it).
+    connection.execute(
+        f"COPY (SELECT r.* REPLACE (r._key || s.suffix AS _key) FROM {read} r POSITIONAL JOIN suffixes s) "
+        f"TO {engine.text(str(target))} ({options})"
     )
     return True

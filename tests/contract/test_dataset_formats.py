@@ -114,6 +114,17 @@ def test_content_keys_do_not_depend_on_the_format(encoded: Encoded, tmp_path: Pa
     assert keys_of(take(encoded("rows", rows), into=tmp_path)) == [key, f"{key}-2", f"{key}-3"]
 
 
+def test_many_equal_rows_are_numbered_in_order(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "v\n" + "x\ny\nx\n" * 20_000)
+    snapshot = take(path, into=tmp_path)
+    keys = keys_of(snapshot)
+    assert [row["v"] for row in rows_of(snapshot)] == ["x", "y", "x"] * 20_000
+    x, y = keys[:2]
+    assert keys[2:6] == [f"{x}-2", f"{x}-3", f"{y}-2", f"{x}-4"]
+    assert keys[-1] == f"{x}-40000"
+    assert len(set(keys)) == 60_000
+
+
 def test_files_of_a_glob_come_in_the_order_of_their_names(encoded: Encoded, tmp_path: Path) -> None:
     last = encoded("part-2", ROWS[2:])
     encoded("part-1", ROWS[:2])
