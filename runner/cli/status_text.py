@@ -14,9 +14,9 @@ from runner.core.states import ShardState
 if TYPE_CHECKING:
     from runner.commands.status import BatchStatus, ManifestStatus
 
-MOST_BATCHES = 20
-HEAD = ("", "batch", "state", "status", "requests", "completed", "failed", "window ends")
-RIGHT = frozenset({0, 4, 5, 6})
+MOST_BATCHES = 12
+HEAD = ("#", "batch", "state", "status", "completed", "failed", "ends (UTC)")
+RIGHT = frozenset({0, 4, 5})
 _ORDER = ("succeeded", "truncated", "refused", "invalid", "failed", "expired", "cancelled", "unaccounted")
 
 
@@ -36,7 +36,7 @@ def section(one: ManifestStatus) -> Section:
     shown, hidden = _chosen(one.batches)
     facts = [("run", _run_text(one)), ("rows", _rows_text(one.by_status))]
     if hidden:
-        facts.append(("earlier", f"{counted(len(hidden), 'batch')} done, {_requests(hidden):,} requests"))
+        facts.append(("others", f"{counted(len(hidden), 'batch')}, {_requests(hidden):,} requests"))
     notes = [f"batch {batch.slot}: {clean(batch.problem)}" for batch in shown if batch.problem]
     if _has_open(one) and one.state != "running":
         notes.append(f"next: `run {shlex.quote(clean(one.manifest))}` collects what is there")
@@ -84,13 +84,12 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _chosen(batches: Sequence[BatchStatus]) -> tuple[list[BatchStatus], list[BatchStatus]]:
-    """Batches with a line of their own (open, stuck, the latest), and finished ones without."""
-    matter = [batch for batch in batches if batch.state not in (ShardState.DONE, ShardState.DISCARDED)]
-    done = [batch for batch in batches if batch.state == ShardState.DONE]
-    room = max(MOST_BATCHES - len(matter), 0)
-    latest = done[-room:] if room else []
-    shown = sorted([*matter, *latest], key=lambda batch: batch.slot)
-    return shown, done[: len(done) - len(latest)]
+    """Batches with a line of their own (open or stuck, else the latest that are done), and the rest."""
+    kept = [batch for batch in batches if batch.state != ShardState.DISCARDED]
+    matter = [batch for batch in kept if batch.state != ShardState.DONE]
+    shown = matter[:MOST_BATCHES] if matter else kept[-MOST_BATCHES:]
+    chosen = {id(batch) for batch in shown}
+    return shown, [batch for batch in kept if id(batch) not in chosen]
 
 
 def _requests(batches: Sequence[BatchStatus]) -> int:
@@ -104,10 +103,9 @@ def _cells(batch: BatchStatus) -> tuple[str, ...]:
         clean(batch.batch_id or "-"),
         clean(batch.state),
         clean(batch.status or "-"),
-        f"{batch.requests:,}",
-        _number(batch.completed),
+        f"{_number(batch.completed)}/{batch.requests:,}",
         _number(batch.failed),
-        when(batch.expires_at) if is_open and batch.expires_at else "",
+        f"{_moment(batch.expires_at):%m-%d %H:%M}" if is_open and batch.expires_at else "",
     )
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +21,7 @@ from runner.errors import EXIT_DONE
 if TYPE_CHECKING:
     from runner.commands.status import ManifestStatus
 
+_ID, _SHORTEST_ID = HEAD.index("batch"), 8
 _STYLES = {
     "done": "dim",
     "completed": "green",
@@ -44,7 +45,8 @@ def stdout_console() -> Console:
 def print_status(found: Sequence[ManifestStatus]) -> None:
     """With colour on a terminal, else aligned plain text."""
     if sys.stdout.isatty():
-        stdout_console().print(drawn(found))
+        console = stdout_console()
+        console.print(drawn(found, console.width))
     else:
         write_out(status_text(found))
 
@@ -53,12 +55,14 @@ def watch_status(manifests: Sequence[str], *, every_s: float) -> int:
     """Until nothing is under way. Repainted in place on a terminal; in a pipe printed when it changed."""
     if not sys.stdout.isatty():
         return _watch_plainly(manifests, every_s)
-    found = _look(manifests)
-    with Live(drawn(found), console=stdout_console(), auto_refresh=False, vertical_overflow="crop") as live:
+    found, console = _look(manifests), stdout_console()
+    with Live(
+        drawn(found, console.width), console=console, auto_refresh=False, vertical_overflow="crop"
+    ) as live:
         while not is_over(found):
             time.sleep(every_s)
             found = _look(manifests)
-            live.update(drawn(found), refresh=True)
+            live.update(drawn(found, console.width), refresh=True)
     return EXIT_DONE
 
 
@@ -84,17 +88,17 @@ def _look(manifests: Sequence[str]) -> Sequence[ManifestStatus]:
     return found
 
 
-def drawn(found: Sequence[ManifestStatus]) -> RenderableType:
+def drawn(found: Sequence[ManifestStatus], width: int) -> RenderableType:
     """All manifests, one section below the other."""
     parts: list[RenderableType] = []
     for one in found:
         if parts:
             parts.append(Text(""))
-        parts += _section(section(one))
+        parts += _section(section(one), width)
     return Group(*parts)
 
 
-def _section(shown: Section) -> list[RenderableType]:
+def _section(shown: Section, width: int) -> list[RenderableType]:
     title = Text(shown.title, style="bold").append(f"  {shown.path}", style="dim")
     facts = [
         Text(f"  {label:<8} ", style="bold").append(text, style="default not bold")
@@ -102,15 +106,19 @@ def _section(shown: Section) -> list[RenderableType]:
     ]
     parts: list[RenderableType] = [title, *facts]
     if shown.batches:
-        parts.append(_table(shown))
+        parts.append(_table(shown, width))
     return parts + [Text(f"  {note}", style="yellow") for note in shown.notes]
 
 
-def _table(shown: Section) -> Table:
+def _table(shown: Section, width: int) -> Table:
+    """The id gives way where the window is narrow; everything else keeps its width."""
     table = Table(box=None, pad_edge=True, padding=(0, 1), header_style="dim", show_edge=False)
+    widths = [max(map(len, cells)) for cells in zip(HEAD, *shown.batches, strict=True)]
+    others = sum(widths) + 2 * len(widths) - widths[_ID]
+    widths[_ID] = max(min(widths[_ID], width - others), _SHORTEST_ID)
     for column, head in enumerate(HEAD):
-        justify = "right" if column in RIGHT else "left"
-        table.add_column(head, justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
+        justify: JustifyMethod = "right" if column in RIGHT else "left"
+        table.add_column(head, justify=justify, no_wrap=True, overflow="ellipsis", width=widths[column])
     for cells in shown.batches:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in cells))
     return table
