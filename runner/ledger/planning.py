@@ -24,132 +24,40 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Connection,
-    and_,
-    bindparam,
     delete,
     func,
-    insert,
-    literal_column,
     select,
     update,
 )
 
 from runner.core.identity import key_part
-from runner.core.model import Cause, Status
+from runner.core.model import Cause
 from runner.core.planning import Held
 from runner.errors import StillRunningError
-from runner.ledger.bulk import Bulk, Lookup, Query
-from runner.ledger.records import StagedRow
-from runner.ledger.staging import SLICE_ROWS, Staging
-from runner.ledger.tables import STATUS_CODES, STATUSES, attempt, manifest, request, row_cause
-from runner.ledger.tables import row as row_table
-
-ANSWERED_CODES = frozenset(
-    STATUS_CODES[status] for status in (Status.SUCCEEDED, Status.TRUNCATED, Status.REFUSED, Status.INVALID)
+from runner.ledger.plan_statements import (
+    ADD_ATTEMPT,
+    ADD_REQUEST,
+    ADD_ROW,
+    ADD_ROW_CAUSE,
+    ANSWERED_CODES,
+    HELD,
+    HELD_BY_ID,
+    PREVIOUS_ROWS,
+    REMOVE_ROW,
+    REMOVE_ROW_CAUSE,
+    RENAME,
+    ROWS_BETWEEN,
+    SEND_AGAIN,
+    SLICE_ROWS,
 )
+from runner.ledger.records import StagedRow
+from runner.ledger.staging import Staging
+from runner.ledger.tables import STATUSES, attempt, manifest, request, row_cause
+from runner.ledger.tables import row as row_table
 
 
 class PlanMovedError(StillRunningError):
     """Another process sent or answered a request while this plan was made. Plan again."""
-
-
-HELD = Lookup(
-    lambda values: select(
-        request.c.fingerprint,
-        request.c.id,
-        request.c.name,
-        request.c.status,
-        request.c.open_shard_id,
-        request.c.attempts,
-        request.c.retryable,
-    ).where(request.c.fingerprint.in_(values))
-)
-HELD_BY_ID = Lookup(
-    lambda values: select(request.c.id, request.c.open_shard_id, request.c.attempts).where(
-        request.c.id.in_(values)
-    )
-)
-ADD_REQUEST = Bulk(
-    insert(request).values(
-        id=bindparam("id"),
-        fingerprint=bindparam("fingerprint"),
-        name=bindparam("name"),
-        retryable=literal_column("0"),
-        attempts=bindparam("attempts"),
-        open_shard_id=bindparam("open_shard_id"),
-        open_line=bindparam("open_line"),
-    ),
-    *("id", "fingerprint", "name", "attempts", "open_shard_id", "open_line"),
-)
-SEND_AGAIN = Bulk(
-    update(request)
-    .where(request.c.id == bindparam("known_id"), request.c.open_shard_id.is_(None))
-    .values(
-        attempts=request.c.attempts + literal_column("1"),
-        open_shard_id=bindparam("at_shard"),
-        open_line=bindparam("at_line"),
-    ),
-    *("at_shard", "at_line", "known_id"),
-)
-RENAME = Bulk(
-    update(request).where(request.c.id == bindparam("known_id")).values(name=bindparam("new_name")),
-    *("new_name", "known_id"),
-)
-ADD_ATTEMPT = Bulk(
-    insert(attempt).values(
-        shard_id=bindparam("shard_id"),
-        line=bindparam("line"),
-        request_id=bindparam("request_id"),
-        number=bindparam("number"),
-    ),
-    *("shard_id", "line", "request_id", "number"),
-)
-_ROW_CAUSE = and_(
-    row_cause.c.manifest_id == row_table.c.manifest_id, row_cause.c.position == row_table.c.position
-)
-ROWS_BETWEEN = Query(
-    select(
-        row_table.c.position,
-        func.coalesce(row_table.c.key, request.c.name),
-        row_table.c.request_id,
-        row_cause.c.error_class,
-        row_cause.c.error_code,
-        row_cause.c.error_message,
-    )
-    .select_from(
-        row_table.outerjoin(request, request.c.id == row_table.c.request_id).outerjoin(row_cause, _ROW_CAUSE)
-    )
-    .where(row_table.c.manifest_id == bindparam("manifest_id"))
-    .where(row_table.c.position > bindparam("after"), row_table.c.position <= bindparam("up_to")),
-    *("manifest_id", "after", "up_to"),
-)
-_ROW_COLUMNS = ("manifest_id", "position", "key", "request_id")
-_CAUSE_COLUMNS = ("manifest_id", "position", "error_class", "error_code", "error_message")
-ADD_ROW = Bulk(insert(row_table).values({name: bindparam(name) for name in _ROW_COLUMNS}), *_ROW_COLUMNS)
-ADD_ROW_CAUSE = Bulk(
-    insert(row_cause).values({name: bindparam(name) for name in _CAUSE_COLUMNS}), *_CAUSE_COLUMNS
-)
-REMOVE_ROW_CAUSE = Bulk(
-    delete(row_cause).where(
-        row_cause.c.manifest_id == bindparam("at_manifest"), row_cause.c.position == bindparam("at_position")
-    ),
-    *("at_manifest", "at_position"),
-)
-REMOVE_ROW = Bulk(
-    delete(row_table).where(
-        row_table.c.manifest_id == bindparam("at_manifest"), row_table.c.position == bindparam("at_position")
-    ),
-    *("at_manifest", "at_position"),
-)
-PREVIOUS_ROWS = Query(
-    select(row_table.c.position, func.coalesce(row_table.c.key, request.c.name), request.c.fingerprint)
-    .select_from(row_table.outerjoin(request, request.c.id == row_table.c.request_id))
-    .where(row_table.c.manifest_id == bindparam("manifest_id"), row_table.c.position > bindparam("after"))
-    .order_by(row_table.c.position)
-    .limit(literal_column(str(SLICE_ROWS)))
-    .offset(literal_column("0")),
-    *("manifest_id", "after"),
-)
 
 
 # ---------------------------------------------------------------- reading

@@ -16,9 +16,8 @@ from runner.core.identity import custom_id
 from runner.core.model import Fingerprint, Status
 from runner.ledger.bulk import Query
 from runner.ledger.outcomes import unpack_finish_reason, unpack_model, unpack_response_id
-from runner.ledger.planning import ANSWERED_CODES
+from runner.ledger.plan_statements import ANSWERED_CODES, SLICE_ROWS
 from runner.ledger.records import LedgerRow, Totals
-from runner.ledger.staging import SLICE_ROWS
 from runner.ledger.tables import STATUSES, attempt, attempt_cause, batch, file, request, row_cause, shard
 from runner.ledger.tables import row as row_table
 

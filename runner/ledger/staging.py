@@ -18,9 +18,9 @@ from typing import Any, Self
 from runner.core.model import Cause
 from runner.errors import LedgerError
 from runner.ledger.faults import translated
+from runner.ledger.plan_statements import SLICE_ROWS
 from runner.ledger.records import Comparison, StagedRow
 
-SLICE_ROWS = 10_000
 _WHERE = "the scratch file of the plan"
 _CLAIM_CHUNK = 500
 _PRAGMAS = """
