@@ -67,6 +67,7 @@ class ProviderSettings:
     max_requests_per_file: int | None = None
     max_body_bytes: int | None = None
     poll_interval_s: float | None = None
+    settle_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,7 +85,6 @@ def _model(data: Mapping[str, Any]) -> ModelSettings:
 def _provider(data: str | Mapping[str, Any]) -> ProviderSettings:
     if isinstance(data, str):
         return ProviderSettings(name=data)
-    poll_interval = data.get("poll_interval_s")
     return ProviderSettings(
         name=data.get("name"),
         base_url=_address(data.get("base_url")),
@@ -94,8 +93,13 @@ def _provider(data: str | Mapping[str, Any]) -> ProviderSettings:
         max_file_bytes=_size(data.get("max_file_bytes")),
         max_requests_per_file=_whole(data.get("max_requests_per_file")),
         max_body_bytes=_size(data.get("max_body_bytes")),
-        poll_interval_s=None if poll_interval is None else duration_s(poll_interval),
+        poll_interval_s=_duration(data.get("poll_interval_s")),
+        settle_s=_duration(data.get("settle_s")),
     )
+
+
+def _duration(value: Any) -> float | None:
+    return None if value is None else duration_s(value)
 
 
 def _prices(data: Mapping[str, Any] | None) -> Prices | None:

@@ -184,10 +184,11 @@ class _Checks:
             text = self._text(*path)
             if text is not None and not 1 <= size_bytes(text) <= _MAX_BYTES:
                 self._add(path, f"'{shown(text)}' is out of range", "at least one byte")
-        path = ("model", "provider", "poll_interval_s")
-        text = self._text(*path)
-        if text is not None and not 0 < duration_s(text) <= MAX_POLL_INTERVAL_S:
-            self._add(path, f"'{shown(text)}' is out of range", "more than 0 seconds, at most a day")
+        for name in ("poll_interval_s", "settle_s"):
+            path = ("model", "provider", name)
+            text = self._text(*path)
+            if text is not None and not 0 < duration_s(text) <= MAX_POLL_INTERVAL_S:
+                self._add(path, f"'{shown(text)}' is out of range", "more than 0 seconds, at most a day")
         share = self._text("allow_failures")
         if share is not None and share.endswith("%") and percent_share(share) > 1:
             self._add(("allow_failures",), f"'{shown(share)}' is out of range", "at most 100%")

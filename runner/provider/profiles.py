@@ -130,7 +130,7 @@ def _check(settings: ProviderSettings, profile: Provider, complain: _Complain) -
     if settings.api_key_env is not None and not _VARIABLE.match(settings.api_key_env):
         # The value is not shown: a key put here by mistake must not reach the screen or a log.
         complain("api_key_env", "not the name of an environment variable", "letters, digits and _")
-    for field in ("max_file_bytes", "max_requests_per_file", "max_body_bytes", "poll_interval_s"):
+    for field in ("max_file_bytes", "max_requests_per_file", "max_body_bytes", "poll_interval_s", "settle_s"):
         number = getattr(settings, field)
         if number is not None and not 0 < number < float("inf"):
             complain(field, "must be above 0", "")
@@ -151,6 +151,7 @@ def _override(profile: Provider, settings: ProviderSettings, local_base_url: str
         upstream=settings.upstream,
         api_key_env=settings.api_key_env or profile.api_key_env,
         poll_interval_s=settings.poll_interval_s or profile.poll_interval_s,
+        settle_s=settings.settle_s or profile.settle_s,
         limits=Limits(
             max_file_bytes=settings.max_file_bytes or limits.max_file_bytes,
             max_requests_per_file=settings.max_requests_per_file or limits.max_requests_per_file,
