@@ -53,7 +53,7 @@ def join(
     else:
         sides = _narrow_sides(snapshot, lineage, fields)
     return Joined(
-        sql=_select(sides, theirs, columns, has_repeats=lineage.has_repeats),
+        sql=_select(sides, theirs, columns, has_repeats=lineage.has_repeats, is_wide=lineage.is_wide),
         rows=lineage.rows,
         size_bytes=size_bytes + lineage.size_bytes,
     )
@@ -92,8 +92,10 @@ def _wide_sides(
         )
         lines.unlink()
         segments.append(str(segment))
-    # The right side must not be a bare scan, or both sides would be scanned in full batches (see above).
-    right = f"(SELECT *, {POSITION} + 0 AS no_bare_scan FROM read_parquet({text(snapshot)}))"
+    # The right side must not be a bare scan, or both sides would be scanned in full batches (see above);
+    # what it computes must be used (in the check of the key), or it would be optimised away.
+    computed = f"{POSITION} || ' ' || {KEY} AS {KEY}"
+    right = f"(SELECT * REPLACE ({computed}) FROM read_parquet({text(snapshot)}))"
     return f"read_parquet({text_list(segments)}) l POSITIONAL JOIN {right} s"
 
 
@@ -116,8 +118,17 @@ def _read_type(column: ResultColumn) -> str:
     return "VARCHAR" if is_time(column) else column.sql_type
 
 
-def _select(sides: str, theirs: Sequence[str], columns: Sequence[ResultColumn], *, has_repeats: bool) -> str:
-    key = f"CASE WHEN s.{POSITION} = l.p AND s.{KEY} = l.k THEN s.{KEY} ELSE error({text(MISMATCH)}) END"
+def _select(
+    sides: str,
+    theirs: Sequence[str],
+    columns: Sequence[ResultColumn],
+    *,
+    has_repeats: bool,
+    is_wide: bool,
+) -> str:
+    their_key = "l.p || ' ' || l.k" if is_wide else "l.k"
+    same = f"s.{POSITION} = l.p AND s.{KEY} = {their_key}"
+    key = f"CASE WHEN {same} THEN l.k ELSE error({text(MISMATCH)}) END"
     fields = [column for column in columns if column.name != KEY]
     short = {column.name: name(str(index)) for index, column in enumerate(fields)}
     own = [f"s.{name(column)} AS {name(column)}" for column in theirs]

@@ -4,7 +4,7 @@ The one rule: positions go 0, 1, 2, ... without a gap; a repeat follows the reco
 key. Whatever else comes is a fault of this program, found here before a byte of a table is written.
 
 A line holds the row's first record and, under `m`, its repeats. Fields have short names (their place
-among the columns), so that no column name needs escaping. Lines go to segments of 16 MB, because a table
+among the columns), so that no column name needs escaping. Lines go to segments of 8 MB, because a table
 of long answers is joined segment by segment (see `joining`).
 """
 
@@ -21,7 +21,7 @@ from runner.core.wire import encode_json
 from runner.results.columns import KEY, POSITION, ResultColumn
 from runner.results.faults import of_system, program_fault
 
-_SEGMENT_BYTES = 16 << 20
+_SEGMENT_BYTES = 8 << 20
 _WIDE_LINE_BYTES = 4 << 10
 """DuckDB works on 2,048 rows at a time, about five copies of them: above 4 KB a row that is too much."""
 
@@ -106,7 +106,7 @@ def _iso(value: object) -> str | None:
 
 
 class _Segments:
-    """Files of whole lines, about 16 MB each."""
+    """Files of whole lines, about 8 MB each."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

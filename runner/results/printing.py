@@ -54,7 +54,7 @@ def _distinct(columns: Sequence[str]) -> list[str]:
     seen: set[str] = set()
     distinct = []
     for column in columns:
-        candidate, number = column, 1
+        candidate, number = column, 0
         while candidate.casefold() in seen:
             number += 1
             candidate = f"{column}_{number}"

@@ -28,7 +28,8 @@ from runner.results.writing import SUFFIXES
 
 __all__ = ["FORMATS", "query"]
 
-_MAX_CELL_BYTES = 64 << 20
+_MAX_CSV_ROW_BYTES = 32 << 20
+_MIN_OBJECT_BYTES = 2 << 20
 _JSON_TEXTS = ("DATE", "TIME", "TIMESTAMP", "UUID")
 _SQLITE_TYPES = {"INTEGER": "BIGINT", "REAL": "DOUBLE", "BOOLEAN": "BOOLEAN", "BLOB": "VARCHAR"}
 
@@ -131,7 +132,7 @@ def _csv_select(engine: duckdb.DuckDBPyConnection, path: str) -> str:
     """A column is a number or a truth value only if every cell says just that: '007' stays text."""
     options = (
         "header = true, delim = ',', quote = '\"', escape = '\"', nullstr = '', allow_quoted_nulls = false, "
-        f"max_line_size = {_MAX_CELL_BYTES}, buffer_size = {2 * _MAX_CELL_BYTES}, parallel = false"
+        f"max_line_size = {_MAX_CSV_ROW_BYTES}, buffer_size = {2 * _MAX_CSV_ROW_BYTES}, parallel = false"
     )
     as_text = f"read_csv({text(path)}, {options}, all_varchar = true)"
     candidates = "['BOOLEAN', 'BIGINT', 'DOUBLE', 'VARCHAR']"
@@ -162,7 +163,7 @@ def _cast(column: str, kind: str) -> str:
 
 def _json_select(engine: duckdb.DuckDBPyConnection, path: str) -> str:
     """Types as the lines show them, but texts that look like dates or ids stay the texts they are."""
-    options = f"format = 'newline_delimited', maximum_object_size = {_MAX_CELL_BYTES}"
+    options = f"format = 'newline_delimited', maximum_object_size = {_object_bytes(Path(path))}"
     if Path(path).stat().st_size == 0:
         return "SELECT NULL AS _key WHERE false"
     sample = f"read_json({text(path)}, {options}, sample_size = -1, map_inference_threshold = -1)"
@@ -171,6 +172,12 @@ def _json_select(engine: duckdb.DuckDBPyConnection, path: str) -> str:
     columns = ", ".join(f"{text(column)}: {text(kind)}" for column, kind in types.items())
     casts = ", ".join(_cast(column, kind) for column, kind in types.items())
     return f"SELECT {casts} FROM read_json({text(path)}, {options}, columns = {{{columns}}})"
+
+
+def _object_bytes(lines: Path) -> int:
+    """The longest line, because the engine sets several times this aside before it reads a byte."""
+    with lines.open("rb") as file:
+        return max(_MIN_OBJECT_BYTES, max(map(len, file), default=0) + 1)
 
 
 def _plain_text(kind: str) -> str:
@@ -202,6 +209,6 @@ def _sqlite_select(path: Path, lines: Path) -> str:
     casts = ", ".join(_cast(column, kind) for column, kind in declared)
     source = (
         f"read_json({text(str(lines))}, format = 'newline_delimited', columns = {{{types}}}, "
-        f"maximum_object_size = {_MAX_CELL_BYTES})"
+        f"maximum_object_size = {_object_bytes(lines)})"
     )
     return f"SELECT {casts} FROM (SELECT {renamed} FROM {source})"

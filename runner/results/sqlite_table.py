@@ -23,7 +23,8 @@ from runner.results.joining import Joined
 TABLE = "results"
 APPLICATION_ID = 0x52554E52  # "RUNR"
 _HEADER_BYTES = 100
-_BATCH_ROWS = 1_000
+_MAX_BATCH_ROWS = 1_000
+_BATCH_BYTES = 4 << 20
 
 
 def foreign_database(target: Path) -> str | None:
@@ -57,6 +58,7 @@ def write_sqlite(engine: duckdb.DuckDBPyConnection, joined: Joined, path: Path) 
     columns = list(zip(table.columns, table.types, strict=True))
     forms = ", ".join(f"{sqlite_form(f'q.{name(column)}', kind)}" for column, kind in columns)
     declared = ", ".join(f"{name(column)} {sqlite_type(kind)}" for column, kind in columns)
+    batch_rows = max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES * joined.rows // max(1, joined.size_bytes)))
     insert = f"INSERT INTO {TABLE} VALUES ({', '.join('?' * len(columns))})"
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         # No journal: the file is new, and it is renamed into place only when whole and synced.
@@ -67,14 +69,14 @@ def write_sqlite(engine: duckdb.DuckDBPyConnection, joined: Joined, path: Path) 
             database.execute(f"PRAGMA {pragma}")
         database.execute("BEGIN")
         database.execute(f"CREATE TABLE {TABLE} ({declared})")
-        written = _copy(engine.execute(f"SELECT {forms} FROM ({joined.sql}) q"), database, insert)
+        written = _copy(engine.execute(f"SELECT {forms} FROM ({joined.sql}) q"), database, insert, batch_rows)
         database.execute("COMMIT")
     return written
 
 
-def _copy(rows: duckdb.DuckDBPyConnection, database: sqlite3.Connection, insert: str) -> int:
+def _copy(rows: duckdb.DuckDBPyConnection, database: sqlite3.Connection, insert: str, batch_rows: int) -> int:
     written = 0
-    while batch := rows.fetchmany(_BATCH_ROWS):
+    while batch := rows.fetchmany(batch_rows):
         database.executemany(insert, batch)
         written += len(batch)
     return written
