@@ -21,7 +21,7 @@ from runner.commands.sharding import CountingShards, SealedShard, ShardFiles, Sh
 from runner.commands.workplace import Workplace
 from runner.core.identity import custom_id
 from runner.core.model import Cause
-from runner.core.planning import Estimate, Held, Plan, Reason, Standing, estimate, stand
+from runner.core.planning import Estimate, Held, Plan, Policy, Reason, Standing, estimate, stand
 from runner.dataset import Snapshot, take_snapshot
 from runner.errors import InputError, Mistake
 from runner.ledger import Ledger, RunRecord, StagedRow, Staging
@@ -159,6 +159,7 @@ class _Comparison:
         self._staging = staging
         self._shards = shards
         self._limit = limit
+        self._policy = Policy(max_attempts=workplace.manifest.retry.attempts)
         self._shape = workplace.shape()
         self._body_limit = workplace.provider.limits.max_file_bytes - LINE_OVERHEAD_BYTES
         self._body_bytes = 0
@@ -176,7 +177,7 @@ class _Comparison:
             if cause is not None or rendered.fingerprint is None:
                 staged.append(self._unsendable(rendered, cause))
                 continue
-            standing = stand(held.get(rendered.fingerprint), max_attempts=self._manifest.retry.attempts)
+            standing = stand(held.get(rendered.fingerprint), self._policy)
             if standing is Standing.TO_SEND and (self._limit is None or rendered.position < self._limit):
                 wanting.append((len(staged), rendered))
             staged.append(

@@ -37,12 +37,27 @@ class Held:
     is_open: bool
     attempts: int
     retryable: bool
+    answered_at_s: float | None = None
 
 
-def stand(held: Held | None, *, max_attempts: int) -> Standing:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What a run asks again although something is held.
+
+    `refresh_before_s`: answers given before this moment (Unix seconds) are asked again; None: never,
+    infinity: all. `retry_failed`: failures are asked again whatever their cause and attempts.
+    """
+
+    max_attempts: int
+    refresh_before_s: float | None = None
+    retry_failed: bool = False
+
+
+def stand(held: Held | None, policy: Policy) -> Standing:
     """The standing of one request.
 
-    A failure that may pass is asked again while attempts are left; a permanent one never by itself.
+    A failure that may pass is asked again while attempts are left; a permanent one only when a person
+    says so. What is on its way is never asked twice.
     """
     if held is None:
         return Standing.TO_SEND
@@ -52,10 +67,13 @@ def stand(held: Held | None, *, max_attempts: int) -> Standing:
         case None:
             return Standing.TO_SEND
         case Status.SUCCEEDED | Status.TRUNCATED | Status.REFUSED | Status.INVALID:
-            return Standing.ANSWERED
+            is_old = (
+                policy.refresh_before_s is not None and (held.answered_at_s or 0) < policy.refresh_before_s
+            )
+            return Standing.TO_SEND if is_old else Standing.ANSWERED
         case _:
-            again = held.retryable and held.attempts < max_attempts
-            return Standing.TO_SEND if again else Standing.FAILED
+            again = held.retryable and held.attempts < policy.max_attempts
+            return Standing.TO_SEND if again or policy.retry_failed else Standing.FAILED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from runner.core.model import Prices, Status, Tolerance
-from runner.core.planning import Held, Standing, estimate, stand
+from runner.core.planning import Held, Policy, Standing, estimate, stand
 
 
 def held(status: Status | None, *, is_open: bool = False, attempts: int = 1, retryable: bool = False) -> Held:
@@ -33,7 +35,20 @@ def held(status: Status | None, *, is_open: bool = False, attempts: int = 1, ret
 def test_a_request_is_sent_only_if_it_has_no_answer_and_none_is_on_its_way(
     known: Held | None, standing: Standing
 ) -> None:
-    assert stand(known, max_attempts=3) is standing
+    assert stand(known, Policy(max_attempts=3)) is standing
+
+
+def test_an_answer_older_than_the_policy_allows_is_asked_again() -> None:
+    policy = Policy(max_attempts=3, refresh_before_s=100.0)
+    assert stand(replace(held(Status.SUCCEEDED), answered_at_s=99.0), policy) is Standing.TO_SEND
+    assert stand(replace(held(Status.SUCCEEDED), answered_at_s=100.0), policy) is Standing.ANSWERED
+    on_its_way = replace(held(Status.SUCCEEDED, is_open=True), answered_at_s=1.0)
+    assert stand(on_its_way, policy) is Standing.IN_FLIGHT
+
+
+def test_a_permanent_failure_is_asked_again_only_when_a_person_says_so() -> None:
+    assert stand(held(Status.FAILED), Policy(max_attempts=3)) is Standing.FAILED
+    assert stand(held(Status.FAILED), Policy(max_attempts=3, retry_failed=True)) is Standing.TO_SEND
 
 
 def test_a_cost_without_prices_is_unknown_and_says_why() -> None:
