@@ -61,6 +61,7 @@ class Engine:
         self._tracks: list[Track] = []
         self._landed_calls: queue.SimpleQueue[tuple[Track, str, object]] = queue.SimpleQueue()
         self._stopping: Problem | None = None
+        self._patience_s = LEAVE_S
 
     # ------------------------------------------------------------ the loop
 
@@ -80,6 +81,9 @@ class Engine:
                 for track in self._tracks:
                     self._step(track, now)
                 self._wait_for_calls()
+        except KeyboardInterrupt:
+            self._patience_s = 0.0  # the second Ctrl-C: leave at once; an open intent is resolved next time
+            raise
         finally:
             self._leave()
         self._complain()
@@ -126,7 +130,7 @@ class Engine:
 
     def _leave(self) -> None:
         """Give calls that may have bought something a moment to land, record them, let go of the locks."""
-        end = time.monotonic() + LEAVE_S
+        end = time.monotonic() + self._patience_s
         while any(track.is_busy for track in self._tracks) and time.monotonic() < end:
             try:
                 self._landed(*self._landed_calls.get(timeout=0.1))

@@ -32,6 +32,7 @@ def plan(options: RunOptions, *, reporter: Reporter) -> PlanResult:
             limit=options.limit,
             reporter=reporter,
             workers=options.workers,
+            check_stop=lambda: None,
         ) as prepared_plan:
             return PlanResult(plan=prepared_plan.plan, causes=prepared_plan.causes)
     finally:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -26,7 +26,7 @@ from runner.dataset import Snapshot, take_snapshot
 from runner.errors import InputError, Mistake
 from runner.ledger import Ledger, RunRecord, StagedRow, Staging
 from runner.prompt import Prompt, PromptSource
-from runner.results import check_columns, lineage_columns
+from runner.results import check_columns, check_targets, lineage_columns
 
 LINE_OVERHEAD_BYTES = 256
 """More than a line can add to its body: custom_id, method, url, punctuation."""
@@ -56,8 +56,12 @@ def prepared(
     limit: int | None,
     reporter: Reporter,
     workers: int | None,
+    check_stop: Callable[[], None],
 ) -> Iterator[Prepared]:
-    """Snapshot, render, compare, split. The scratch folder goes with the context."""
+    """Snapshot, render, compare, split. The scratch folder goes with the context.
+
+    `check_stop` is called between chunks and raises where a person interrupted.
+    """
     with _scratch_folder(workplace, keep_in_project=write_shards) as scratch:
         snapshot = take_snapshot(workplace.manifest, scratch / "snapshot.parquet", scratch=scratch)
         reporter.tell(RowsRead(rows=snapshot.rows))
@@ -76,6 +80,7 @@ def prepared(
             try:
                 comparison = _Comparison(workplace, ledger, staging, shards, limit)
                 for chunk in render_all(source, snapshot.rows, workers=workers):
+                    check_stop()
                     comparison.add(chunk)
                     reporter.tell(RowsRendered(rows=comparison.rows, total=snapshot.rows))
                 sealed = tuple(shards.seal())
@@ -138,6 +143,7 @@ def check_everything(workplace: Workplace, snapshot: Snapshot, prompt: Prompt) -
     )
     clashes = check_columns([column.name for column in snapshot.columns], columns)
     mistakes = list(prompt.check([column.name for column in snapshot.columns]))
+    mistakes += check_targets([Path(path) for path in manifest.output.paths])
     for clash in clashes:
         if isinstance(clash, Mistake):
             mistakes.append(clash)

@@ -81,7 +81,7 @@ def run_all(options: Sequence[RunOptions], *, reporter: Reporter) -> list[RunRes
     if any(one.detach for one in options):
         return results
     return [
-        result if isinstance(result, RunnerError) else _caught(one, reporter)
+        result if isinstance(result, RunnerError) or result.finished is not None else _caught(one, reporter)
         for one, result in zip(options, results, strict=True)
     ]
 
@@ -162,6 +162,7 @@ class _Run:
                 limit=self._options.limit,
                 reporter=self._reporter,
                 workers=self._options.workers,
+                check_stop=self._check_stop,
             ) as plan:
                 pass_gate(self._manifest, self._workplace.provider, plan.plan, plan.causes, self._reporter)
                 self._check_stop()

@@ -82,6 +82,11 @@ def _first_prompt(workplace: Workplace, snapshot: Snapshot, prompt: Prompt) -> i
 def _warnings(workplace: Workplace, snapshot: Snapshot, prompt: Prompt) -> list[Mistake]:
     manifest = workplace.manifest
     warnings = list(prompt.warnings([column.name for column in snapshot.columns]))
+    used = {*prompt.variables(), *manifest.dataset.key}
+    unused = [column.name for column in snapshot.columns if column.name not in used]
+    if unused and not prompt.reads_whole_row():
+        what = f"columns that the template does not use: {', '.join(unused)}"
+        warnings.append(Mistake(where=manifest.prompt.template, what=what))
     if snapshot.rows == 0:
         warnings.append(
             Mistake(where=manifest.where("dataset.path"), path="dataset", what="the dataset has no rows")
