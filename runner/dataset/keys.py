@@ -166,8 +166,9 @@ def number_equal_rows(
         return False
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE suffixes AS "
-        "SELECT CASE WHEN occurrence > 1 THEN '-' || occurrence ELSE '' END AS suffix FROM (SELECT _position, "
-        f"row_number() OVER (PARTITION BY _key ORDER BY _position) AS occurrence FROM {read}) ORDER BY _position"
+        "SELECT CASE WHEN occurrence > 1 THEN '-' || occurrence ELSE '' END AS suffix FROM ("
+        "SELECT _position, row_number() OVER (PARTITION BY _key ORDER BY _position) AS occurrence "
+        f"FROM {read}) ORDER BY _position"
     )
     # Positional, because no other join promises to keep the order of rows (1.4 was seen to break it).
     connection.execute(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -26,7 +27,8 @@ def read_rows(path: str, start: int, stop: int, *, batch_rows: int = 2_000) -> I
     Shape: batches of at most `batch_rows` rows; positions beyond the end are left out. NULL is None.
     Speed: a range costs about 6 ms on top of its rows; ranges of 10,000 rows and more read fastest.
     """
-    connection, plain_path = _open(path, os.getpid())
+    found = Path(path).stat()
+    connection, plain_path = _open(path, os.getpid(), (found.st_ino, found.st_mtime_ns))
     cursor = connection.cursor()
     try:
         cursor.execute(
@@ -51,8 +53,11 @@ def read_rows(path: str, start: int, stop: int, *, batch_rows: int = 2_000) -> I
 
 
 @lru_cache(maxsize=2)
-def _open(path: str, process_id: int) -> tuple[duckdb.DuckDBPyConnection, str]:
+def _open(path: str, process_id: int, state: tuple[int, int]) -> tuple[duckdb.DuckDBPyConnection, str]:
     """One connection per snapshot and process (none crosses a fork), and the path that it knows.
+
+    `state` (inode and mtime) is part of the question, so that a snapshot put in the place of another is
+    never read by what is remembered of the other.
 
     A path that DuckDB would take for a glob is given by its descriptor, which stays open with the process.
     """

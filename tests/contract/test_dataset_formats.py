@@ -158,6 +158,15 @@ def test_columns_of_several_csv_files_are_joined_by_name(tmp_path: Path) -> None
     assert [path.name for path in (one, two, three)] == ["1.csv", "2.csv", "3.csv"]
 
 
+def test_large_files_with_different_headers_stay_in_order(tmp_path: Path) -> None:
+    body = "x" * 200
+    write(tmp_path / "1.csv", "n,body\n" + "".join(f"{n},{body}\n" for n in range(25_000)))
+    write(tmp_path / "2.csv", "body,n\n" + "".join(f"{body},{n}\n" for n in range(25_000, 60_000)))
+    for key in ("n", ()):
+        found = rows_of(take(tmp_path / "*.csv", into=tmp_path, key=key))
+        assert [row["n"] for row in found] == list(range(60_000))
+
+
 def test_a_name_that_looks_like_a_glob_is_taken_literally_where_it_exists(tmp_path: Path) -> None:
     folder = tmp_path / "a*b"
     folder.mkdir()

@@ -11,7 +11,7 @@ from uuid import UUID
 import duckdb
 import pytest
 
-from runner.dataset import describe, read_rows
+from runner.dataset import describe, read_rows, take_snapshot
 from tests.contract.dataset_factories import make_manifest, rows_of, take, types_of, write
 
 VALUES: dict[str, object] = {
@@ -122,6 +122,14 @@ def test_parquet_files_with_different_columns_are_joined_by_name(tmp_path: Path)
         {"a": 1.0, "b": "x", "c": None},
         {"a": 2.5, "b": None, "c": True},
     ]
+
+
+def test_a_snapshot_in_the_place_of_another_is_read_afresh(tmp_path: Path) -> None:
+    target = tmp_path / "s.parquet"
+    for content in ("1", "2"):
+        path = write(tmp_path / "a.csv", f"n\n{content}\n")
+        take_snapshot(make_manifest(path, key="n"), target, scratch=tmp_path)
+        assert list(read_rows(str(target), 0, 9)) == [[(0, content, {"n": int(content)})]]
 
 
 def test_rows_come_in_batches_and_ranges_beyond_the_end_are_empty(tmp_path: Path) -> None:
