@@ -139,6 +139,21 @@ class Ledger:
         with self._writing() as connection:
             runs.end(connection, run_id, state=state, exit_code=exit_code, totals=totals, now_s=self._clock())
 
+    def note_run(self, run_id: int, **facts: str | None) -> None:
+        """Record `inputs`, `published` or `history` of a run (see `RunRecord`)."""
+        with self._writing() as connection:
+            runs.note(connection, run_id, **facts)
+
+    def template_texts(self, digest: str) -> str | None:
+        """The texts behind a template digest (JSON), or None."""
+        with self._reading() as connection:
+            return runs.load_template(connection, digest)
+
+    def find_runs(self, text: str) -> list[RunRecord]:
+        """Runs whose uid begins with `text`, newest first."""
+        with self._reading() as connection:
+            return runs.find(connection, text)
+
     def runs(self, manifest_id: int, limit: int = 20) -> list[RunRecord]:
         """The last runs, newest first."""
         with self._reading() as connection:
@@ -155,6 +170,11 @@ class Ledger:
         """What is known of these requests; those nobody ever wanted are missing."""
         with self._reading() as connection:
             return planning.load_held(connection, fingerprints)
+
+    def answered_at(self, request_ids: Sequence[int]) -> dict[int, int]:
+        """When the answers that are held for these requests were given (Unix seconds)."""
+        with self._reading() as connection:
+            return planning.load_answered_at(connection, request_ids)
 
     def previous_rows(self, manifest_id: int) -> Iterator[list[tuple[str, bytes | None]]]:
         """Key and fingerprint of the manifest's current rows, in order, slice by slice."""

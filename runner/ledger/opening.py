@@ -51,6 +51,7 @@ def open_engines(place: LedgerPlace) -> tuple[Engine, Engine]:
     """The writing and the reading engine of a ledger that is there, sound and up to date."""
     place.prepare()
     where = shown(place)
+    writing_engine(place.url).dispose()  # a URL that can't be used makes no file
     path = database_file(place.url)
     if path is not None:
         refuse_network_disk(Path(path), is_allowed=place.allows_network_disk)

@@ -28,8 +28,41 @@ HELD = Lookup(
         request.c.status,
         request.c.open_shard_id,
         request.c.attempts,
-        request.c.retryable,
     ).where(request.c.fingerprint.in_(values))
+)
+ANSWERED_AT = Lookup(
+    lambda values: (
+        select(request.c.id, attempt.c.answered_at)
+        .join(
+            attempt,
+            and_(attempt.c.shard_id == request.c.answer_shard_id, attempt.c.line == request.c.answer_line),
+        )
+        .where(request.c.id.in_(values))
+    )
+)
+HELD_WITH_ANSWER = Lookup(
+    lambda values: (
+        select(
+            request.c.fingerprint,
+            request.c.id,
+            request.c.name,
+            request.c.status,
+            request.c.open_shard_id,
+            request.c.attempts,
+            request.c.retryable,
+            attempt.c.answered_at,
+        )
+        .select_from(
+            request.outerjoin(
+                attempt,
+                and_(
+                    attempt.c.shard_id == request.c.answer_shard_id,
+                    attempt.c.line == request.c.answer_line,
+                ),
+            )
+        )
+        .where(request.c.fingerprint.in_(values))
+    )
 )
 HELD_BY_ID = Lookup(
     lambda values: select(request.c.id, request.c.open_shard_id, request.c.attempts).where(

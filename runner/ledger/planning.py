@@ -39,9 +39,11 @@ from runner.ledger.plan_statements import (
     ADD_REQUEST,
     ADD_ROW,
     ADD_ROW_CAUSE,
+    ANSWERED_AT,
     ANSWERED_CODES,
     HELD,
     HELD_BY_ID,
+    HELD_WITH_ANSWER,
     PREVIOUS_ROWS,
     REMOVE_ROW,
     REMOVE_ROW_CAUSE,
@@ -73,9 +75,16 @@ def load_held(connection: Connection, fingerprints: Sequence[bytes]) -> dict[byt
             is_open=found[4] is not None,
             attempts=found[5],
             retryable=bool(found[6]),
+            answered_at_s=found[7],
         )
-        for found in HELD.rows(connection, fingerprints)
+        for found in HELD_WITH_ANSWER.rows(connection, fingerprints)
     }
+
+
+def load_answered_at(connection: Connection, request_ids: Sequence[int]) -> dict[int, int]:
+    """When the answers held for these requests were given; requests without one are missing."""
+    found = ANSWERED_AT.rows(connection, request_ids)
+    return {request_id: moment for request_id, moment in found if moment is not None}
 
 
 def load_previous(

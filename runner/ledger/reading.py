@@ -196,7 +196,7 @@ def load_repeatable(connection: Connection, manifest_id: int, max_attempts: int)
     """Requests worth another attempt as flat triples (request, shard, line): 24 bytes for each."""
     triples = array("q")
     found = connection.execute(REPEATABLE, {"manifest_id": manifest_id, "max_attempts": max_attempts})
-    for values in found.tuples():
+    for values in found.all():
         triples.extend(values)
     return triples
 

@@ -32,7 +32,11 @@ class ManifestRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStart:
-    """What is known of a run when it begins. `uid` is 32 hex digits, `snapshot` the dataset's copy."""
+    """What is known of a run when it begins. `uid` is 32 hex digits, `snapshot` the dataset's copy.
+
+    `document`, `inputs` and `template_texts` are JSON: the resolved manifest, the input files' state, the
+    texts behind `template_digest`.
+    """
 
     uid: str
     manifest_id: int
@@ -44,11 +48,18 @@ class RunStart:
     snapshot: str
     model: str
     rows: int
+    document: str | None = None
+    inputs: str | None = None
+    template_texts: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """One run as it is remembered. The figures are None while it has not ended."""
+    """One run as it is remembered. The figures are None while it has not ended.
+
+    `document` is the whole manifest as canonical JSON, `inputs` the state of the input files (JSON),
+    `published` what was written where (JSON), `history` a file with the run's rows and answers.
+    """
 
     id: int
     uid: str
@@ -72,6 +83,10 @@ class RunRecord:
     input_tokens: int | None
     output_tokens: int | None
     cost: float | None
+    document: str | None
+    inputs: str | None
+    published: str | None
+    history: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, Table, func, insert, select, update
 
 from runner.core.model import Status
 from runner.ledger.records import ManifestRecord, RunRecord, RunStart, RunState, Totals
-from runner.ledger.tables import batch, manifest, run, shard
+from runner.ledger.tables import batch, manifest, run, shard, template
 from runner.ledger.times import iso, moment, moment_or_none
 
 _ANSWERED = (Status.SUCCEEDED,)
@@ -52,6 +52,8 @@ def start(connection: Connection, begin: RunStart, now_s: float) -> int:
         .where(run.c.manifest_id == begin.manifest_id, run.c.state == "running")
         .values(state="interrupted", finished_at=iso(now_s))
     )
+    if begin.template_texts is not None:
+        _keep_template(connection, begin.template_digest, begin.template_texts)
     return _insert(
         connection,
         run,
@@ -68,8 +70,34 @@ def start(connection: Connection, begin: RunStart, now_s: float) -> int:
             "snapshot": begin.snapshot,
             "model": begin.model,
             "rows": begin.rows,
+            "document": begin.document,
+            "inputs": begin.inputs,
         },
     )
+
+
+def _keep_template(connection: Connection, digest: str, texts: str) -> None:
+    """Once for each digest, however many runs use it."""
+    if load_template(connection, digest) is None:
+        connection.execute(insert(template).values(digest=digest, texts=texts))
+
+
+def load_template(connection: Connection, digest: str) -> str | None:
+    """The texts behind a template digest, as JSON; None where they were never kept."""
+    return connection.execute(
+        select(template.c.texts).where(template.c.digest == digest)
+    ).scalar_one_or_none()
+
+
+def note(connection: Connection, run_id: int, **facts: str | None) -> None:
+    """Record `inputs`, `published` or `history` of a run."""
+    connection.execute(update(run).where(run.c.id == run_id).values(**facts))
+
+
+def find(connection: Connection, text: str) -> list[RunRecord]:
+    """Runs whose uid begins with `text`, newest first."""
+    query = select(run).where(run.c.uid.startswith(text, autoescape=True)).order_by(run.c.id.desc())
+    return [_run(found) for found in connection.execute(query)]
 
 
 def end(

@@ -161,6 +161,18 @@ class Staging:
                 self._connection.execute("COMMIT")
                 start += len(rows)
 
+    def before(self, keys: Sequence[str]) -> dict[str, bytes | None]:
+        """The fingerprints that these keys had before; a key that is new is missing."""
+        found: dict[str, bytes | None] = {}
+        with translated(_WHERE):
+            self._connection.execute("CREATE INDEX IF NOT EXISTS previous_by_key ON previous (key)")
+            for start in range(0, len(keys), _CLAIM_CHUNK):
+                chunk = keys[start : start + _CLAIM_CHUNK]
+                marks = ", ".join("?" * len(chunk))
+                query = f"SELECT key, fingerprint FROM previous WHERE key IN ({marks})"  # noqa: S608
+                found.update(self._connection.execute(query, chunk).fetchall())
+        return found
+
     # ------------------------------------------------------------ asking
 
     def compare(self) -> Comparison:

@@ -125,8 +125,19 @@ run = Table(
     Column("input_tokens", BigInteger),
     Column("output_tokens", BigInteger),
     Column("cost", Float),
+    Column("document", Text),
+    Column("inputs", Text),
+    Column("published", Text),
+    Column("history", Text),
     CheckConstraint(_one_of("state", RUN_STATES), name="state_is_known"),
     CheckConstraint("length(uid) = 32", name="uid_is_whole"),
+)
+
+template = Table(
+    "template",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("texts", Text, nullable=False),
 )
 
 request = Table(
