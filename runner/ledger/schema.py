@@ -16,7 +16,7 @@ from sqlalchemy import Engine, inspect
 from runner.errors import LedgerError
 from runner.ledger.engine import broken_references, is_sqlite
 
-VERSIONS = ("0001", "0002")
+VERSIONS = ("0001",)
 """Every migration that this program knows, oldest first; the last one is the shape it works with."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 

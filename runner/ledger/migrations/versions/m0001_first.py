@@ -1,4 +1,4 @@
-"""The first shape of the ledger: fifteen tables, the words of `status`, the view `results`.
+"""The first shape of the ledger: sixteen tables, the words of `status`, the view `results`.
 
 Frozen: a later change is a later migration. The expressions that no two databases spell alike come from
 the engine recipe.
@@ -73,6 +73,7 @@ LEFT JOIN file ON file.id = attempt.file_id
 def upgrade() -> None:
     _create_status()
     _create_manifest()
+    _create_template()
     _create_request()
     _create_row()
     _create_run()
@@ -126,6 +127,15 @@ def _create_manifest() -> None:
         sa.Column("current_run_id", sa.Integer(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("manifest_key")),
         sa.UniqueConstraint("path", name=op.f("manifest_one_path")),
+    )
+
+
+def _create_template() -> None:
+    op.create_table(
+        "template",
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("texts", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("digest", name=op.f("template_key")),
     )
 
 
@@ -199,6 +209,10 @@ def _create_run() -> None:
         sa.Column("input_tokens", sa.BigInteger(), nullable=True),
         sa.Column("output_tokens", sa.BigInteger(), nullable=True),
         sa.Column("cost", sa.Float(), nullable=True),
+        sa.Column("document", sa.Text(), nullable=True),
+        sa.Column("inputs", sa.Text(), nullable=True),
+        sa.Column("published", sa.Text(), nullable=True),
+        sa.Column("history", sa.Text(), nullable=True),
         sa.CheckConstraint(
             "state IN ('running', 'finished', 'interrupted', 'failed', 'detached')",
             name=op.f("run_state_is_known"),
