@@ -25,7 +25,7 @@ import duckdb
 from runner.results.columns import KEY, POSITION, ResultColumn
 from runner.results.engine import name, text, text_list
 from runner.results.faults import MISMATCH, program_fault
-from runner.results.lineage import Lineage, is_time
+from runner.results.lineage import REPEATS, Lineage, is_time
 
 _MIN_OBJECT_BYTES = 2 << 20
 
@@ -105,7 +105,7 @@ def _read_lines(lineage: Lineage, paths: Sequence[str], fields: Sequence[ResultC
     listed = {"p": "BIGINT", "k": "VARCHAR", **types}
     if lineage.has_repeats:
         members = ", ".join(f"{name(short)} {sql_type}" for short, sql_type in types.items())
-        listed["m"] = f"STRUCT({members})[]"
+        listed[REPEATS] = f"STRUCT({members})[]"
     columns = ", ".join(f"{text(short)}: {text(sql_type)}" for short, sql_type in listed.items())
     object_bytes = max(_MIN_OBJECT_BYTES, lineage.longest_line_bytes + 1)
     return (
@@ -136,7 +136,7 @@ def _select(
         ours = [_value(column, f"l.{short.get(column.name)}", key) for column in columns]
         return f"SELECT {', '.join(own + ours)} FROM {sides}"
     first = ", ".join(f"{place} := l.{place}" for place in short.values())
-    records = f"unnest(list_prepend(struct_pack({first}), l.m)) AS r"
+    records = f"unnest(list_prepend(struct_pack({first}), l.{REPEATS})) AS r"
     inner = f"SELECT {', '.join([*own, f'{key} AS {KEY}', records])}"
     outer = [f"j.{name(column)}" for column in theirs]
     ours = [_value(column, f"j.r.{short.get(column.name)}", f"j.{KEY}") for column in columns]
