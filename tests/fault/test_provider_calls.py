@@ -79,6 +79,7 @@ def test_what_waiting_does_not_cure_is_asked_once(answer: bytes, error: type[Pro
         (json_reply(200, b"{}"), ServerTroubleError),
         (json_reply(200, b'{"id": {}}'), ServerTroubleError),
         (json_reply(200, BATCH)[:-3], ServerTroubleError),
+        (json_reply(200, BATCH + b" " * 50)[:-50], ServerTroubleError),
         (b"HTTP/1.1 200", ServerTroubleError),
         (b"", ServerTroubleError),
     ],

@@ -51,7 +51,7 @@ def outcome_of(
     """The outcome of one call, after checking that it was one request on one connection."""
     with (
         ScriptedServer(script, reads=reads) as server,
-        client_for(server, profile=profile, timeouts=SHORT) as client,
+        client_for(server, profile=profile) as client,
     ):
         outcome = act(client, folder)
     assert len(server.requests) == 1

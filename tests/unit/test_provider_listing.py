@@ -77,8 +77,9 @@ def test_an_empty_page_that_promises_more_makes_the_walk_incomplete() -> None:
 
 @pytest.mark.parametrize("has_more", [None, "false", 0, ""])
 def test_a_missing_or_odd_end_sign_makes_the_walk_incomplete(has_more: object) -> None:
-    scan = walk(served(page(["a"], has_more=has_more))[0])
-    assert (scan.is_complete, ids(scan)) == (False, ["a"])
+    fetch, cursors = served(page(["a"], has_more=has_more), page(["b"]))
+    scan = walk(fetch)
+    assert (scan.is_complete, ids(scan), cursors) == (False, ["a"], [None])
 
 
 def test_an_object_without_an_id_makes_the_walk_incomplete() -> None:
