@@ -109,6 +109,10 @@ def test_a_failure_after_the_first_byte_is_unknown() -> None:
     assert isinstance(judge(Lost(was_sent=True, why="reset"), DOUBLEWORD), Unknown)
 
 
+def test_what_calls_itself_a_web_page_holds_no_id() -> None:
+    assert isinstance(judge(reply(200, b'{"id":"session-1"}', "text/html; charset=utf-8"), OPENAI), Unknown)
+
+
 @pytest.mark.parametrize("status", [200, 201, 202, 299])
 def test_success_keeps_the_bytes_as_they_came(status: int) -> None:
     raw = b'{ "object":"batch",\n "id":"%b", "status":"queued?" }' % ID.encode()
