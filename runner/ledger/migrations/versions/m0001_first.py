@@ -49,7 +49,8 @@ SELECT
     CASE WHEN attempt.status IS NOT NULL THEN nullif(coalesce(attempt.model, shard.model), '') END AS model,
     {custom_id} AS custom_id,
     batch.batch_id AS batch_id,
-    coalesce(attempt.response_id, 'batch_req_' || {response_uuid}) AS response_id,
+    CASE WHEN attempt.response_uuid IS NULL THEN attempt.response_id ELSE 'batch_req_' || {response_uuid} END
+        AS response_id,
     request.attempts AS attempts,
     {answered_at} AS answered_at,
     batch.input_file_id AS input_file_id,
@@ -61,10 +62,11 @@ JOIN manifest ON manifest.id = "row".manifest_id
 LEFT JOIN request ON request.id = "row".request_id
 LEFT JOIN status ON status.code = request.status
 LEFT JOIN attempt ON attempt.shard_id = request.answer_shard_id AND attempt.line = request.answer_line
+    AND (request.open_shard_id IS NULL OR request.status IN (1, 2, 3, 4))
 LEFT JOIN row_cause ON row_cause.manifest_id = "row".manifest_id AND row_cause.position = "row".position
 LEFT JOIN attempt_cause ON attempt_cause.shard_id = attempt.shard_id AND attempt_cause.line = attempt.line
     AND attempt_cause.status = attempt.status
-LEFT JOIN shard ON shard.id = coalesce(request.answer_shard_id, request.open_shard_id)
+LEFT JOIN shard ON shard.id = coalesce(attempt.shard_id, request.open_shard_id)
 LEFT JOIN batch ON batch.shard_id = shard.id AND batch.attempt = shard.attempt
 LEFT JOIN file ON file.id = attempt.file_id
 """
