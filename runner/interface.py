@@ -10,6 +10,7 @@ from runner import manifest as manifest_room
 from runner.commands import plan as plan_command
 from runner.commands import run as run_command
 from runner.commands.moments import Finished, Reporter, Silent
+from runner.commands.narrowing import Narrowing
 from runner.commands.options import ManifestOptions, RunOptions
 from runner.core.model import Manifest
 from runner.core.planning import Plan
@@ -77,7 +78,7 @@ def _options(
     return RunOptions(
         manifest=ManifestOptions(path=str(path), set_values=set_values, profile=profile),
         environ=dict(os.environ if environ is None else environ),
-        limit=limit,
+        narrowing=Narrowing(limit=limit),
         detach=detach,
         wait_s=wait_s,
         workers=1,

@@ -24,6 +24,7 @@ from runner.cli.plan_text import plan_text, validate_text
 from runner.cli.reporting import reporter_for
 from runner.cli.streams import say, write_out
 from runner.cli.texts import clean, here
+from runner.commands.narrowing import Narrowing
 from runner.commands.options import RunOptions
 from runner.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_WORK_TO_DO, InputError, Mistake
 
@@ -93,7 +94,9 @@ def plan(
     session.enter("plan", (manifest,))
     check_manifests((manifest,))
     options = RunOptions(
-        manifest=manifest_options(manifest, set_values, profile), limit=limit, environ=dict(os.environ)
+        manifest=manifest_options(manifest, set_values, profile),
+        narrowing=Narrowing(limit=limit),
+        environ=dict(os.environ),
     )
     with closing(reporter_for(is_quiet=True, interrupts=session.interrupts)) as screen:
         made = make_plan(options, reporter=screen)

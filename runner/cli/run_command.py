@@ -21,6 +21,7 @@ from runner.cli.arguments import (
 from runner.cli.boundary import failure_of, tell
 from runner.cli.explaining import Explainer
 from runner.cli.reporting import reporter_for
+from runner.commands.narrowing import Narrowing
 from runner.commands.options import RunOptions
 from runner.errors import EXIT_DONE, EXIT_FAULT, EXIT_INPUT, EXIT_STILL_RUNNING, RunnerError
 
@@ -68,7 +69,7 @@ def run(
             manifest=manifest_options(path, set_values, profile),
             detach=detach,
             wait_s=wait_s,
-            limit=limit,
+            narrowing=Narrowing(limit=limit),
             environ=environ,
         )
         for path in manifests

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
+from runner.commands.discarding import take_back_unsent
 from runner.commands.local import connected
 from runner.commands.moments import Reporter, Trouble
 from runner.commands.options import ManifestOptions
@@ -55,16 +56,24 @@ def cancel(options: ManifestOptions, *, environ: Mapping[str, str], reporter: Re
     )
 
 
+def cancel_unwanted(ledger: Ledger, client: Client, manifest_id: int, reporter: Reporter) -> int:
+    """`on_edit: cancel`: batches of which no row wants anything any more are told to stop."""
+    wanted = ledger.wanted_shards()
+    unwanted = [
+        one
+        for one in ledger.open_submissions(manifest_id)
+        if one.state is ShardState.SUBMITTED and not one.cancel_requested and one.shard_id not in wanted
+    ]
+    return sum(_cancel(ledger, client, one, reporter) for one in unwanted)
+
+
 def _discard(workplace: Workplace, ledger: Ledger, manifest_id: int) -> int:
     """Shards that were never sent; not while another process may be sending them."""
     try:
         with hold(workplace.lock_path):
-            discarded = ledger.discard_unpaid(manifest_id)
+            return take_back_unsent(workplace, ledger, manifest_id)
     except HeldElsewhereError:
         return 0
-    for submission in discarded:
-        (workplace.place.folder / submission.path).unlink(missing_ok=True)
-    return len(discarded)
 
 
 def _cancel(ledger: Ledger, client: Client, submission: Submission, reporter: Reporter) -> bool:

@@ -40,7 +40,13 @@ from runner.core.states import (
     Wait,
 )
 from runner.core.wire import BatchObject
-from runner.errors import DecisionNeededError, InterruptedRunError, ProviderRefusedError, StillRunningError
+from runner.errors import (
+    DecisionNeededError,
+    InterruptedRunError,
+    ProviderRefusedError,
+    RunnerError,
+    StillRunningError,
+)
 from runner.ledger import HeldElsewhereError, hold
 from runner.provider import ProviderError
 
@@ -62,6 +68,7 @@ class Engine:
         self._landed_calls: queue.SimpleQueue[tuple[Track, str, object]] = queue.SimpleQueue()
         self._stopping: Problem | None = None
         self._patience_s = LEAVE_S
+        self._problems: list[tuple[ShardState, str]] = []
 
     # ------------------------------------------------------------ the loop
 
@@ -70,8 +77,8 @@ class Engine:
     ) -> list[Submission]:
         """Move the shards until all are final, or until all are submitted.
 
-        Raises InterruptedRunError, StillRunningError (deadline), ProviderRefusedError (key, payment, or
-        refused shards), DecisionNeededError (held shards); what was reached is in the ledger either way.
+        Raises InterruptedRunError, StillRunningError (deadline), ProviderRefusedError (key, payment); what
+        was reached is in the ledger either way. What else went wrong, `complaint` says afterwards.
         """
         self._tracks = [Track(submission=submission) for submission in submissions]
         try:
@@ -86,7 +93,16 @@ class Engine:
             raise
         finally:
             self._leave()
-        self._complain()
+        if self._stopping is not None:
+            raise ProviderRefusedError(
+                f"{self._at.provider.name} refused: {self._stopping.message}",
+                next_step=_NEXT_STEPS.get(self._stopping.kind, "run the same command again when it is cured"),
+            )
+        self._problems += [
+            (track.submission.state, f"shard {track.submission.slot}: {track.submission.problem}")
+            for track in self._tracks
+            if track.submission.state in _NEXT_STEPS_BY_STATE
+        ]
         return [track.submission for track in self._tracks]
 
     def _is_over(self, until_submitted: bool) -> bool:
@@ -140,23 +156,14 @@ class Engine:
         for track in self._tracks:
             track.lock.close()
 
-    def _complain(self) -> None:
-        if self._stopping is not None:
-            raise ProviderRefusedError(
-                f"{self._at.provider.name} refused: {self._stopping.message}",
-                next_step=_NEXT_STEPS.get(self._stopping.kind, "run the same command again when it is cured"),
-            )
-        for state, error in (
-            (ShardState.HELD, DecisionNeededError),
-            (ShardState.REFUSED, ProviderRefusedError),
-        ):
-            problems = [
-                f"shard {track.submission.slot} is {state}: {track.submission.problem}"
-                for track in self._tracks
-                if track.submission.state is state
-            ]
+    def complaint(self) -> RunnerError | None:
+        """Shards that were held or refused, as one error; None where there is none."""
+        for state, kind in _ERRORS_BY_STATE.items():
+            problems = [problem for found, problem in self._problems if found is state]
             if problems:
-                raise error("\n".join(problems), next_step=_NEXT_STEPS_BY_STATE[state])
+                what = "\n".join([f"{len(problems)} of the shards are {state}:", *problems])
+                return kind(what, next_step=_NEXT_STEPS_BY_STATE[state])
+        return None
 
     # ------------------------------------------------------------ steps
 
@@ -384,6 +391,10 @@ _NEXT_STEPS = {
     ProblemKind.AUTHENTICATION: "set the right key in the environment and run the same command again",
     ProblemKind.PAYMENT: "add credit and run the same command again; everything so far is kept",
     ProblemKind.VOLUME: "verify the account or wait for the window to move, then run the same command again",
+}
+_ERRORS_BY_STATE: dict[ShardState, type[RunnerError]] = {
+    ShardState.HELD: DecisionNeededError,
+    ShardState.REFUSED: ProviderRefusedError,
 }
 _NEXT_STEPS_BY_STATE = {
     ShardState.HELD: "look for the batch on the server; nothing was bought twice",

@@ -28,10 +28,9 @@ def plan(options: RunOptions, *, reporter: Reporter) -> PlanResult:
         with prepared(
             workplace,
             ledger,
+            options,
             write_shards=False,
-            limit=options.limit,
             reporter=reporter,
-            workers=options.workers,
             check_stop=lambda: None,
         ) as prepared_plan:
             return PlanResult(plan=prepared_plan.plan, causes=prepared_plan.causes)

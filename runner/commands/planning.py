@@ -6,56 +6,60 @@ passed and `commit` is called; a crash before that leaves nothing but scratch.
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
+from runner.commands.comparing import Comparison
+from runner.commands.documents import changes, document_of, texts_as_json
 from runner.commands.moments import Planned, Reporter, RowsRead, RowsRendered
-from runner.commands.rendering import Rendered, RenderSource, render_all
-from runner.commands.sharding import CountingShards, SealedShard, ShardFiles, Shards
+from runner.commands.options import RunOptions
+from runner.commands.rendering import RenderSource, render_all
+from runner.commands.sharding import CountingShards, SealedShard, ShardFiles
 from runner.commands.workplace import Workplace
-from runner.core.identity import custom_id
-from runner.core.model import Cause
-from runner.core.planning import Estimate, Held, Plan, Policy, Reason, Standing, estimate, stand
+from runner.core.planning import Plan, Policy
 from runner.dataset import Snapshot, take_snapshot
 from runner.errors import InputError, Mistake
-from runner.ledger import Ledger, RunRecord, StagedRow, Staging
+from runner.ledger import Ledger, RunRecord, Staging
 from runner.prompt import Prompt, PromptSource
 from runner.results import check_columns, check_targets, lineage_columns
-
-LINE_OVERHEAD_BYTES = 256
-"""More than a line can add to its body: custom_id, method, url, punctuation."""
-_CAUSES_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A plan with all that carrying it out needs."""
+    """A plan with all that carrying it out needs. `digest` changes when anything of it moves."""
 
     plan: Plan
+    digest: str
     causes: tuple[str, ...]
     snapshot: Snapshot
     staging: Staging
     shards: tuple[SealedShard, ...]
     files: ShardFiles | None
-    template_digest: str
+    prompt: Prompt
     manifest_digest: str
+    previous: RunRecord | None
+
+    @property
+    def template_texts(self) -> str:
+        """The texts behind the template's digest, as JSON: enough to render this prompt again."""
+        return texts_as_json(self.prompt.source)
 
 
 @contextmanager
 def prepared(
     workplace: Workplace,
     ledger: Ledger | None,
+    options: RunOptions,
     *,
     write_shards: bool,
-    limit: int | None,
     reporter: Reporter,
-    workers: int | None,
     check_stop: Callable[[], None],
 ) -> Iterator[Prepared]:
     """Snapshot, render, compare, split. The scratch folder goes with the context.
@@ -70,37 +74,84 @@ def prepared(
         source = replace(source, prompt=prompt.source)  # workers render the texts that were read here
         check_everything(workplace, snapshot, prompt)
         limits = workplace.provider.limits
-        files = (
-            ShardFiles(limits, folder=workplace.place.folder / "shards", scratch=scratch)
-            if write_shards
-            else None
-        )
-        shards: Shards = files or CountingShards(limits)
+        folder = workplace.place.folder / "shards"
+        files = ShardFiles(limits, folder=folder, scratch=scratch) if write_shards else None
         with Staging.create(scratch) as staging:
             try:
-                comparison = _Comparison(workplace, ledger, staging, shards, limit)
-                for chunk in render_all(source, snapshot.rows, workers=workers):
+                previous = _load_previous(workplace, ledger, staging)
+                comparison = Comparison(
+                    workplace,
+                    ledger,
+                    staging,
+                    files or CountingShards(limits),
+                    policy=policy_of(workplace, options),
+                    selection=options.narrowing.over(snapshot),
+                )
+                for chunk in render_all(source, snapshot.rows, workers=options.workers):
                     check_stop()
                     comparison.add(chunk)
                     reporter.tell(RowsRendered(rows=comparison.rows, total=snapshot.rows))
-                sealed = tuple(shards.seal())
-                manifest_digest = sha256(workplace.manifest.canonical).hexdigest()
-                plan = comparison.plan(sealed, snapshot, prompt.digest(), manifest_digest)
-                reporter.tell(Planned(plan=plan, causes=tuple(comparison.causes)))
-                yield Prepared(
-                    plan=plan,
-                    causes=tuple(comparison.causes),
-                    snapshot=snapshot,
-                    staging=staging,
-                    shards=sealed,
-                    files=files,
-                    template_digest=prompt.digest(),
-                    manifest_digest=manifest_digest,
-                )
+                plan = _conclude(workplace, comparison, staging, snapshot, prompt, previous, files)
+                reporter.tell(Planned(plan=plan.plan, causes=plan.causes))
+                yield plan
             except BaseException:
                 if files is not None:
                     files.discard()
                 raise
+
+
+def _conclude(
+    workplace: Workplace,
+    comparison: Comparison,
+    staging: Staging,
+    snapshot: Snapshot,
+    prompt: Prompt,
+    previous: RunRecord | None,
+    files: ShardFiles | None,
+) -> Prepared:
+    shards = tuple(comparison.seal())
+    document = document_of(workplace.manifest)
+    manifest_digest = sha256(document).hexdigest()
+    parts = (manifest_digest, prompt.digest(), snapshot.digest, *(shard.sha for shard in shards))
+    reasons = changes(previous, document, snapshot.digest, prompt.digest())
+    return Prepared(
+        plan=comparison.plan(shards, reasons),
+        digest=sha256("\n".join(parts).encode()).hexdigest(),
+        causes=tuple(comparison.causes),
+        snapshot=snapshot,
+        staging=staging,
+        shards=shards,
+        files=files,
+        prompt=prompt,
+        manifest_digest=manifest_digest,
+        previous=previous,
+    )
+
+
+def _load_previous(workplace: Workplace, ledger: Ledger | None, staging: Staging) -> RunRecord | None:
+    """The last run's record, and its rows into staging."""
+    if ledger is None:
+        return None
+    manifest_id = ledger.find_manifest(workplace.manifest_path)
+    previous = ledger.current_run(manifest_id) if manifest_id is not None else None
+    if previous is not None:
+        staging.load_previous(ledger.previous_rows(previous.manifest_id))
+    return previous
+
+
+def policy_of(workplace: Workplace, options: RunOptions) -> Policy:
+    """What this run asks again."""
+    manifest = workplace.manifest
+    before_s: float | None = None
+    if options.refresh:
+        before_s = math.inf
+    elif manifest.refresh_older_than_s is not None:
+        before_s = time.time() - manifest.refresh_older_than_s
+    return Policy(
+        max_attempts=manifest.retry.attempts,
+        refresh_before_s=before_s,
+        retry_failed=options.retry_failed or options.narrowing.only == "failed",
+    )
 
 
 @contextmanager
@@ -151,144 +202,3 @@ def check_everything(workplace: Workplace, snapshot: Snapshot, prompt: Prompt) -
             mistakes.append(Mistake(where=manifest.where("dataset.path"), path="dataset", what=clash))
     if mistakes:
         raise InputError(mistakes)
-
-
-class _Comparison:
-    """Chunk by chunk: desired against held, into staging and shards."""
-
-    def __init__(
-        self, workplace: Workplace, ledger: Ledger | None, staging: Staging, shards: Shards, limit: int | None
-    ) -> None:
-        self._workplace = workplace
-        self._manifest = workplace.manifest
-        self._ledger = ledger
-        self._staging = staging
-        self._shards = shards
-        self._limit = limit
-        self._policy = Policy(max_attempts=workplace.manifest.retry.attempts)
-        self._shape = workplace.shape()
-        self._body_limit = workplace.provider.limits.max_file_bytes - LINE_OVERHEAD_BYTES
-        self._body_bytes = 0
-        self.rows = 0
-        self.causes: list[str] = []
-        self._cause_counts: Counter[str] = Counter()
-
-    def add(self, chunk: list[Rendered]) -> None:
-        """Take a chunk of rendered rows."""
-        held = self._held(chunk)
-        staged: list[StagedRow] = []
-        wanting: list[tuple[int, Rendered]] = []
-        for rendered in chunk:
-            cause = rendered.cause or self._too_large(rendered)
-            if cause is not None or rendered.fingerprint is None:
-                staged.append(self._unsendable(rendered, cause))
-                continue
-            standing = stand(held.get(rendered.fingerprint), self._policy)
-            if standing is Standing.TO_SEND and (self._limit is None or rendered.position < self._limit):
-                wanting.append((len(staged), rendered))
-            staged.append(
-                StagedRow(
-                    rendered.position, rendered.key, rendered.fingerprint, standing.value, None, None, None
-                )
-            )
-        self._place(staged, wanting, held)
-        self._staging.add_rows(staged)
-        self.rows += len(chunk)
-
-    def _held(self, chunk: list[Rendered]) -> dict[bytes, Held]:
-        if self._ledger is None:
-            return {}
-        wanted = {rendered.fingerprint for rendered in chunk if rendered.fingerprint is not None}
-        return dict(self._ledger.held(list(wanted)))
-
-    def _place(
-        self, staged: list[StagedRow], wanting: list[tuple[int, Rendered]], held: dict[bytes, Held]
-    ) -> None:
-        """Of equal requests the first is sent; the others get its answer."""
-        fingerprints = [rendered.fingerprint for _, rendered in wanting if rendered.fingerprint is not None]
-        claims = self._staging.claim(fingerprints)
-        for (index, rendered), is_first in zip(wanting, claims, strict=True):
-            if not is_first or rendered.fingerprint is None:
-                continue
-            known = held.get(rendered.fingerprint)
-            name = known.name if known is not None else rendered.name
-            line = self._shape.line(custom_id(name, rendered.fingerprint), rendered.body)
-            place = self._shards.place(line)
-            self._body_bytes += len(rendered.body)
-            staged[index] = staged[index]._replace(slot=place.shard, line=place.line, name=name)
-
-    def _too_large(self, rendered: Rendered) -> Cause | None:
-        if len(rendered.body) <= self._body_limit:
-            return None
-        message = f"the request is {len(rendered.body):,} bytes; a file may hold {self._body_limit:,}"
-        return Cause(error_class="body_too_large", message=message)
-
-    def _unsendable(self, rendered: Rendered, cause: Cause | None) -> StagedRow:
-        cause = cause or Cause(error_class="template_error", message="the row has no request")
-        self._cause_counts[cause.error_class] += 1
-        if len(self.causes) < _CAUSES_SHOWN:
-            self.causes.append(f"row {rendered.position + 1}, key {rendered.key!r}: {cause.message}")
-        return StagedRow(rendered.position, rendered.key, None, Standing.UNSENDABLE.value, None, None, cause)
-
-    def plan(
-        self, shards: Sequence[SealedShard], snapshot: Snapshot, template_digest: str, manifest_digest: str
-    ) -> Plan:
-        """The plan, now that every row has been seen."""
-        previous = self._previous_run()
-        if self._ledger is not None and previous is not None:
-            self._staging.load_previous(self._ledger.previous_rows(previous.manifest_id))
-        compared = self._staging.compare()
-        counts = self._staging.counts()
-        requests = sum(shard.requests for shard in shards)
-        return Plan(
-            manifest=self._manifest.name,
-            rows=self.rows,
-            unchanged=compared.unchanged,
-            new=compared.new,
-            changed=compared.changed,
-            removed=compared.removed,
-            failed_before=counts.get(Standing.FAILED.value, 0),
-            in_flight=counts.get(Standing.IN_FLIGHT.value, 0),
-            unsendable=counts.get(Standing.UNSENDABLE.value, 0),
-            duplicates=self._staging.duplicates(),
-            requests_to_send=requests,
-            shards=len(shards),
-            size_bytes=sum(shard.size_bytes for shard in shards),
-            estimate=self._estimate(requests),
-            reasons=_reasons(previous, snapshot, template_digest, manifest_digest, compared.changed),
-            causes=dict(self._cause_counts),
-        )
-
-    def _previous_run(self) -> RunRecord | None:
-        if self._ledger is None:
-            return None
-        manifest_id = self._ledger.find_manifest(self._workplace.manifest_path)
-        return self._ledger.current_run(manifest_id) if manifest_id is not None else None
-
-    def _estimate(self, requests: int) -> Estimate:
-        parameters = self._manifest.model.parameters
-        bounds = (
-            parameters.get(name) for name in ("max_tokens", "max_completion_tokens", "max_output_tokens")
-        )
-        bound = next((value for value in bounds if isinstance(value, int)), None)
-        return estimate(
-            body_bytes=self._body_bytes,
-            requests=requests,
-            max_output_tokens=0 if self._manifest.model.endpoint == "/v1/embeddings" else bound,
-            prices=self._manifest.model.prices,
-            is_free=self._workplace.provider.is_local,
-        )
-
-
-def _reasons(
-    previous: RunRecord | None, snapshot: Snapshot, template: str, manifest: str, changed: int
-) -> tuple[Reason, ...]:
-    """Which inputs moved since the last run. Rows: those whose request is another one now."""
-    if previous is None:
-        return ()
-    pairs = (
-        ("dataset", previous.dataset_digest, snapshot.digest),
-        ("template", previous.template_digest, template),
-        ("manifest", previous.manifest_digest, manifest),
-    )
-    return tuple(Reason(what=what, was=was, now=now, rows=changed) for what, was, now in pairs if was != now)

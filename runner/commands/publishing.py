@@ -96,10 +96,14 @@ def write_results(
     manifest_id: int,
     snapshot: Path,
     rows: int,
+    history: Path | None,
     check_answer: Callable[[str], str | None],
     reporter: Reporter,
 ) -> tuple[Published, Totals]:
-    """Join and write every output path. Returns what was written and the totals by status."""
+    """Join and write every output path, and `history` where the run's table needs a place of its own.
+
+    Returns what was written and the totals by status.
+    """
     output = workplace.manifest.output
     embeddings = workplace.manifest.model.endpoint == "/v1/embeddings"
     totals = Totals()
@@ -109,7 +113,7 @@ def write_results(
             str(snapshot),
             _told(lineage.records(rows), rows, reporter),
             lineage_columns(output.schema, output.prefix, embeddings=embeddings),
-            [Path(path) for path in output.paths],
+            [Path(path) for path in output.paths] + ([history] if history is not None else []),
             scratch=workplace.place.folder / "scratch",
             csv_safe=output.csv_safe,
         )
@@ -138,6 +142,7 @@ class _Lineage:
         self._schema = workplace.manifest.output.schema
         self._prefix = workplace.manifest.output.prefix
         self._prices = workplace.manifest.model.prices
+        self._repeats = workplace.manifest.repeats
         self._ledger = ledger
         self._manifest_id = manifest_id
         self._raw = raw
@@ -145,7 +150,7 @@ class _Lineage:
         self._totals = totals
 
     def records(self, rows: int) -> Iterator[dict[str, Any]]:
-        for start in range(0, rows, _CHUNK_ROWS):
+        for start in range(0, rows * self._repeats, _CHUNK_ROWS):
             for row in self._ledger.rows(self._manifest_id, start, start + _CHUNK_ROWS):
                 yield self._record(row)
 
@@ -154,10 +159,11 @@ class _Lineage:
         answer = read_answer(line.body) if line is not None else None
         status, problem = self._status(row, answer)
         cost = self._cost(row)
+        repeat = row.position % self._repeats + 1
         self._totals.count(row, status, cost)
         record: dict[str, Any] = {
-            "_position": row.position,
-            "_key": row.key,
+            "_position": row.position // self._repeats,
+            "_key": self._key(row, repeat),
             "_status": status.value,
             "_answer": answer.text if answer is not None else None,
             "_finish_reason": row.finish_reason,
@@ -172,7 +178,7 @@ class _Lineage:
             "_batch_id": row.batch_id,
             "_response_id": row.response_id,
             "_attempts": row.attempts,
-            "_repeat": 1,
+            "_repeat": repeat,
             "_answered_at": row.answered_at_s,
             "_fingerprint": row.fingerprint.hex() if row.fingerprint is not None else None,
         }
@@ -181,6 +187,10 @@ class _Lineage:
         if self._schema is not None and status is Status.SUCCEEDED and answer is not None:
             record |= self._fields(answer)
         return record
+
+    def _key(self, row: LedgerRow, repeat: int) -> str:
+        """The row's own key: the ledger names the repeats of a row `key #2`, `key #3`."""
+        return row.key if repeat == 1 else row.key.removesuffix(f" #{repeat}")
 
     def _status(self, row: LedgerRow, answer: Answer | None) -> tuple[Status, tuple[str, str] | None]:
         """The row's status; an answer that breaks the schema, or whose bytes are gone, is said so."""

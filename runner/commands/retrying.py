@@ -7,7 +7,7 @@ custom_id and its fingerprint. What a person cancelled is not asked again by the
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,9 +37,15 @@ def planned(shards: tuple[SealedShard, ...], workplace: Workplace) -> list[Plann
 
 
 def retry_failed(
-    workplace: Workplace, ledger: Ledger, *, run_id: int, manifest_id: int, reporter: Reporter
+    workplace: Workplace,
+    ledger: Ledger,
+    *,
+    run_id: int,
+    manifest_id: int,
+    shard_ids: Container[int],
+    reporter: Reporter,
 ) -> list[Submission]:
-    """Shards for every request worth repeating; empty where there is none."""
+    """Shards for every request worth repeating of those that these shards carried; empty for none."""
     with tempfile.TemporaryDirectory(prefix="retry-", dir=workplace.place.folder / "scratch") as scratch:
         files = ShardFiles(
             workplace.provider.limits,
@@ -48,7 +54,7 @@ def retry_failed(
             first_slot=_next_slot(ledger, manifest_id, run_id),
         )
         try:
-            placements = list(_copy_lines(workplace, ledger, manifest_id, files))
+            placements = list(_copy_lines(workplace, ledger, manifest_id, files, shard_ids))
             shards = tuple(files.seal())
         except BaseException:
             files.discard()
@@ -66,13 +72,13 @@ def _next_slot(ledger: Ledger, manifest_id: int, run_id: int) -> int:
 
 
 def _copy_lines(
-    workplace: Workplace, ledger: Ledger, manifest_id: int, files: ShardFiles
+    workplace: Workplace, ledger: Ledger, manifest_id: int, files: ShardFiles, shard_ids: Container[int]
 ) -> Iterator[tuple[int, int, int]]:
     """(slot, line, request id) of each request that goes into the new shards."""
     sources = _Sources(ledger, workplace.place.folder)
     for chunk in ledger.repeatable(manifest_id, workplace.manifest.retry.attempts):
         for request_id, shard_id, line in chunk:
-            text = sources.line(shard_id, line)
+            text = sources.line(shard_id, line) if shard_id in shard_ids else None
             if text is not None:
                 place = files.place(text)
                 yield place.shard, place.line, request_id

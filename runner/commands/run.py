@@ -17,38 +17,43 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from runner.commands.cancel import cancel_unwanted
+from runner.commands.discarding import take_back_unsent
 from runner.commands.engine import Engine
 from runner.commands.gate import pass_gate
 from runner.commands.interrupts import StopFlag, deferred_interrupts
 from runner.commands.local import connected
 from runner.commands.moments import Finished, Reporter, Started, Submitted
+from runner.commands.narrowing import Narrowing
 from runner.commands.options import RunOptions
-from runner.commands.planning import Prepared, prepared
+from runner.commands.planning import Prepared, prepared, render_source
 from runner.commands.publishing import Totals, write_results
-from runner.commands.retrying import planned, retry_failed
+from runner.commands.recording import commit, history_path, is_unchanged, record_end, record_published
+from runner.commands.retrying import retry_failed
 from runner.commands.revision import git_commit
-from runner.commands.sharding import sync_folder
 from runner.commands.tracks import Surroundings
 from runner.commands.workplace import Workplace, open_workplace
 from runner.core.model import Provider, Status
-from runner.core.states import ShardState, Submission
+from runner.core.states import ShardState, Submission, reexamined
 from runner.errors import (
     EXIT_DONE,
     EXIT_FAILED_ROWS,
     EXIT_STILL_RUNNING,
+    InputError,
     InterruptedRunError,
+    Mistake,
     RunnerError,
+    StillRunningError,
 )
 from runner.ledger import Ledger, PlanMovedError, RunStart, RunState, hold
-from runner.ledger import Totals as RunTotals
 from runner.manifest import answer_checker
 from runner.provider import Client
-from runner.version import __version__
 
 _PLANNING_ATTEMPTS = 3
 
@@ -108,134 +113,166 @@ class _Run:
     ) -> None:
         self._workplace = workplace
         self._manifest = workplace.manifest
+        self._folder = workplace.place.folder
         self._ledger = ledger
         self._options = options
         self._reporter = reporter
         self._stop = stop
         self._uid = uuid.uuid4().hex
         self._started_s = time.time()
+        self._manifest_id = ledger.ensure_manifest(workplace.manifest_path, workplace.manifest.name)
         self._ended: list[Submission] = []
 
     def go(self) -> RunResult:
-        manifest_id = self._ledger.ensure_manifest(self._workplace.manifest_path, self._manifest.name)
-        self._take_back(manifest_id)
-        under_way = self._ledger.open_submissions(manifest_id)
+        take_back_unsent(self._workplace, self._ledger, self._manifest_id)  # they are planned anew
+        self._tell_started()
+        if self._has_nothing_to_do():
+            return self._repeat_last()
+        with ExitStack() as stack:
+            run_id, rows, client, provider = self._plan_and_commit(stack)
+            state: RunState = "failed"
+            result = None
+            try:
+                result = self._work(run_id, rows, client, provider)
+                state = "detached" if result.finished is None else "finished"
+            except (InterruptedRunError, StillRunningError, KeyboardInterrupt):
+                state = "interrupted"
+                raise
+            finally:
+                exit_code = result.exit_code if result is not None else None
+                finished = result.finished if result is not None else None
+                record_end(self._ledger, run_id, state, exit_code, finished)
+        return result
+
+    def _tell_started(self) -> None:
         self._reporter.tell(
             Started(
                 manifest=self._manifest.name,
                 run=self._uid,
                 provider=self._workplace.provider.name,
                 model=self._manifest.model.name,
-                is_resumed=bool(under_way),
+                is_resumed=bool(self._ledger.open_submissions(self._manifest_id)),
             )
         )
-        with ExitStack() as stack:
-            run_id, snapshot, rows, client, provider = self._plan_and_commit(manifest_id, stack)
-            state: RunState = "failed"
-            result = None
-            try:
-                result = self._work(run_id, manifest_id, client, provider, snapshot, rows)
-                state = "detached" if result.finished is None else "finished"
-            except InterruptedRunError:
-                state = "interrupted"
-                raise
-            finally:
-                self._record_end(run_id, state, result)
-        return result
+
+    # ------------------------------------------------------------ nothing to do
+
+    def _has_nothing_to_do(self) -> bool:
+        options = self._options
+        if (
+            options.refresh
+            or options.retry_failed
+            or options.narrowing != Narrowing()
+            or options.expected_digest
+        ):
+            return False
+        if self._ledger.open_submissions(self._manifest_id) or self._held():
+            return False
+        previous = self._ledger.current_run(self._manifest_id)
+        source = render_source(self._workplace, "").prompt
+        return is_unchanged(self._workplace, previous, source.compile().digest())
+
+    def _repeat_last(self) -> RunResult:
+        """Nothing moved: the tables are there, and the record says so."""
+        previous = self._ledger.current_run(self._manifest_id)
+        totals = self._ledger.totals(self._manifest_id)
+        if previous is None:
+            raise AssertionError("a run that has nothing to do has a run before it")
+        counts = Totals(
+            by_status=Counter(totals.by_status),
+            input_tokens=totals.input_tokens,
+            output_tokens=totals.output_tokens,
+            cost=previous.cost,
+            rows=totals.rows,
+        )
+        finished = self._finished(list(self._manifest.output.paths), counts)
+        run_id = self._ledger.start_run(
+            RunStart(
+                uid=self._uid,
+                manifest_id=self._manifest_id,
+                manifest_digest=previous.manifest_digest,
+                template_digest=previous.template_digest,
+                dataset_digest=previous.dataset_digest,
+                version=previous.version,
+                git_commit=git_commit(self._workplace.place.project),
+                snapshot=previous.snapshot,
+                model=previous.model,
+                rows=previous.rows,
+                document=previous.document,
+                inputs=previous.inputs,
+            )
+        )
+        self._ledger.note_run(run_id, published=previous.published, history=previous.history)
+        record_end(self._ledger, run_id, "finished", finished.exit_code, finished)
+        self._reporter.tell(finished)
+        return RunResult(finished=finished, exit_code=finished.exit_code)
 
     # ------------------------------------------------------------ plan
 
-    def _take_back(self, manifest_id: int) -> None:
-        """Shards that were never sent are planned anew: perhaps they are not wanted any more."""
-        for submission in self._ledger.discard_unpaid(manifest_id):
-            (self._workplace.place.folder / submission.path).unlink(missing_ok=True)
+    def _held(self) -> list[Submission]:
+        """Shards that only a person, or another look, can set free."""
+        return [
+            self._ledger.submission(record.shard_id)
+            for record in self._ledger.shards(self._manifest_id)
+            if record.state is ShardState.HELD
+        ]
 
-    def _plan_and_commit(
-        self, manifest_id: int, stack: ExitStack
-    ) -> tuple[int, Path, int, Client | None, Provider]:
+    def _plan_and_commit(self, stack: ExitStack) -> tuple[int, int, Client | None, Provider]:
         """Plan, pass the gate, connect, commit. Planned again if another process moved the ledger."""
         for attempt in range(1, _PLANNING_ATTEMPTS + 1):
             with prepared(
                 self._workplace,
                 self._ledger,
+                self._options,
                 write_shards=True,
-                limit=self._options.limit,
                 reporter=self._reporter,
-                workers=self._options.workers,
                 check_stop=self._check_stop,
             ) as plan:
+                self._check_digest(plan)
                 pass_gate(self._manifest, self._workplace.provider, plan.plan, plan.causes, self._reporter)
                 self._check_stop()
-                client, provider = self._connect(manifest_id, plan, stack)
+                client, provider = self._connect(plan, stack)
                 try:
-                    run_id, snapshot = self._commit(manifest_id, plan)
+                    run_id = commit(
+                        self._workplace,
+                        self._ledger,
+                        plan,
+                        uid=self._uid,
+                        manifest_id=self._manifest_id,
+                        refresh=self._options.refresh or self._manifest.refresh_older_than_s is not None,
+                    )
                 except PlanMovedError:
                     stack.pop_all().close()
                     if attempt == _PLANNING_ATTEMPTS:
                         raise
                     continue
-                return run_id, snapshot, plan.snapshot.rows, client, provider
+                return run_id, plan.snapshot.rows, client, provider
         raise AssertionError("unreachable")
+
+    def _check_digest(self, plan: Prepared) -> None:
+        """`run apply`: that plan or none."""
+        if self._options.expected_digest not in (None, plan.digest):
+            what = "dataset, template, manifest or ledger moved since the plan was saved"
+            mistake = Mistake(where=self._options.manifest.path, what=what)
+            raise InputError([mistake], next_step="run plan again, look at it, and apply the new one")
 
     def _check_stop(self) -> None:
         if self._stop.is_set:
             raise InterruptedRunError("interrupted while planning; nothing was sent")
 
-    def _connect(self, manifest_id: int, plan: Prepared, stack: ExitStack) -> tuple[Client | None, Provider]:
+    def _connect(self, plan: Prepared, stack: ExitStack) -> tuple[Client | None, Provider]:
         """A client where there is something to send or to collect; a run with neither needs no key."""
-        if not plan.shards and not self._ledger.open_submissions(manifest_id):
+        if not plan.shards and not self._ledger.open_submissions(self._manifest_id) and not self._held():
             return None, self._workplace.provider
         client, provider = stack.enter_context(
-            connected(self._workplace.provider, self._workplace.place.folder, self._options.environ)
+            connected(self._workplace.provider, self._folder, self._options.environ)
         )
         return client, provider
 
-    def _commit(self, manifest_id: int, plan: Prepared) -> tuple[int, Path]:
-        """From here on the ledger holds the plan. The snapshot is durable before."""
-        folder = self._workplace.place.folder
-        snapshot = folder / "snapshots" / f"{self._uid}.parquet"
-        Path(plan.snapshot.path).replace(snapshot)
-        sync_folder(snapshot.parent)
-        run_id = self._ledger.start_run(
-            RunStart(
-                uid=self._uid,
-                manifest_id=manifest_id,
-                manifest_digest=plan.manifest_digest,
-                template_digest=plan.template_digest,
-                dataset_digest=plan.snapshot.digest,
-                version=__version__,
-                git_commit=git_commit(self._workplace.place.project),
-                snapshot=snapshot.relative_to(folder).as_posix(),
-                model=self._manifest.model.name,
-                rows=plan.snapshot.rows,
-            )
-        )
-        self._ledger.commit_plan(
-            run_id=run_id,
-            manifest_id=manifest_id,
-            staging=plan.staging,
-            shards=planned(plan.shards, self._workplace),
-        )
-        self._forget_old_snapshots(manifest_id, run_id)
-        return run_id, snapshot
-
-    def _forget_old_snapshots(self, manifest_id: int, run_id: int) -> None:
-        """The current rows belong to the newest snapshot; earlier ones join nothing any more."""
-        for record in self._ledger.runs(manifest_id, 20):
-            if record.id != run_id and record.snapshot:
-                (self._workplace.place.folder / record.snapshot).unlink(missing_ok=True)
-
     # ------------------------------------------------------------ work
 
-    def _work(
-        self,
-        run_id: int,
-        manifest_id: int,
-        client: Client | None,
-        provider: Provider,
-        snapshot: Path,
-        rows: int,
-    ) -> RunResult:
+    def _work(self, run_id: int, rows: int, client: Client | None, provider: Provider) -> RunResult:
+        complaint: RunnerError | None = None
         if client is not None:
             at = Surroundings(
                 provider=provider,
@@ -247,70 +284,97 @@ class _Run:
                 clock=time.time,
             )
             engine = Engine(at, self._stop)
-            self._drive(engine, self._ledger.open_submissions(manifest_id))
-            if self._options.detach and self._ledger.open_submissions(manifest_id):
-                return self._detached(manifest_id)
-            while again := retry_failed(
+            self._look_again(run_id)
+            if self._manifest.on_edit == "cancel":
+                cancel_unwanted(self._ledger, client, self._manifest_id, self._reporter)
+            if self._drive_all(engine, run_id):
+                return self._detached()
+            complaint = engine.complaint()
+        result = self._publish(run_id, rows)
+        if complaint is not None:
+            raise complaint
+        return result
+
+    def _look_again(self, run_id: int) -> None:
+        """A held shard gets another look in every run: perhaps its batch is listed by now."""
+        for submission in self._held():
+            self._ledger.save(reexamined(submission), what="looked at again", run_id=run_id)
+
+    def _drive_all(self, engine: Engine, run_id: int) -> bool:
+        """Until nothing is open nor worth repeating; True where the rest is left to a later run."""
+        submissions = self._ledger.open_submissions(self._manifest_id)
+        while submissions:
+            wait_s = self._options.wait_s
+            self._ended += engine.drive(
+                submissions,
+                until_submitted=self._options.detach,
+                deadline_s=None if wait_s is None else self._started_s + wait_s,
+            )
+            if self._options.detach and self._ledger.open_submissions(self._manifest_id):
+                return True
+            submissions = retry_failed(
                 self._workplace,
                 self._ledger,
                 run_id=run_id,
-                manifest_id=manifest_id,
+                manifest_id=self._manifest_id,
+                shard_ids={one.shard_id for one in self._ended},
                 reporter=self._reporter,
-            ):
-                self._drive(engine, again)
-                if self._options.detach:
-                    return self._detached(manifest_id)
-        return self._publish(manifest_id, snapshot, rows)
+            )
+        return False
 
-    def _drive(self, engine: Engine, submissions: list[Submission]) -> None:
-        wait_s = self._options.wait_s
-        self._ended += engine.drive(
-            submissions,
-            until_submitted=self._options.detach,
-            deadline_s=None if wait_s is None else self._started_s + wait_s,
-        )
-
-    def _detached(self, manifest_id: int) -> RunResult:
+    def _detached(self) -> RunResult:
         batches = sum(
             submission.state is ShardState.SUBMITTED
-            for submission in self._ledger.open_submissions(manifest_id)
+            for submission in self._ledger.open_submissions(self._manifest_id)
         )
         self._reporter.tell(Submitted(batches=batches))
         return RunResult(finished=None, exit_code=EXIT_STILL_RUNNING)
 
-    def _publish(self, manifest_id: int, snapshot: Path, rows: int) -> RunResult:
+    # ------------------------------------------------------------ publish
+
+    def _publish(self, run_id: int, rows: int) -> RunResult:
         published, totals = write_results(
             self._workplace,
             self._ledger,
-            manifest_id=manifest_id,
-            snapshot=snapshot,
+            manifest_id=self._manifest_id,
+            snapshot=self._folder / "snapshots" / f"{self._uid}.parquet",
             rows=rows,
+            history=self._history_target(),
             check_answer=answer_checker(self._manifest.output.schema),
             reporter=self._reporter,
         )
-        self._remove_collected_shards(manifest_id)
-        finished = self._finished([str(path) for path in published.paths], totals)
+        is_settled = totals.by_status[Status.PENDING] == 0 and not any(
+            self._ledger.repeatable(self._manifest_id, self._manifest.retry.attempts)
+        )
+        record_published(self._workplace, self._ledger, run_id, self._uid, published, is_settled=is_settled)
+        self._remove_collected_shards()
+        finished = self._finished(list(self._manifest.output.paths), totals)
         self._reporter.tell(finished)
         return RunResult(finished=finished, exit_code=finished.exit_code)
 
-    def _remove_collected_shards(self, manifest_id: int) -> None:
+    def _history_target(self) -> Path | None:
+        """A table of our own where none of the published ones is Parquet."""
+        if any(path.endswith(".parquet") for path in self._manifest.output.paths):
+            return None
+        return history_path(self._folder, self._uid)
+
+    def _remove_collected_shards(self) -> None:
         """Input files are kept until collected; one that an open shard still needs stays."""
-        records = self._ledger.shards(manifest_id)
-        needed = {record.sha for record in records if not ShardState(record.state).is_final}
-        for record in records:
-            if record.state == ShardState.DONE and record.sha not in needed:
-                (self._workplace.place.folder / record.path).unlink(missing_ok=True)
+        for record in self._ledger.shards(self._manifest_id):
+            path = self._folder / record.path
+            if record.state is ShardState.DONE and path.exists() and not self._ledger.needs_file(record.sha):
+                path.unlink(missing_ok=True)
 
     def _finished(self, results: list[str], totals: Totals) -> Finished:
         counts = {status: totals.by_status.get(status, 0) for status in Status}
         failed = totals.rows - counts[Status.SUCCEEDED] - counts[Status.PENDING]
         tolerated = self._manifest.allow_failures.allows(failed, totals.rows)
-        ours = [one for one in self._ended if one.run == self._uid and one.batch_id is not None]
+        ours = {one.shard_id: one for one in self._ended if one.run == self._uid and one.batch_id is not None}
         prices = self._manifest.model.prices
         return Finished(
             rows=totals.rows,
             **{status.value: count for status, count in counts.items()},
-            requests_sent=sum(one.requests for one in ours),
+            requests_sent=sum(one.requests for one in ours.values()),
             batches=len(ours),
             results=tuple(results),
             input_tokens=totals.input_tokens,
@@ -322,14 +386,3 @@ class _Run:
             manifest=self._manifest.name,
             duration_s=round(time.time() - self._started_s, 3),
         )
-
-    def _record_end(self, run_id: int, state: RunState, result: RunResult | None) -> None:
-        finished = result.finished if result is not None else None
-        totals = RunTotals(
-            rows=finished.rows if finished else 0,
-            by_status={status: getattr(finished, status.value) for status in Status} if finished else {},
-            input_tokens=finished.input_tokens if finished else 0,
-            output_tokens=finished.output_tokens if finished else 0,
-        )
-        exit_code = result.exit_code if result is not None else None
-        self._ledger.end_run(run_id, state=state, exit_code=exit_code, totals=totals)

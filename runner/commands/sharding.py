@@ -42,26 +42,31 @@ class Shards(Protocol):
 
 
 class CountingShards:
-    """Counts what files there would be."""
+    """Counts and hashes what files there would be."""
 
     def __init__(self, limits: Limits) -> None:
         self._splitter = Splitter(limits)
         self._sizes: list[int] = []
         self._lines: list[int] = []
+        self._digests: list[hashlib._Hash] = []
 
     def place(self, line: bytes) -> Place:
         place = _placed(self._splitter, line)
         if place.shard == len(self._sizes):
             self._sizes.append(0)
             self._lines.append(0)
+            self._digests.append(hashlib.sha256())
+        self._digests[place.shard].update(line)
         self._sizes[place.shard] += len(line)
         self._lines[place.shard] += 1
         return place
 
     def seal(self) -> Sequence[SealedShard]:
         return [
-            SealedShard(slot=slot, sha="", path="", size_bytes=size, requests=lines)
-            for slot, (size, lines) in enumerate(zip(self._sizes, self._lines, strict=True))
+            SealedShard(slot=slot, sha=digest.hexdigest(), path="", size_bytes=size, requests=lines)
+            for slot, (size, lines, digest) in enumerate(
+                zip(self._sizes, self._lines, self._digests, strict=True)
+            )
         ]
 
 

@@ -89,11 +89,12 @@ class Watcher:
             track.next_at_s = self._at.clock() + self._at.poll_pause_s(tracks)
             return
         track.progress = Progress(output_lines=track.progress.output_lines, from_start=True)
-        if is_full and word is not None:
-            track.full_reads += 1
+        if word is not None:
+            # A server that never says where a body ends can't be waited for: its reads count half.
+            track.full_reads += 2 if is_full else 1
             said = (submission.completed or 0) + (submission.failed or 0)
             agrees = submission.total is not None and said <= track.book.accounted
-            if track.full_reads >= (2 if agrees else FULL_READS):
+            if track.full_reads >= 2 * (2 if agrees else FULL_READS):
                 absence = judge_absence(word, batch.errors)
                 self._finish(track, batch, [(one.line, one.request_id, absence) for one in outstanding])
                 return

@@ -151,7 +151,8 @@ class Manifest:
     `path` is the absolute path of the file, `name` its name or the file's stem.
     `positions` maps a dotted path (`dataset.path`, `dataset.path.0`) to where it was written.
     `canonical` is the whole resolved document as sorted JSON bytes (for digests and history; no secrets,
-    because secrets are only ever named).
+    because secrets are only ever named). `on_edit`: `keep` lets batches finish that nobody wants any
+    more, `cancel` stops them.
     """
 
     path: str
@@ -167,6 +168,9 @@ class Manifest:
     budget: Budget
     positions: Mapping[str, Position]
     canonical: bytes
+    refresh_older_than_s: float | None = None
+    repeats: int = 1
+    on_edit: str = "keep"
 
     def where(self, path: str) -> str:
         """`file:line:column` of a dotted path, or of its nearest parent that was written."""

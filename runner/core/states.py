@@ -95,7 +95,7 @@ _MOVES: dict[ShardState, frozenset[ShardState]] = {
     _S.FENCING: frozenset({_S.FENCED, _S.HELD, _S.SUBMITTED}),
     _S.FENCED: frozenset({_S.READY, _S.SUBMITTED, _S.HELD}),
     _S.SUBMITTED: frozenset({_S.DONE, _S.HELD}),
-    _S.HELD: frozenset({_S.SUBMITTED, _S.READY, _S.DISCARDED}),
+    _S.HELD: frozenset({_S.SUBMITTED, _S.UNKNOWN, _S.READY, _S.DISCARDED}),
     _S.DONE: frozenset(),
     _S.REFUSED: frozenset({_S.DISCARDED}),
     _S.DISCARDED: frozenset(),
@@ -367,6 +367,12 @@ def _held(submission: Submission, why: str) -> Submission:
 def held(submission: Submission, why: str) -> Submission:
     """Only a person can decide what to do with this shard."""
     return _held(submission, why)
+
+
+def reexamined(submission: Submission) -> Submission:
+    """A held shard is looked at once more: its batch is polled, or looked for in the listings."""
+    state = ShardState.UNKNOWN if submission.batch_id is None else ShardState.SUBMITTED
+    return _move(submission, state, clean_scans=0, failed_scans=0, not_before_s=0.0)
 
 
 def adopted(submission: Submission, batch: BatchObject, now_s: float) -> Submission:

@@ -8,6 +8,7 @@ The home of duckdb for reading. Knows manifests and rows; must not know prompts,
 
 from runner.dataset.inputs import InputFile, InputsState, fingerprint_of_inputs
 from runner.dataset.rows import read_rows
+from runner.dataset.selection import select_rows
 from runner.dataset.snapshot import Column, Snapshot, describe, take_snapshot
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "describe",
     "fingerprint_of_inputs",
     "read_rows",
+    "select_rows",
     "take_snapshot",
 ]

@@ -252,6 +252,16 @@ class Ledger:
         with self._reading() as connection:
             return submissions.load_open(connection, manifest_id)
 
+    def needs_file(self, sha: str) -> bool:
+        """Whether a shard that is not final has an input file of this content."""
+        with self._reading() as connection:
+            return submissions.needs_file(connection, sha)
+
+    def wanted_shards(self) -> set[int]:
+        """Open shards that a current row of any manifest waits for."""
+        with self._reading() as connection:
+            return submissions.load_wanted(connection)
+
     def submission(self, shard_id: int) -> Submission:
         """One shard. Errors: KeyError if there is none."""
         with self._reading() as connection:

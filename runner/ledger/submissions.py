@@ -124,6 +124,23 @@ def _awaited_elsewhere(connection: Connection, manifest_id: int) -> list[int]:
     return sorted(set(candidates) & set(connection.execute(awaited).scalars()))
 
 
+def load_wanted(connection: Connection) -> set[int]:
+    """Open shards that hold a request of a current row of any manifest. A walk over all rows."""
+    awaited = (
+        select(request.c.open_shard_id)
+        .distinct()
+        .select_from(row_table.join(request, request.c.id == row_table.c.request_id))
+        .where(request.c.open_shard_id.is_not(None))
+    )
+    return {int(shard_id) for shard_id in connection.execute(awaited).scalars()}
+
+
+def needs_file(connection: Connection, sha: str) -> bool:
+    """Whether a shard that is not final has an input file of this content."""
+    query = select(shard.c.id).where(shard.c.sha == sha, shard.c.state.not_in(FINAL_STATES)).limit(1)
+    return connection.execute(query).first() is not None
+
+
 def load_unpaid(connection: Connection, manifest_id: int) -> list[Submission]:
     """Shards of this manifest for which surely nothing was bought, and that still would be."""
     chosen = (shard.c.manifest_id == manifest_id, shard.c.state.in_(UNPAID_STATES))

@@ -55,6 +55,9 @@ def build(root: MapNode, path: str, answer_schema: Mapping[str, Any] | None) -> 
             max_cost=_number(budget.get("max_cost")),
             confirm_above=float(budget.get("confirm_above", Budget().confirm_above)),
         ),
+        refresh_older_than_s=_duration(data.get("refresh", {}).get("older_than")),
+        repeats=int(data.get("repeats", 1)),
+        on_edit=data.get("on_edit", "keep"),
         positions=positions(root),
         canonical=_canonical(root, name, folder),
     )

@@ -1,0 +1,199 @@
+"""Chunk by chunk: what each row wants against what the ledger holds, into staging and shards.
+
+The decisions are the core's (`stand`, `Policy`); here they are asked for every row of every chunk, and
+what is to be sent gets its place in a shard. Memory: one chunk.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from runner.commands.narrowing import Selection
+from runner.commands.rendering import Rendered
+from runner.commands.sharding import SealedShard, Shards
+from runner.commands.workplace import Workplace
+from runner.core.identity import custom_id, key_part
+from runner.core.model import Cause, Fingerprint
+from runner.core.planning import Estimate, Held, Plan, Policy, Reason, Standing, estimate, stand
+from runner.ledger import Ledger, StagedRow, Staging
+
+LINE_OVERHEAD_BYTES = 256
+"""More than a line can add to its body: custom_id, method, url, punctuation."""
+_CAUSES_SHOWN = 5
+
+
+@dataclass(slots=True)
+class _Want:
+    """A request that a row wants, with its place among the staged rows."""
+
+    index: int
+    fingerprint: Fingerprint
+    name: str
+    body: bytes
+
+
+class Comparison:
+    """Takes rendered chunks in order; knows the plan at the end."""
+
+    def __init__(
+        self,
+        workplace: Workplace,
+        ledger: Ledger | None,
+        staging: Staging,
+        shards: Shards,
+        *,
+        policy: Policy,
+        selection: Selection,
+    ) -> None:
+        self._manifest = workplace.manifest
+        self._provider = workplace.provider
+        self._ledger = ledger
+        self._staging = staging
+        self._shards = shards
+        self._policy = policy
+        self._selection = selection
+        self._shape = workplace.shape()
+        self._body_limit = workplace.provider.limits.max_file_bytes - LINE_OVERHEAD_BYTES
+        self._body_bytes = 0
+        self._cause_counts: Counter[str] = Counter()
+        self.rows = 0
+        self.causes: list[str] = []
+
+    def add(self, chunk: list[Rendered]) -> None:
+        """Take a chunk of rendered rows."""
+        rendered = [one for row in chunk for one in self._repeated(row)]
+        held = self._held(rendered)
+        before = self._before(rendered)
+        staged: list[StagedRow] = []
+        wants: list[_Want] = []
+        for one in rendered:
+            cause = one.cause or self._too_large(one)
+            if cause is not None or one.fingerprint is None:
+                staged.append(self._unsendable(one, cause))
+                continue
+            known = held.get(one.fingerprint)
+            standing = stand(known, self._policy)
+            takes = self._selection.takes(self._row_of(one), one.key, one.fingerprint, known, before)
+            if standing is Standing.TO_SEND and takes:
+                name = known.name if known is not None else one.name
+                wants.append(_Want(len(staged), one.fingerprint, name, one.body))
+            elif standing is Standing.TO_SEND and known is not None and known.status is not None:
+                standing = Standing.ANSWERED  # left out of a narrowed run: it keeps what it has
+            staged.append(StagedRow(one.position, one.key, one.fingerprint, standing.value, None, None, None))
+        self._place(staged, wants)
+        self._staging.add_rows(staged)
+        self.rows += len(rendered)
+
+    def _repeated(self, row: Rendered) -> Sequence[Rendered]:
+        """A row once for each repeat: positions and keys of its own, the same body.
+
+        The first repeat is the row itself, so that raising `repeats` keeps its answer.
+        """
+        repeats = self._manifest.repeats
+        if repeats == 1:
+            return (row,)
+        return [
+            replace(
+                row,
+                position=row.position * repeats + number,
+                key=repeat_key(row.key, number + 1),
+                name=row.name if number == 0 else key_part(repeat_key(row.key, number + 1)),
+                fingerprint=None if row.cause else self._shape.fingerprint(row.body, number + 1),
+            )
+            for number in range(repeats)
+        ]
+
+    def _row_of(self, one: Rendered) -> int:
+        return one.position // self._manifest.repeats
+
+    def _held(self, rendered: Sequence[Rendered]) -> dict[bytes, Held]:
+        if self._ledger is None:
+            return {}
+        wanted = list({one.fingerprint for one in rendered if one.fingerprint is not None})
+        held = dict(self._ledger.held(wanted))
+        if self._policy.refresh_before_s is None or not held:
+            return held
+        moments = self._ledger.answered_at([known.request_id for known in held.values()])
+        return {
+            fingerprint: replace(known, answered_at_s=moments.get(known.request_id))
+            for fingerprint, known in held.items()
+        }
+
+    def _before(self, rendered: Sequence[Rendered]) -> Mapping[str, bytes | None]:
+        if not self._selection.asks_before:
+            return {}
+        return self._staging.before([one.key for one in rendered])
+
+    def _place(self, staged: list[StagedRow], wants: list[_Want]) -> None:
+        """Of equal requests the first is sent; the others get its answer."""
+        claims = self._staging.claim([want.fingerprint for want in wants])
+        for want, is_first in zip(wants, claims, strict=True):
+            if is_first:
+                line = self._shape.line(custom_id(want.name, want.fingerprint), want.body)
+                place = self._shards.place(line)
+                self._body_bytes += len(want.body)
+                staged[want.index] = staged[want.index]._replace(
+                    slot=place.shard, line=place.line, name=want.name
+                )
+
+    def _too_large(self, one: Rendered) -> Cause | None:
+        if len(one.body) <= self._body_limit:
+            return None
+        message = f"the request is {len(one.body):,} bytes; a file may hold {self._body_limit:,}"
+        return Cause(error_class="body_too_large", message=message)
+
+    def _unsendable(self, one: Rendered, cause: Cause | None) -> StagedRow:
+        cause = cause or Cause(error_class="template_error", message="the row has no request")
+        self._cause_counts[cause.error_class] += 1
+        if len(self.causes) < _CAUSES_SHOWN:
+            self.causes.append(f"row {self._row_of(one) + 1}, key {one.key!r}: {cause.message}")
+        return StagedRow(one.position, one.key, None, Standing.UNSENDABLE.value, None, None, cause)
+
+    def seal(self) -> Sequence[SealedShard]:
+        """No more rows: the shards as they are now."""
+        return self._shards.seal()
+
+    def plan(self, shards: Sequence[SealedShard], reasons: tuple[Reason, ...]) -> Plan:
+        """The plan, now that every row has been seen and the last run's rows are in staging."""
+        compared = self._staging.compare()
+        counts = self._staging.counts()
+        requests = sum(shard.requests for shard in shards)
+        return Plan(
+            manifest=self._manifest.name,
+            rows=self.rows,
+            unchanged=compared.unchanged,
+            new=compared.new,
+            changed=compared.changed,
+            removed=compared.removed,
+            failed_before=counts.get(Standing.FAILED.value, 0),
+            in_flight=counts.get(Standing.IN_FLIGHT.value, 0),
+            unsendable=counts.get(Standing.UNSENDABLE.value, 0),
+            duplicates=self._staging.duplicates(),
+            requests_to_send=requests,
+            shards=len(shards),
+            size_bytes=sum(shard.size_bytes for shard in shards),
+            estimate=self._estimate(requests),
+            reasons=tuple(replace(reason, rows=compared.changed) for reason in reasons),
+            causes=dict(self._cause_counts),
+        )
+
+    def _estimate(self, requests: int) -> Estimate:
+        parameters = self._manifest.model.parameters
+        bounds = (
+            parameters.get(name) for name in ("max_tokens", "max_completion_tokens", "max_output_tokens")
+        )
+        bound = next((value for value in bounds if isinstance(value, int)), None)
+        return estimate(
+            body_bytes=self._body_bytes,
+            requests=requests,
+            max_output_tokens=0 if self._manifest.model.endpoint == "/v1/embeddings" else bound,
+            prices=self._manifest.model.prices,
+            is_free=self._provider.is_local,
+        )
+
+
+def repeat_key(key: str, repeat: int) -> str:
+    """How the ledger names a repeat of a row: the key itself for the first, then `key #2`, `key #3`."""
+    return key if repeat == 1 else f"{key} #{repeat}"

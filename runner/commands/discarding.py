@@ -1,0 +1,30 @@
+"""Shards that were never bought, taken back: perhaps nobody wants them any more after an edit.
+
+Under each shard's own lock, because another manifest's process may be sending it for rows of its own.
+"""
+
+from __future__ import annotations
+
+from runner.commands.workplace import Workplace
+from runner.core.states import discarded
+from runner.ledger import HeldElsewhereError, Ledger, hold
+
+
+def take_back_unsent(workplace: Workplace, ledger: Ledger, manifest_id: int) -> int:
+    """Discard every unpaid shard of the manifest and remove its file; gives how many."""
+    unpaid = [record.shard_id for record in ledger.shards(manifest_id) if record.state.is_unpaid]
+    return sum(_discard(workplace, ledger, shard_id) for shard_id in unpaid)
+
+
+def _discard(workplace: Workplace, ledger: Ledger, shard_id: int) -> bool:
+    try:
+        with hold(workplace.place.shard_lock(shard_id)):
+            submission = ledger.submission(shard_id)
+            if not submission.state.is_unpaid:
+                return False
+            ledger.release(discarded(submission), what="discarded")
+    except HeldElsewhereError:
+        return False
+    if not ledger.needs_file(submission.sha):
+        (workplace.place.folder / submission.path).unlink(missing_ok=True)
+    return True

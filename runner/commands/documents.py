@@ -1,0 +1,83 @@
+"""What a run was asked with, as text that can be compared and read back later.
+
+The document of a run is its resolved manifest with the answers' schema in it. Comparing two of them says
+what was edited: dataset, template, params, model or schema.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runner.core.model import Manifest
+from runner.core.planning import Reason
+from runner.core.wire import decode_json, encode_json
+from runner.ledger import RunRecord
+from runner.prompt import PromptSource, TemplateText
+
+
+def document_of(manifest: Manifest) -> bytes:
+    """The resolved manifest and its schema, as canonical JSON. Holds no secrets: they are only named."""
+    schema = encode_json(manifest.output.schema, sort_keys=True)
+    return b'{"manifest":' + manifest.canonical + b',"schema":' + schema + b"}"
+
+
+def changes(
+    previous: RunRecord | None, document: bytes, dataset_digest: str, template_digest: str
+) -> tuple[Reason, ...]:
+    """Which of dataset, template, params, model and schema are others than in the last run.
+
+    `was` and `now` are short digests, or the values themselves where they are short; `rows` is filled in
+    by who counted them.
+    """
+    if previous is None:
+        return ()
+    pairs: list[tuple[str, Any, Any]] = [
+        ("dataset", previous.dataset_digest[:12], dataset_digest[:12]),
+        ("template", previous.template_digest[:12], template_digest[:12]),
+    ]
+    if previous.document is not None:
+        was, now = decode_json(previous.document), decode_json(document)
+        pairs += [(name, _part(was, path), _part(now, path)) for name, path in _PARTS]
+    return tuple(
+        Reason(what=what, was=_text(was), now=_text(now), rows=0) for what, was, now in pairs if was != now
+    )
+
+
+_PARTS = (
+    ("params", ("manifest", "prompt", "params")),
+    ("model", ("manifest", "model")),
+    ("schema", ("schema",)),
+    ("repeats", ("manifest", "repeats")),
+)
+_SHOWN_CHARACTERS = 120
+
+
+def _part(document: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        document = document.get(name) if isinstance(document, dict) else None
+    return document
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    text = encode_json(value, sort_keys=True).decode()
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."
+
+
+def texts_as_json(source: PromptSource) -> str:
+    """A prompt's template texts and params: enough to render it again when the files are others."""
+    texts = [{"name": text.name, "path": text.path, "text": text.text} for text in source.texts]
+    return encode_json({"texts": texts}).decode()
+
+
+def source_from_json(stored: str, source: PromptSource, params: dict[str, Any]) -> PromptSource:
+    """The prompt of an earlier run. `source` gives the limits of today."""
+    texts = tuple(TemplateText(**text) for text in decode_json(stored)["texts"])
+    return PromptSource(
+        template=texts[0].path,
+        search_root=source.search_root,
+        params=params,
+        max_output_bytes=source.max_output_bytes,
+        texts=texts,
+    )
