@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from runner.core.model import Cause, Fingerprint, Outcome, Status
 from runner.core.planning import Standing
@@ -99,8 +100,7 @@ class Project:
         return Project(self.ledger, self.ledger.ensure_manifest(f"{name}.yaml", name), name)
 
     def start_run(self) -> int:
-        uid = hashlib.sha256(f"{self.name} {len(self.run_ids)}".encode()).hexdigest()[:32]
-        run_id = self.ledger.start_run(run_start(uid, self.manifest_id))
+        run_id = self.ledger.start_run(run_start(uuid4().hex, self.manifest_id))
         self.run_ids.append(run_id)
         return run_id
 

@@ -1,0 +1,122 @@
+"""Every statement that runs for many rows: found by a key in SQLite, understood by PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import ClauseElement
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from runner.core.model import Status
+from runner.ledger import outcomes, plan_statements, reading
+from runner.ledger.bulk import Bulk, Lookup, Query
+from runner.ledger.engine import spelling
+from runner.ledger.migrations.versions import m0001_first
+from runner.ledger.tables import metadata
+from tests.contract.ledger_factories import Project
+
+MODULES = (outcomes, plan_statements, reading)
+
+
+def bulks() -> Iterator[tuple[str, Bulk]]:
+    """Every statement for many rows, by its name."""
+    for module in MODULES:
+        for name, value in vars(module).items():
+            found = value._bulk if isinstance(value, Lookup | Query) else value
+            if isinstance(found, Bulk):
+                yield f"{module.__name__}.{name}", found
+    for status in Status:
+        yield f"outcomes.STORE[{status}]", outcomes.STORE[status]
+        yield f"outcomes.SETTLE[{status}]", outcomes.SETTLE[status]
+
+
+BULKS = dict(bulks())
+PLAIN: dict[str, ClauseElement] = {
+    "TOTALS": reading.TOTALS.params(manifest_id=1),
+    "REPEATABLE": reading.REPEATABLE.params(manifest_id=1, max_attempts=3),
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project.open(tmp_path)
+
+
+def plan_of(project: Project, text: str, parameters: object) -> list[str]:
+    with project.ledger._reader.begin() as connection:
+        found = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", parameters).all()  # type: ignore[arg-type]
+    return [step[3] for step in found]
+
+
+def test_there_are_statements_to_look_at() -> None:
+    assert len(BULKS) > 30
+
+
+@pytest.mark.parametrize("name", BULKS)
+def test_no_statement_walks_through_a_whole_table(project: Project, name: str) -> None:
+    bulk = BULKS[name]
+    with project.ledger._reader.begin() as connection:
+        compiled = bulk.compiled(connection.dialect)
+        parameters = compiled.parameters([tuple(1 for _ in bulk.names)])[0]
+    steps = plan_of(project, compiled.text, parameters)
+    assert [step for step in steps if step.startswith("SCAN") and "CONSTANT ROW" not in step] == []
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_what_asks_for_all_rows_of_a_manifest_reads_only_those(project: Project, name: str) -> None:
+    compiled = PLAIN[name].compile(
+        dialect=project.ledger._reader.dialect, compile_kwargs={"literal_binds": True}
+    )
+    steps = plan_of(project, str(compiled), ())
+    assert steps[0].startswith("SEARCH row USING PRIMARY KEY (manifest_id=?")
+    assert [step for step in steps if step.startswith("SCAN")] == []
+
+
+def test_a_key_is_looked_for_among_the_manifests_rows_only(project: Project) -> None:
+    bulk = reading.ROW_BY_KEY._bulk
+    with project.ledger._reader.begin() as connection:
+        compiled = bulk.compiled(connection.dialect)
+    assert "manifest_id=?" in plan_of(project, compiled.text, (1, "a"))[0]
+
+
+# ---------------------------------------------------------------- PostgreSQL: compiled, not run
+
+
+def postgres() -> Dialect:
+    """PostgreSQL's dialect, without a driver or a server."""
+    dialect: Dialect = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
+    return dialect
+
+
+@pytest.mark.parametrize("name", BULKS)
+def test_postgresql_understands_every_statement(name: str) -> None:
+    bulk = BULKS[name]
+    compiled = bulk.compiled(postgres())
+    assert all(f"%({parameter})" in compiled.text for parameter in bulk.names)
+    assert compiled.parameters([tuple(range(len(bulk.names)))]) == [
+        {parameter: number for number, parameter in enumerate(bulk.names)}
+    ]
+
+
+def test_postgresql_understands_every_table() -> None:
+    dialect = postgres()
+    for table in metadata.sorted_tables:
+        text = str(CreateTable(table).compile(dialect=dialect))
+        assert "WITHOUT ROWID" not in text
+        for index in table.indexes:
+            assert str(CreateIndex(index).compile(dialect=dialect)).startswith("CREATE")
+
+
+def test_the_view_is_spelled_for_both_databases() -> None:
+    for name in ("sqlite", "postgresql"):
+        spelled = spelling(name)
+        text = m0001_first._VIEW.format(
+            custom_id=spelled.custom_id,
+            response_uuid=spelled.response_uuid,
+            answered_at=spelled.answered_at,
+        )
+        assert "{" not in text
