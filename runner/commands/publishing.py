@@ -23,7 +23,7 @@ from runner.core.planning import cost_of
 from runner.core.settling import Answer, read_answer
 from runner.core.wire import ResultLine, read_result_line
 from runner.ledger import Ledger, LedgerRow
-from runner.results import Published, fields_of, lineage_columns, publish
+from runner.results import Published, field_reader, lineage_columns, publish
 
 _CHUNK_ROWS = 2_000
 _OPEN_FILES = 64
@@ -140,7 +140,9 @@ class _Lineage:
         totals: Totals,
     ) -> None:
         self._schema = workplace.manifest.output.schema
-        self._prefix = workplace.manifest.output.prefix
+        self._fields = (
+            field_reader(self._schema, prefix=workplace.manifest.output.prefix) if self._schema else None
+        )
         self._prices = workplace.manifest.model.prices
         self._repeats = workplace.manifest.repeats
         self._ledger = ledger
@@ -184,8 +186,9 @@ class _Lineage:
         }
         if answer is not None and answer.embedding is not None:
             record["_embedding"] = answer.embedding
-        if self._schema is not None and status is Status.SUCCEEDED and answer is not None:
-            record |= self._fields(answer)
+        if self._fields is not None and status is Status.SUCCEEDED and answer is not None:
+            fields = self._fields(answer.text or "")
+            record |= fields if not isinstance(fields, str) else {}
         return record
 
     def _key(self, row: LedgerRow, repeat: int) -> str:
@@ -200,12 +203,6 @@ class _Lineage:
             return Status.UNACCOUNTED, ("raw_missing", f"the raw line of this answer is gone: {row.raw_path}")
         broken = self._check_answer(answer.text) if answer.text is not None else None
         return (Status.SUCCEEDED, None) if broken is None else (Status.INVALID, ("schema", broken))
-
-    def _fields(self, answer: Answer) -> dict[str, Any]:
-        fields = fields_of(answer.text or "", self._schema or {})
-        if isinstance(fields, str):
-            return {}
-        return {f"{self._prefix}{name}": value for name, value in fields.items()}
 
     def _cost(self, row: LedgerRow) -> float | None:
         if self._prices is None or row.input_tokens is None:
