@@ -39,7 +39,9 @@ def plan_text(plan: Plan, causes: Sequence[str], *, path: str) -> list[str]:
 
 
 def _reason(reason: Reason) -> str:
-    change = f" ({clean(reason.was)[:8]} to {clean(reason.now)[:8]})" if reason.was and reason.now else ""
+    change = ""
+    if reason.was and reason.now:
+        change = f" ({clean(reason.was, limit=60)} to {clean(reason.now, limit=60)})"
     return f"{clean(reason.what)} changed{change}: {counted(reason.rows, 'row')}"
 
 

@@ -7,6 +7,7 @@ who rendered it, so a chunk whose worker died is rendered again.
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -148,6 +149,9 @@ _worker: list[_Renderer] = []
 def _start_worker(source: RenderSource) -> None:
     # Ctrl-C reaches the whole process group; only the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A spawned worker ends by tearing down the interpreter, of which duckdb's bindings complain on stderr.
+    # Nothing of a worker is worth tearing down.
+    atexit.register(os._exit, 0)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     _worker[:] = [_Renderer(source)]
 
