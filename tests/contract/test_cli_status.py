@@ -131,7 +131,7 @@ m.yaml: 300 rows
   removed         1
   of these:
     not sendable    2
-  because       prompt.template changed (abcdefab to 12345678): 198 rows
+  because       prompt.template changed (abcdefab00 to 1234567800): 198 rows
   to send       198 requests in 1 file, 142 kB
   estimate      about 35,500 tokens in, at most 59,600 out; at most 0.2500 USD
                 (input: body bytes / 4)
