@@ -31,22 +31,15 @@ _OPEN_FILES = 64
 
 @dataclass(slots=True)
 class Totals:
-    """What the published table holds."""
+    """What the published table holds: rows by status. Tokens and cost count each request once, because
+    rows that share one share its price.
+    """
 
     by_status: Counter[Status] = field(default_factory=Counter)
     input_tokens: int = 0
     output_tokens: int = 0
     cost: float | None = None
     rows: int = 0
-
-    def count(self, row: LedgerRow, status: Status, cost: float | None) -> None:
-        """Add one row. Rows that share a request each count its tokens, as the table does."""
-        self.rows += 1
-        self.by_status[status] += 1
-        self.input_tokens += row.input_tokens or 0
-        self.output_tokens += row.output_tokens or 0
-        if cost is not None:
-            self.cost = (self.cost or 0.0) + cost
 
 
 class RawAnswers:
@@ -117,6 +110,10 @@ def write_results(
             scratch=workplace.place.folder / "scratch",
             csv_safe=output.csv_safe,
         )
+    totals.input_tokens, totals.output_tokens = ledger.spent(manifest_id)
+    prices = workplace.manifest.model.prices
+    if prices is not None:
+        totals.cost = cost_of(totals.input_tokens, totals.output_tokens, prices)
     return published, totals
 
 
@@ -160,9 +157,9 @@ class _Lineage:
         line = self._raw.read(row)
         answer = read_answer(line.body) if line is not None else None
         status, problem = self._status(row, answer)
-        cost = self._cost(row)
         repeat = row.position % self._repeats + 1
-        self._totals.count(row, status, cost)
+        self._totals.rows += 1
+        self._totals.by_status[status] += 1
         record: dict[str, Any] = {
             "_position": row.position // self._repeats,
             "_key": self._key(row, repeat),
@@ -174,7 +171,7 @@ class _Lineage:
             "_error_message": row.error_message if problem is None else problem[1],
             "_input_tokens": row.input_tokens,
             "_output_tokens": row.output_tokens,
-            "_cost": cost,
+            "_cost": self._cost(row),
             "_model": row.model,
             "_custom_id": row.custom_id,
             "_batch_id": row.batch_id,

@@ -366,6 +366,11 @@ class Ledger:
         with self._reading() as connection:
             return reading.load_row_by_key(connection, manifest_id, key)
 
+    def spent(self, manifest_id: int) -> tuple[int, int]:
+        """Input and output tokens of the answers held for the current rows, each request counted once."""
+        with self._reading() as connection:
+            return reading.load_spent(connection, manifest_id)
+
     def totals(self, manifest_id: int) -> Totals:
         """What became of the manifest's current rows."""
         with self._reading() as connection:

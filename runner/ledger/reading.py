@@ -192,6 +192,23 @@ def load_totals(connection: Connection, manifest_id: int) -> Totals:
     return Totals(rows=rows, by_status=by_status, input_tokens=input_tokens, output_tokens=output_tokens)
 
 
+def load_spent(connection: Connection, manifest_id: int) -> tuple[int, int]:
+    """Input and output tokens of the answers that the current rows hold, each request counted once."""
+    wanted = select(row_table.c.request_id).where(
+        row_table.c.manifest_id == manifest_id, row_table.c.request_id.is_not(None)
+    )
+    query = (
+        select(
+            func.coalesce(func.sum(attempt.c.input_tokens), 0),
+            func.coalesce(func.sum(attempt.c.output_tokens), 0),
+        )
+        .select_from(request.join(attempt, _ANSWER))
+        .where(request.c.id.in_(wanted))
+    )
+    input_tokens, output_tokens = connection.execute(query).one()
+    return int(input_tokens), int(output_tokens)
+
+
 def load_repeatable(connection: Connection, manifest_id: int, max_attempts: int) -> array[int]:
     """Requests worth another attempt as flat triples (request, shard, line): 24 bytes for each."""
     triples = array("q")

@@ -208,3 +208,13 @@ def test_a_failure_that_may_pass_is_sent_again_alone_and_at_most_so_often(tmp_pa
     bad = project.results()[2]
     assert (bad["_status"], bad["_attempts"], bad["_error_class"]) == ("failed", 2, "server_error")
     assert project.run().event("finished")["requests_sent"] == 0
+
+
+def test_rows_that_share_a_request_share_its_price(tmp_path: Path) -> None:
+    rows = [{"id": f"k{number}", "text": "the same"} for number in range(4)]
+    prices = {"input_per_million": 1_000_000, "output_per_million": 0}
+    model = {"provider": "local", "name": "m", "prices": prices}
+    project = make_project(tmp_path / "p", rows=rows, model=model)
+    finished = project.run().event("finished")
+    (tokens,) = {row["_input_tokens"] for row in project.results()}
+    assert (finished["input_tokens"], finished["cost"]) == (tokens, float(tokens))
