@@ -10,8 +10,7 @@ from runner import manifest as manifest_room
 from runner.commands import plan as plan_command
 from runner.commands import run as run_command
 from runner.commands.moments import Finished, Reporter, Silent
-from runner.commands.narrowing import Narrowing
-from runner.commands.options import ManifestOptions, RunOptions
+from runner.commands.options import ManifestOptions, Narrowing, RunOptions
 from runner.core.model import Manifest
 from runner.core.planning import Plan
 

@@ -24,8 +24,7 @@ from runner.cli.plan_text import plan_text, validate_text
 from runner.cli.reporting import reporter_for
 from runner.cli.streams import say, write_out
 from runner.cli.texts import clean, here
-from runner.commands.narrowing import Narrowing
-from runner.commands.options import RunOptions
+from runner.commands.options import Narrowing, RunOptions
 from runner.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_WORK_TO_DO, InputError, Mistake
 
 WATCH_EVERY_S = 2.0

@@ -21,8 +21,7 @@ from runner.cli.arguments import (
 from runner.cli.boundary import failure_of, tell
 from runner.cli.explaining import Explainer
 from runner.cli.reporting import reporter_for
-from runner.commands.narrowing import Narrowing
-from runner.commands.options import RunOptions
+from runner.commands.options import Narrowing, RunOptions
 from runner.errors import EXIT_DONE, EXIT_FAULT, EXIT_INPUT, EXIT_STILL_RUNNING, RunnerError
 
 _WORST_FIRST = (EXIT_FAULT, EXIT_INPUT, 4, 3, EXIT_STILL_RUNNING, EXIT_DONE)

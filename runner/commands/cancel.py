@@ -6,7 +6,7 @@ Works beside a running process: that one sees the batches end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -14,6 +14,7 @@ from runner.commands.discarding import take_back_unsent
 from runner.commands.local import connected
 from runner.commands.moments import Reporter, Trouble
 from runner.commands.options import ManifestOptions
+from runner.commands.under_way import under_way
 from runner.commands.workplace import Workplace, open_workplace
 from runner.core.states import ShardState, Submission
 from runner.ledger import HeldElsewhereError, Ledger, hold
@@ -40,15 +41,15 @@ def cancel(options: ManifestOptions, *, environ: Mapping[str, str], reporter: Re
         if manifest_id is None:
             return CancelResult(cancelled=(), discarded=0, failed=())
         discarded = _discard(workplace, ledger, manifest_id)
-        under_way = [
+        submitted = [
             submission
-            for submission in ledger.open_submissions(manifest_id)
+            for submission in under_way(workplace, ledger, manifest_id)
             if submission.state is ShardState.SUBMITTED
         ]
-        if not under_way:
+        if not submitted:
             return CancelResult(cancelled=(), discarded=discarded, failed=())
         client, _ = stack.enter_context(connected(workplace.provider, workplace.place.folder, environ))
-        outcomes = [(one.batch_id or "", _cancel(ledger, client, one, reporter)) for one in under_way]
+        outcomes = [(one.batch_id or "", _cancel(ledger, client, one, reporter)) for one in submitted]
     return CancelResult(
         cancelled=tuple(batch_id for batch_id, done in outcomes if done),
         discarded=discarded,
@@ -56,12 +57,14 @@ def cancel(options: ManifestOptions, *, environ: Mapping[str, str], reporter: Re
     )
 
 
-def cancel_unwanted(ledger: Ledger, client: Client, manifest_id: int, reporter: Reporter) -> int:
+def cancel_unwanted(
+    ledger: Ledger, client: Client, submissions: Sequence[Submission], reporter: Reporter
+) -> int:
     """`on_edit: cancel`: batches of which no row wants anything any more are told to stop."""
     wanted = ledger.wanted_shards()
     unwanted = [
         one
-        for one in ledger.open_submissions(manifest_id)
+        for one in submissions
         if one.state is ShardState.SUBMITTED and not one.cancel_requested and one.shard_id not in wanted
     ]
     return sum(_cancel(ledger, client, one, reporter) for one in unwanted)

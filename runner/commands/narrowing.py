@@ -8,38 +8,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
+from runner.commands.options import Narrowing
 from runner.core.model import Fingerprint, Status
 from runner.core.planning import Held
 from runner.dataset import Snapshot, select_rows
 
-Only = Literal["failed", "new", "changed"]
 _ANSWERS = (Status.SUCCEEDED, Status.TRUNCATED, Status.REFUSED, Status.INVALID)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Narrowing:
-    """What the person at the keyboard asked for. All given conditions must hold.
-
-    `only`: rows that failed before; whose key the last run did not have; whose request is another one
-    than in the last run. `sample`: so many rows by chance, the same for the same `seed` and rows.
-    `limit`: the first so many of the rows that are left.
-    """
-
-    limit: int | None = None
-    sample: int | None = None
-    seed: int = 0
-    where: str | None = None
-    only: Only | None = None
-
-    def over(self, snapshot: Snapshot) -> Selection:
-        """The conditions on positions, worked out. Raises InputError for a wrong `where`."""
-        chosen = select_rows(snapshot.path, self.where, snapshot.rows) if self.where is not None else None
-        if self.sample is not None:
-            chosen = _sampled(chosen, snapshot.rows, self.sample, self.seed)
-        return Selection(self, chosen)
+def selection_of(narrowing: Narrowing, snapshot: Snapshot) -> Selection:
+    """The conditions worked out over a snapshot. Raises InputError for a wrong `where`."""
+    where, sample = narrowing.where, narrowing.sample
+    chosen = select_rows(snapshot.path, where, snapshot.rows) if where is not None else None
+    if sample is not None:
+        chosen = _sampled(chosen, snapshot.rows, sample, narrowing.seed)
+    return Selection(narrowing, chosen)
 
 
 def _sampled(chosen: bytearray | None, rows: int, size: int, seed: int) -> bytearray:

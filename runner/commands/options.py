@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
-from runner.commands.narrowing import Narrowing
+Only = Literal["failed", "new", "changed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +16,22 @@ class ManifestOptions:
     path: str
     set_values: tuple[str, ...] = ()
     profile: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Narrowing:
+    """What the person at the keyboard asked for. All given conditions must hold.
+
+    `only`: rows that failed before; whose key the last run did not have; whose request is another one
+    than in the last run. `sample`: so many rows by chance, the same for the same `seed` and rows.
+    `limit`: the first so many of the rows that are left.
+    """
+
+    limit: int | None = None
+    sample: int | None = None
+    seed: int = 0
+    where: str | None = None
+    only: Only | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 from runner.commands.comparing import Comparison
 from runner.commands.documents import changes, document_of, texts_as_json
 from runner.commands.moments import Planned, Reporter, RowsRead, RowsRendered
+from runner.commands.narrowing import selection_of
 from runner.commands.options import RunOptions
 from runner.commands.rendering import RenderSource, render_all
 from runner.commands.sharding import CountingShards, SealedShard, ShardFiles
@@ -85,7 +86,7 @@ def prepared(
                     staging,
                     files or CountingShards(limits),
                     policy=policy_of(workplace, options),
-                    selection=options.narrowing.over(snapshot),
+                    selection=selection_of(options.narrowing, snapshot),
                 )
                 for chunk in render_all(source, snapshot.rows, workers=options.workers):
                     check_stop()

@@ -29,15 +29,15 @@ from runner.commands.engine import Engine
 from runner.commands.gate import pass_gate
 from runner.commands.interrupts import StopFlag, deferred_interrupts
 from runner.commands.local import connected
-from runner.commands.moments import Finished, Reporter, Started, Submitted
-from runner.commands.narrowing import Narrowing
-from runner.commands.options import RunOptions
+from runner.commands.moments import Finished, Reporter, Started, Submitted, Trouble
+from runner.commands.options import Narrowing, RunOptions
 from runner.commands.planning import Prepared, prepared, render_source
 from runner.commands.publishing import Totals, write_results
 from runner.commands.recording import commit, history_path, is_unchanged, record_end, record_published
 from runner.commands.retrying import retry_failed
 from runner.commands.revision import git_commit
 from runner.commands.tracks import Surroundings
+from runner.commands.under_way import at_own_server, under_way
 from runner.commands.workplace import Workplace, open_workplace
 from runner.core.model import Provider, Status
 from runner.core.states import ShardState, Submission, reexamined
@@ -126,6 +126,7 @@ class _Run:
     def go(self) -> RunResult:
         take_back_unsent(self._workplace, self._ledger, self._manifest_id)  # they are planned anew
         self._tell_started()
+        self._tell_left_elsewhere()
         if self._has_nothing_to_do():
             return self._repeat_last()
         with ExitStack() as stack:
@@ -151,9 +152,18 @@ class _Run:
                 run=self._uid,
                 provider=self._workplace.provider.name,
                 model=self._manifest.model.name,
-                is_resumed=bool(self._ledger.open_submissions(self._manifest_id)),
+                is_resumed=bool(self._under_way()),
             )
         )
+
+    def _tell_left_elsewhere(self) -> None:
+        left = len(self._ledger.open_submissions(self._manifest_id)) - len(self._under_way())
+        if left:
+            what = (
+                f"{left} batches are on their way at another server than {self._workplace.provider.name}; they "
+                "are left to finish, and collected when the manifest names that server again"
+            )
+            self._reporter.tell(Trouble(what=what))
 
     # ------------------------------------------------------------ nothing to do
 
@@ -166,7 +176,7 @@ class _Run:
             or options.expected_digest
         ):
             return False
-        if self._ledger.open_submissions(self._manifest_id) or self._held():
+        if self._under_way() or self._held():
             return False
         previous = self._ledger.current_run(self._manifest_id)
         source = render_source(self._workplace, "").prompt
@@ -209,13 +219,17 @@ class _Run:
 
     # ------------------------------------------------------------ plan
 
+    def _under_way(self) -> list[Submission]:
+        return under_way(self._workplace, self._ledger, self._manifest_id)
+
     def _held(self) -> list[Submission]:
         """Shards that only a person, or another look, can set free."""
-        return [
+        held = [
             self._ledger.submission(record.shard_id)
             for record in self._ledger.shards(self._manifest_id)
             if record.state is ShardState.HELD
         ]
+        return at_own_server(self._workplace, self._ledger, held)
 
     def _plan_and_commit(self, stack: ExitStack) -> tuple[int, int, Client | None, Provider]:
         """Plan, pass the gate, connect, commit. Planned again if another process moved the ledger."""
@@ -261,8 +275,12 @@ class _Run:
             raise InterruptedRunError("interrupted while planning; nothing was sent")
 
     def _connect(self, plan: Prepared, stack: ExitStack) -> tuple[Client | None, Provider]:
-        """A client where there is something to send or to collect; a run with neither needs no key."""
-        if not plan.shards and not self._ledger.open_submissions(self._manifest_id) and not self._held():
+        """A client where there is something to send or to collect; a run with neither needs no key.
+
+        What another manifest has on its way counts (`in_flight`): rows of ours that are new wait for it.
+        """
+        has_work = plan.shards or plan.plan.in_flight or self._under_way() or self._held()
+        if not has_work:
             return None, self._workplace.provider
         client, provider = stack.enter_context(
             connected(self._workplace.provider, self._folder, self._options.environ)
@@ -286,7 +304,7 @@ class _Run:
             engine = Engine(at, self._stop)
             self._look_again(run_id)
             if self._manifest.on_edit == "cancel":
-                cancel_unwanted(self._ledger, client, self._manifest_id, self._reporter)
+                cancel_unwanted(self._ledger, client, self._under_way(), self._reporter)
             if self._drive_all(engine, run_id):
                 return self._detached()
             complaint = engine.complaint()
@@ -302,7 +320,7 @@ class _Run:
 
     def _drive_all(self, engine: Engine, run_id: int) -> bool:
         """Until nothing is open nor worth repeating; True where the rest is left to a later run."""
-        submissions = self._ledger.open_submissions(self._manifest_id)
+        submissions = self._under_way()
         while submissions:
             wait_s = self._options.wait_s
             self._ended += engine.drive(
@@ -310,7 +328,7 @@ class _Run:
                 until_submitted=self._options.detach,
                 deadline_s=None if wait_s is None else self._started_s + wait_s,
             )
-            if self._options.detach and self._ledger.open_submissions(self._manifest_id):
+            if self._options.detach and self._under_way():
                 return True
             submissions = retry_failed(
                 self._workplace,
@@ -323,10 +341,7 @@ class _Run:
         return False
 
     def _detached(self) -> RunResult:
-        batches = sum(
-            submission.state is ShardState.SUBMITTED
-            for submission in self._ledger.open_submissions(self._manifest_id)
-        )
+        batches = sum(submission.state is ShardState.SUBMITTED for submission in self._under_way())
         self._reporter.tell(Submitted(batches=batches))
         return RunResult(finished=None, exit_code=EXIT_STILL_RUNNING)
 
