@@ -7,7 +7,9 @@ statements hand plain tuples of int, str, bytes and None to the driver. Nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from operator import itemgetter
 from typing import Any
 
@@ -15,6 +17,19 @@ from sqlalchemy import BindParameter, ClauseElement, Connection, bindparam
 from sqlalchemy.engine.interfaces import Dialect
 
 Values = tuple[Any, ...]
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Python's cycle collector rests inside the block: a third of the time of a million-row commit went
+    to walks through its tuples (measured), and there are no cycles among them."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class _Compiled:

@@ -23,6 +23,7 @@ from runner.core.model import Outcome
 from runner.core.planning import Held
 from runner.core.states import ShardState, Submission, discarded
 from runner.ledger import outcomes, planning, reading, runs, submissions
+from runner.ledger.bulk import without_collector
 from runner.ledger.engine import checkpoint, is_sqlite
 from runner.ledger.faults import translated
 from runner.ledger.journal import Journal
@@ -100,14 +101,14 @@ class Ledger:
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        with translated(self._where), self._reader.begin() as connection:
+        with translated(self._where), without_collector(), self._reader.begin() as connection:
             yield connection
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
         if self._writer is None:
             raise RuntimeError("this ledger was opened to read")
-        with translated(self._where), self._writer.begin() as connection:
+        with translated(self._where), without_collector(), self._writer.begin() as connection:
             yield connection
 
     # ------------------------------------------------------------ manifests and runs

@@ -51,6 +51,7 @@ from runner.ledger.tables import (
 from runner.ledger.times import iso
 
 _UUID_PREFIX = "batch_req_"
+_USUAL_RESPONSE_ID = re.compile(_UUID_PREFIX + "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]")
 _NAME_LIMIT = 120
 _USUAL_FINISH = "stop"
@@ -260,14 +261,8 @@ def unpack_model(stored: str | None, usual: str) -> str | None:
 
 def pack_response_id(text: str | None) -> tuple[bytes | None, str | None]:
     """`batch_req_<uuid>` as 16 bytes, anything else as text; exactly what `unpack_response_id` undoes."""
-    if text is not None and len(text) == 46 and text.startswith(_UUID_PREFIX):
-        digits = text[len(_UUID_PREFIX) :]
-        try:
-            packed = bytes.fromhex(digits.replace("-", ""))
-        except ValueError:
-            packed = b""
-        if len(packed) == 16 and unpack_response_id(packed, None) == text:
-            return packed, None
+    if text is not None and _USUAL_RESPONSE_ID.fullmatch(text):
+        return bytes.fromhex(text[len(_UUID_PREFIX) :].replace("-", "")), None
     return None, storable(text)
 
 

@@ -77,7 +77,7 @@ def load_held(connection: Connection, fingerprints: Sequence[bytes]) -> dict[byt
             retryable=bool(found[6]),
             answered_at_s=found[7],
         )
-        for found in HELD_WITH_ANSWER.rows(connection, fingerprints)
+        for found in HELD_WITH_ANSWER.rows(connection, sorted(fingerprints))
     }
 
 
@@ -165,7 +165,8 @@ class PlanWriter:
         }
         # Of equal rows the placed one names the request: the custom_id in the shard is made of its key.
         wanted.update(placed)
-        known = self._known(list(wanted))
+        # In the order of the fingerprints, because their index takes sorted values a third faster.
+        known = self._known(sorted(wanted))
         additions = _Additions()
         named: dict[bytes, _Named] = {
             fingerprint: (found.request_id, found.name if self._is_settled(found) else None)
@@ -198,7 +199,6 @@ class PlanWriter:
         """Requests nobody has wanted before. Written for a million of them: no calls but the unavoidable."""
         shard_ids = self._shard_ids
         request_id = self._next_id
-        # In the order of the fingerprints, because their index takes sorted values a third faster.
         for fingerprint in sorted(wanted.keys() - known.keys()):
             _, key, _, _, slot, line, _, given = wanted[fingerprint]
             name = given or key_part(key)
