@@ -7,7 +7,7 @@ what is to be sent gets its place in a shard. Memory: one chunk.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from runner.commands.narrowing import Selection
@@ -46,7 +46,9 @@ class Comparison:
         *,
         policy: Policy,
         selection: Selection,
+        taken_back: Container[int] = (),
     ) -> None:
+        """`taken_back`: requests in shards that were never sent, which a run plans anew."""
         self._manifest = workplace.manifest
         self._provider = workplace.provider
         self._ledger = ledger
@@ -54,6 +56,7 @@ class Comparison:
         self._shards = shards
         self._policy = policy
         self._selection = selection
+        self._taken_back = taken_back
         self._shape = workplace.shape()
         self._body_limit = workplace.provider.limits.max_file_bytes - LINE_OVERHEAD_BYTES
         self._body_bytes = 0
@@ -112,7 +115,9 @@ class Comparison:
         if self._ledger is None:
             return {}
         wanted = list({one.fingerprint for one in rendered if one.fingerprint is not None})
-        held = dict(self._ledger.held(wanted))
+        held = {
+            fingerprint: self._as_run_sees(known) for fingerprint, known in self._ledger.held(wanted).items()
+        }
         if self._policy.refresh_before_s is None or not held:
             return held
         moments = self._ledger.answered_at([known.request_id for known in held.values()])
@@ -120,6 +125,11 @@ class Comparison:
             fingerprint: replace(known, answered_at_s=moments.get(known.request_id))
             for fingerprint, known in held.items()
         }
+
+    def _as_run_sees(self, known: Held) -> Held:
+        if known.request_id not in self._taken_back:
+            return known
+        return replace(known, is_open=False, attempts=known.attempts - 1)
 
     def _before(self, rendered: Sequence[Rendered]) -> Mapping[str, bytes | None]:
         if not self._selection.asks_before:

@@ -87,6 +87,7 @@ def prepared(
                     files or CountingShards(limits),
                     policy=policy_of(workplace, options),
                     selection=selection_of(options.narrowing, snapshot),
+                    taken_back=frozenset() if write_shards else _to_be_taken_back(workplace, ledger),
                 )
                 for chunk in render_all(source, snapshot.rows, workers=options.workers):
                     check_stop()
@@ -138,6 +139,22 @@ def _load_previous(workplace: Workplace, ledger: Ledger | None, staging: Staging
     if previous is not None:
         staging.load_previous(ledger.previous_rows(previous.manifest_id))
     return previous
+
+
+def _to_be_taken_back(workplace: Workplace, ledger: Ledger | None) -> frozenset[int]:
+    """Requests in shards that a killed run never sent: the next run plans them anew, so a plan must too.
+
+    A run has taken them back when it compares; a plan only looks, and sees them still placed.
+    """
+    manifest_id = ledger.find_manifest(workplace.manifest_path) if ledger is not None else None
+    if ledger is None or manifest_id is None:
+        return frozenset()
+    return frozenset(
+        expected.request_id
+        for record in ledger.shards(manifest_id)
+        if record.state.is_unpaid
+        for expected in ledger.expected(record.shard_id).values()
+    )
 
 
 def policy_of(workplace: Workplace, options: RunOptions) -> Policy:

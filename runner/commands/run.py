@@ -160,8 +160,8 @@ class _Run:
         left = len(self._ledger.open_submissions(self._manifest_id)) - len(self._under_way())
         if left:
             what = (
-                f"{left} batches are on their way at another server than {self._workplace.provider.name}; they "
-                "are left to finish, and collected when the manifest names that server again"
+                f"{left} batches are on their way at another server; they are left to finish, "
+                "and collected when the manifest names that server again"
             )
             self._reporter.tell(Trouble(what=what))
 
