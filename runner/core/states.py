@@ -45,6 +45,7 @@ from enum import StrEnum
 from typing import assert_never
 
 from runner.core.model import Problem, ProblemKind, Provider
+from runner.core.tags import Tags
 from runner.core.wire import BatchObject
 
 CREATE_SEND_WINDOW_S = 30.0
@@ -104,42 +105,6 @@ _MOVES: dict[ShardState, frozenset[ShardState]] = {
 
 class IllegalMoveError(Exception):
     """A state was to follow another that it may not follow: a fault of this program."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tags:
-    """What marks our uploads and batches on the server: lower-case hex, digits and `-` only.
-
-    The server's search treats `_` and `%` as wildcards and ignores case, so the tags use neither.
-    """
-
-    run: str
-    slot: int
-    attempt: int
-    sha: str
-    requests: int
-
-    @property
-    def filename(self) -> str:
-        """The name of the uploaded file, unique for every attempt."""
-        return f"runner-{self.run}-s{self.slot:04d}-a{self.attempt}-{self.sha[:16]}.jsonl"
-
-    def metadata(self) -> dict[str, str]:
-        """The batch's metadata. Values are strings: the server refuses others."""
-        return {
-            "runner-run": self.run,
-            "runner-slot": f"{self.slot:04d}",
-            "runner-attempt": str(self.attempt),
-            "runner-sha": self.sha[:16],
-            "runner-rows": str(self.requests),
-        }
-
-    def match(self, batch: BatchObject, input_file_id: str | None) -> bool:
-        """Whether a listed batch is this attempt: by our own metadata, else by the input file."""
-        ours = self.metadata()
-        if all(batch.metadata.get(key) == value for key, value in ours.items()):
-            return True
-        return input_file_id is not None and batch.input_file_id == input_file_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
