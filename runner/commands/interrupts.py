@@ -28,15 +28,16 @@ class StopFlag:
 
 @contextmanager
 def deferred_interrupts() -> Iterator[StopFlag]:
-    """Within, the first SIGINT or SIGTERM only raises the flag."""
+    """Within, the first SIGINT or SIGTERM only raises the flag. What the parent had ignored stays ignored."""
     flag = StopFlag()
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, flag.raise_) for number in numbers]
+    taken = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, flag.raise_) for number in taken}
     try:
         yield flag
     finally:
-        for number, handler in zip(numbers, before, strict=True):
+        for number, handler in before.items():
             signal.signal(number, handler)
