@@ -21,7 +21,7 @@ from runner.cli.begin_commands import init, local_server, schema
 from runner.cli.boundary import guarded
 from runner.cli.change_commands import cancel
 from runner.cli.look_commands import plan, results, status, validate
-from runner.cli.run_command import run
+from runner.cli.run_command import retry, run
 from runner.errors import InputError
 
 COMMANDS: tuple[click.Command, ...] = (
@@ -30,6 +30,7 @@ COMMANDS: tuple[click.Command, ...] = (
     plan,
     status,
     results,
+    retry,
     cancel,
     init,
     schema,

@@ -6,13 +6,14 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from runner.cli.signals import Interrupts
-from runner.commands.options import ManifestOptions
+from runner.commands.options import ManifestOptions, Narrowing
 from runner.errors import InputError, Mistake
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -23,6 +24,7 @@ COMMAND_NAMES = (
     "plan",
     "status",
     "results",
+    "retry",
     "cancel",
     "init",
     "schema",
@@ -93,9 +95,76 @@ def bending_options(function: Function) -> Function:
     )(function)
 
 
-limit_option = click.option(
-    "--limit", type=Count(), metavar="N", help="Take only the first N rows of the dataset."
+def narrowing_options(function: Callable[..., int]) -> Callable[..., int]:
+    """`--only`, `--where`, `--sample`, `--seed`, `--limit`: handed on together, as `narrowing`."""
+
+    @wraps(function)
+    def with_narrowing(
+        *arguments: Any,
+        only: Any,
+        where: str | None,
+        sample: int | None,
+        seed: int | None,
+        limit: int | None,
+        **others: Any,
+    ) -> int:
+        if seed is not None and sample is None:
+            what = "does nothing without --sample"
+            raise InputError([Mistake(where="--seed", what=what, hint="write --sample N --seed S")])
+        narrowing = Narrowing(limit=limit, sample=sample, seed=seed or 0, where=where, only=only)
+        return function(*arguments, narrowing=narrowing, **others)
+
+    decorated: Callable[..., int] = with_narrowing
+    for option in reversed(_NARROWING):
+        decorated = option(decorated)
+    return decorated
+
+
+_NARROWING = (
+    click.option(
+        "--only",
+        type=click.Choice(("failed", "new", "changed")),
+        help="Only rows that failed, that are new, or whose request changed.",
+    ),
+    click.option("--where", metavar="SQL", help="Only rows for which this holds, e.g. \"lang = 'de'\"."),
+    click.option("--sample", type=Count(), metavar="N", help="Only N rows by chance, the same every time."),
+    click.option("--seed", type=int, metavar="S", help="Another chance for --sample. Default: 0."),
+    click.option("--limit", type=Count(), metavar="N", help="Only the first N rows of those left."),
 )
+refresh_option = click.option("--refresh", is_flag=True, help="Ask again what is answered, too.")
+
+
+def pace_options(function: Function) -> Function:
+    """`--detach` and `--wait`."""
+    function = click.option(
+        "--wait",
+        "wait_s",
+        type=Duration(),
+        metavar="SECONDS",
+        help="Stop waiting after this time: 90, 30m, 2h.",
+    )(function)
+    return click.option("--detach", is_flag=True, help="Submit everything and return; run again to collect.")(
+        function
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Voice:
+    """How a run speaks: `yes` asks nobody, `as_json` events on stdout, `quiet` nothing unless it fails."""
+
+    yes: bool = False
+    as_json: bool = False
+    quiet: bool = False
+
+
+def voice_options(function: Function) -> Function:
+    """`--yes`, `--json`, `--quiet`: what makes a `Voice`."""
+    function = click.option("--quiet", "-q", is_flag=True, help="Say nothing unless something goes wrong.")(
+        function
+    )
+    return yes_option(json_option("one JSON object per event")(function))
+
+
 yes_option = click.option("--yes", "-y", is_flag=True, help="Don't ask; go on.")
 
 

@@ -35,7 +35,7 @@ from runner.errors import (
     StillRunningError,
 )
 
-SENDING_COMMANDS = ("run", "plan", "validate")
+SENDING_COMMANDS = ("run", "retry", "apply", "plan", "validate")
 """Commands whose user asks first, when something is wrong: did it cost anything?"""
 _DID_YOU_MEAN = re.compile(r"\(?Did you mean (?:one of: )?(.*?)\?\)?$")
 
@@ -158,7 +158,7 @@ def usage_failure(error: click.ClickException) -> Failure:
 def interrupted(session: Session) -> Failure:
     """Ctrl-C or SIGTERM outside the run's own handling of it."""
     again = ""
-    if session.manifests and session.command == "run":
+    if session.manifests and session.command in ("run", "retry"):
         again = (
             f"`run {' '.join(map(shlex.quote, session.manifests))}` goes on from here; remote work continues"
         )

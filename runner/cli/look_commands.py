@@ -15,8 +15,9 @@ from runner.cli.arguments import (
     bending_options,
     check_manifests,
     json_option,
-    limit_option,
     manifest_options,
+    narrowing_options,
+    refresh_option,
 )
 from runner.cli.boundary import failure_of, tell
 from runner.cli.json_lines import json_line
@@ -75,7 +76,8 @@ Examples:
 @click.option(
     "--exit-code", "wants_code", is_flag=True, help="Exit 0 where there is nothing to do, 10 where there is."
 )
-@limit_option
+@refresh_option
+@narrowing_options
 @bending_options
 @click.pass_obj
 def plan(
@@ -83,7 +85,8 @@ def plan(
     manifest: str,
     as_json: bool,
     wants_code: bool,
-    limit: int | None,
+    refresh: bool,
+    narrowing: Narrowing,
     set_values: tuple[str, ...],
     profile: str | None,
 ) -> int:
@@ -94,7 +97,8 @@ def plan(
     check_manifests((manifest,))
     options = RunOptions(
         manifest=manifest_options(manifest, set_values, profile),
-        narrowing=Narrowing(limit=limit),
+        narrowing=narrowing,
+        refresh=refresh,
         environ=dict(os.environ),
     )
     with closing(reporter_for(is_quiet=True, interrupts=session.interrupts)) as screen:

@@ -1,28 +1,38 @@
-"""`run MANIFEST...`: the click side of the whole job."""
+"""`run MANIFEST...` and `run retry MANIFEST...`: the click side of the whole job."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 
 import click
 
 from runner.cli.arguments import (
-    Duration,
     Session,
+    Voice,
     bending_options,
     check_manifests,
-    json_option,
-    limit_option,
     manifest_options,
-    yes_option,
+    narrowing_options,
+    pace_options,
+    refresh_option,
+    voice_options,
 )
 from runner.cli.boundary import failure_of, tell
 from runner.cli.explaining import Explainer
 from runner.cli.reporting import reporter_for
 from runner.commands.options import Narrowing, RunOptions
-from runner.errors import EXIT_DONE, EXIT_FAULT, EXIT_INPUT, EXIT_STILL_RUNNING, RunnerError
+from runner.errors import (
+    EXIT_DONE,
+    EXIT_FAULT,
+    EXIT_INPUT,
+    EXIT_STILL_RUNNING,
+    InputError,
+    Mistake,
+    RunnerError,
+)
 
 _WORST_FIRST = (EXIT_FAULT, EXIT_INPUT, 4, 3, EXIT_STILL_RUNNING, EXIT_DONE)
 
@@ -30,6 +40,7 @@ EPILOG = """\b
 Examples:
   run manifest.yaml
   run manifest.yaml --limit 20 --set model.name=Qwen/Qwen3.5-9B
+  run manifest.yaml --refresh --where "lang = 'de'"     ask those rows again
   run a.yaml b.yaml --detach          all are submitted; later: run a.yaml b.yaml
   run manifest.yaml --json | jq .     one event per line
 """
@@ -37,25 +48,22 @@ Examples:
 
 @click.command(epilog=EPILOG)
 @click.argument("manifests", metavar="MANIFEST...", nargs=-1, required=True)
-@click.option("--detach", is_flag=True, help="Submit everything and return; run again to collect.")
-@click.option(
-    "--wait", "wait_s", type=Duration(), metavar="SECONDS", help="Stop waiting after this time: 90, 30m, 2h."
-)
-@yes_option
-@limit_option
+@pace_options
+@refresh_option
+@narrowing_options
 @bending_options
-@json_option("one JSON object per event")
-@click.option("--quiet", "-q", is_flag=True, help="Say nothing unless something goes wrong.")
+@voice_options
 @click.pass_obj
 def run(
     session: Session,
     manifests: tuple[str, ...],
     detach: bool,
     wait_s: float | None,
-    yes: bool,
-    limit: int | None,
+    refresh: bool,
+    narrowing: Narrowing,
     set_values: tuple[str, ...],
     profile: str | None,
+    yes: bool,
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -68,17 +76,69 @@ def run(
             manifest=manifest_options(path, set_values, profile),
             detach=detach,
             wait_s=wait_s,
-            narrowing=Narrowing(limit=limit),
+            narrowing=narrowing,
+            refresh=refresh,
             environ=environ,
         )
         for path in manifests
     ]
+    return carry_out(session, wanted, Voice(yes=yes, as_json=as_json, quiet=quiet))
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  run retry manifest.yaml             whatever the cause, whatever the attempts so far
+  run retry manifest.yaml --limit 10
+"""
+)
+@click.argument("manifests", metavar="MANIFEST...", nargs=-1, required=True)
+@pace_options
+@narrowing_options
+@bending_options
+@voice_options
+@click.pass_obj
+def retry(
+    session: Session,
+    manifests: tuple[str, ...],
+    detach: bool,
+    wait_s: float | None,
+    narrowing: Narrowing,
+    set_values: tuple[str, ...],
+    profile: str | None,
+    yes: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Ask the rows again that failed, for good or not."""
+    session.enter("retry", manifests)
+    check_manifests(manifests)
+    if narrowing.only not in (None, "failed"):
+        what = f"--only {narrowing.only} leaves nothing to retry"
+        raise InputError([Mistake(where="--only", what=what, hint="leave it out")])
+    environ = dict(os.environ)
+    wanted = [
+        RunOptions(
+            manifest=manifest_options(path, set_values, profile),
+            detach=detach,
+            wait_s=wait_s,
+            narrowing=replace(narrowing, only="failed"),
+            retry_failed=True,
+            environ=environ,
+        )
+        for path in manifests
+    ]
+    return carry_out(session, wanted, Voice(yes=yes, as_json=as_json, quiet=quiet))
+
+
+def carry_out(session: Session, wanted: Sequence[RunOptions], voice: Voice) -> int:
+    """One run or several, heard by one reporter. Gives the exit code."""
     screen = reporter_for(
-        as_json=as_json,
-        is_quiet=quiet,
-        yes=yes,
+        as_json=voice.as_json,
+        is_quiet=voice.quiet,
+        yes=voice.yes,
         interrupts=session.interrupts,
-        explain=Explainer([one.manifest for one in wanted], environ),
+        explain=Explainer([one.manifest for one in wanted], wanted[0].environ),
     )
     with closing(screen):
         if len(wanted) == 1:
@@ -89,9 +149,9 @@ def run(
 
         outcomes = run_all(wanted, reporter=screen)
     codes = []
-    for path, outcome in zip(manifests, outcomes, strict=True):
+    for one, outcome in zip(wanted, outcomes, strict=True):
         if isinstance(outcome, RunnerError):
-            codes.append(tell(failure_of(outcome, session, manifest=path), session))
+            codes.append(tell(failure_of(outcome, session, manifest=one.manifest.path), session))
         else:
             codes.append(outcome.exit_code)
     return worst(codes)

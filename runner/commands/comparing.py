@@ -22,6 +22,8 @@ from runner.ledger import Ledger, StagedRow, Staging
 LINE_OVERHEAD_BYTES = 256
 """More than a line can add to its body: custom_id, method, url, punctuation."""
 _CAUSES_SHOWN = 5
+AS_IT_IS = Policy(max_attempts=0)
+"""Asks nothing again."""
 
 
 @dataclass(slots=True)
@@ -83,7 +85,7 @@ class Comparison:
                 name = known.name if known is not None else one.name
                 wants.append(_Want(len(staged), one.fingerprint, name, one.body))
             elif standing is Standing.TO_SEND and known is not None and known.status is not None:
-                standing = Standing.ANSWERED  # left out of a narrowed run: it keeps what it has
+                standing = stand(known, AS_IT_IS)  # left out of a narrowed run: it keeps what it has
             staged.append(StagedRow(one.position, one.key, one.fingerprint, standing.value, None, None, None))
         self._place(staged, wants)
         self._staging.add_rows(staged)

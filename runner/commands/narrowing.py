@@ -43,6 +43,7 @@ class Selection:
         self._narrowing = narrowing
         self._chosen = chosen
         self._taken = 0
+        self._last_taken: int | None = None
 
     @property
     def asks_before(self) -> bool:
@@ -62,9 +63,12 @@ class Selection:
             return False
         if not self._fits(key, fingerprint, held, before):
             return False
+        if position == self._last_taken:
+            return True  # another repeat of this row
         if self._narrowing.limit is not None and self._taken >= self._narrowing.limit:
             return False
         self._taken += 1
+        self._last_taken = position
         return True
 
     def _fits(
@@ -74,8 +78,12 @@ class Selection:
             case "failed":
                 return held is not None and held.status is not None and held.status not in _ANSWERS
             case "new":
-                return key not in before
+                return key not in before or _is_unasked(held)
             case "changed":
-                return key in before and before[key] != fingerprint
+                return key in before and (before[key] != fingerprint or _is_unasked(held))
             case None:
                 return True
+
+
+def _is_unasked(held: Held | None) -> bool:
+    return held is None or (held.status is None and not held.is_open)

@@ -23,8 +23,9 @@ class Narrowing:
     """What the person at the keyboard asked for. All given conditions must hold.
 
     `only`: rows that failed before; whose key the last run did not have; whose request is another one
-    than in the last run. `sample`: so many rows by chance, the same for the same `seed` and rows.
-    `limit`: the first so many of the rows that are left.
+    than in the last run. Rows that an earlier narrowed run left unasked count as new and as changed:
+    nobody can mean to leave them out twice. `sample`: so many rows by chance, the same for the same
+    `seed` and rows. `limit`: the first so many of the rows that are left; a row's repeats are one row.
     """
 
     limit: int | None = None
@@ -39,6 +40,8 @@ class RunOptions:
     """How far to go. `wait_s`: give up waiting after so many seconds (None: until done).
 
     `refresh`: ask everything again. `retry_failed`: ask failed rows again, whatever their cause.
+    `goes_on_from_s`: this run goes on with one that began at this moment (Unix seconds), so what that one
+    asked again is not asked a third time.
     `expected_digest`: carry out the plan with this digest or none.
     `workers`: processes that render (None: one for each processor).
     """
@@ -49,6 +52,7 @@ class RunOptions:
     narrowing: Narrowing = field(default_factory=Narrowing)
     refresh: bool = False
     retry_failed: bool = False
+    goes_on_from_s: float | None = None
     expected_digest: str | None = None
     workers: int | None = None
     environ: Mapping[str, str] = field(default_factory=dict)

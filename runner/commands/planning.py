@@ -162,13 +162,14 @@ def policy_of(workplace: Workplace, options: RunOptions) -> Policy:
     manifest = workplace.manifest
     before_s: float | None = None
     if options.refresh:
-        before_s = math.inf
+        before_s = math.inf if options.goes_on_from_s is None else math.floor(options.goes_on_from_s)
     elif manifest.refresh_older_than_s is not None:
         before_s = time.time() - manifest.refresh_older_than_s
     return Policy(
         max_attempts=manifest.retry.attempts,
         refresh_before_s=before_s,
-        retry_failed=options.retry_failed or options.narrowing.only == "failed",
+        retry_failed=options.goes_on_from_s is None
+        and (options.retry_failed or options.narrowing.only == "failed"),
     )
 
 

@@ -82,11 +82,14 @@ def run_all(options: Sequence[RunOptions], *, reporter: Reporter) -> list[RunRes
     """Several manifests: all are submitted before the first is waited for. One's error stops no other."""
     if len(options) == 1:
         return [_caught(options[0], reporter)]
+    began_s = time.time()
     results = [_caught(replace(one, detach=True), reporter) for one in options]
     if any(one.detach for one in options):
         return results
     return [
-        result if isinstance(result, RunnerError) or result.finished is not None else _caught(one, reporter)
+        result
+        if isinstance(result, RunnerError) or result.finished is not None
+        else _caught(replace(one, goes_on_from_s=began_s), reporter)
         for one, result in zip(options, results, strict=True)
     ]
 
