@@ -9,6 +9,8 @@ from runner.ledger.locks import HeldElsewhereError, hold
 from runner.ledger.place import LedgerPlace, locate
 from runner.ledger.planning import PlanMovedError
 from runner.ledger.records import (
+    AttemptRecord,
+    ChangedRow,
     Comparison,
     Expected,
     Ids,
@@ -27,6 +29,8 @@ from runner.ledger.records import (
 from runner.ledger.staging import Staging
 
 __all__ = [
+    "AttemptRecord",
+    "ChangedRow",
     "Comparison",
     "Expected",
     "HeldElsewhereError",

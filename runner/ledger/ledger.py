@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine
 from runner.core.model import Outcome
 from runner.core.planning import Held
 from runner.core.states import ShardState, Submission, discarded
-from runner.ledger import outcomes, planning, reading, runs, submissions
+from runner.ledger import attempts, outcomes, planning, reading, runs, submissions
 from runner.ledger.bulk import without_collector
 from runner.ledger.engine import checkpoint, is_sqlite
 from runner.ledger.faults import translated
@@ -30,6 +30,7 @@ from runner.ledger.journal import Journal
 from runner.ledger.opening import open_engines, open_reading_engine, shown
 from runner.ledger.place import LedgerPlace
 from runner.ledger.records import (
+    AttemptRecord,
     Expected,
     Ids,
     LedgerRow,
@@ -371,6 +372,11 @@ class Ledger:
         """Input and output tokens of the answers held for the current rows, each request counted once."""
         with self._reading() as connection:
             return reading.load_spent(connection, manifest_id)
+
+    def attempts(self, fingerprint: bytes) -> list[AttemptRecord]:
+        """Every sending of this request, by any manifest, the first one first."""
+        with self._reading() as connection:
+            return attempts.load_attempts(connection, fingerprint)
 
     def totals(self, manifest_id: int) -> Totals:
         """What became of the manifest's current rows."""

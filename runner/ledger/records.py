@@ -243,3 +243,49 @@ class Ids:
     batch_id: str | None
     output_file_id: str | None
     error_file_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRecord:
+    """One sending of one request, with its shard's file and batch. `path` is the input file's.
+
+    `status` is `pending` until the attempt has ended; `raw_path`, `offset` and `length` place its result
+    line, and are None where it was in no result file.
+    """
+
+    number: int
+    run: str
+    shard_id: int
+    slot: int
+    line: int
+    path: str
+    shard_state: str
+    problem: str | None
+    input_file_id: str | None
+    batch_id: str | None
+    batch_status: str | None
+    output_file_id: str | None
+    error_file_id: str | None
+    uploaded_at: datetime | None
+    submitted_at: datetime | None
+    finished_at: datetime | None
+    answered_at_s: int | None
+    status: Status
+    cause: Cause | None
+    finish_reason: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    model: str | None
+    response_id: str | None
+    raw_path: str | None
+    offset: int | None
+    length: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedRow:
+    """A row that another request belongs to than in the manifest's last run, with both its positions."""
+
+    key: str
+    position: int
+    position_before: int

@@ -19,7 +19,7 @@ from runner.core.model import Cause
 from runner.errors import LedgerError
 from runner.ledger.faults import translated
 from runner.ledger.plan_statements import SLICE_ROWS
-from runner.ledger.records import Comparison, StagedRow
+from runner.ledger.records import ChangedRow, Comparison, StagedRow
 
 _WHERE = "the scratch file of the plan"
 _CLAIM_CHUNK = 500
@@ -63,6 +63,20 @@ _COMPARE_MOVED = """
 SELECT count(*), coalesce(sum(moved.fingerprint IS moved_before.fingerprint), 0)
 FROM moved JOIN moved_before ON moved_before.key = moved.key
 """
+
+_CHANGED_IN_PLACE = """
+SELECT staged.key, staged.position, previous.position
+FROM staged JOIN previous ON previous.position = staged.position
+WHERE previous.key = staged.key AND staged.fingerprint IS NOT previous.fingerprint
+ORDER BY staged.position LIMIT ?
+"""
+_CHANGED_AND_MOVED = """
+SELECT staged.key, staged.position, previous.position
+FROM staged JOIN previous ON previous.key = staged.key
+WHERE previous.position <> staged.position AND staged.fingerprint IS NOT previous.fingerprint
+ORDER BY staged.position LIMIT ?
+"""
+_INDEX_PREVIOUS = "CREATE INDEX IF NOT EXISTS previous_by_key ON previous (key)"
 
 
 class Staging:
@@ -165,7 +179,7 @@ class Staging:
         """The fingerprints that these keys had before; a key that is new is missing."""
         found: dict[str, bytes | None] = {}
         with translated(_WHERE):
-            self._connection.execute("CREATE INDEX IF NOT EXISTS previous_by_key ON previous (key)")
+            self._connection.execute(_INDEX_PREVIOUS)
             for start in range(0, len(keys), _CLAIM_CHUNK):
                 chunk = keys[start : start + _CLAIM_CHUNK]
                 marks = ", ".join("?" * len(chunk))
@@ -190,6 +204,18 @@ class Staging:
         return Comparison(
             unchanged=unchanged, new=staged - kept, changed=kept - unchanged, removed=before - kept
         )
+
+    def changed(self, limit: int) -> list[ChangedRow]:
+        """At most so many rows whose request is another one than before: first those that kept their
+        place, then those that moved, each in the order of their positions."""
+        with translated(_WHERE):
+            found = self._connection.execute(_CHANGED_IN_PLACE, (limit,)).fetchall()
+            if len(found) < limit:
+                self._connection.execute(_INDEX_PREVIOUS)
+                found += self._connection.execute(_CHANGED_AND_MOVED, (limit - len(found),)).fetchall()
+        return [
+            ChangedRow(key=key, position=position, position_before=before) for key, position, before in found
+        ]
 
     def counts(self) -> dict[str, int]:
         """Rows by standing (the words of `core.planning.Standing`)."""
