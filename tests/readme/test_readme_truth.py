@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -18,6 +19,7 @@ import pytest
 
 from runner import errors
 from runner.cli.arguments import COMMAND_NAMES
+from runner.core.model import Status
 from runner.manifest import schema
 from runner.results import lineage_columns
 from tests.project_factory import RUN_TIMEOUT_S, Done
@@ -53,6 +55,7 @@ def call(folder: Path, *arguments: str) -> Done:
     done = subprocess.run(
         [sys.executable, "-m", "runner", *arguments],
         cwd=folder,
+        env={**os.environ, "COLUMNS": "120"},
         capture_output=True,
         text=True,
         timeout=RUN_TIMEOUT_S,
@@ -84,11 +87,13 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
     return folder, call(folder, "manifests/quickstart.yaml")
 
 
-def test_the_first_two_shell_blocks_install_run_and_test() -> None:
-    first, second = blocks("sh")[:2]
+def test_the_shell_blocks_install_run_and_test() -> None:
+    """`.ci/run` takes the first two from the README and runs them; the third needs no more than a look."""
+    first, second, third = blocks("sh")
     assert first.strip().endswith(".venv/bin/run manifests/quickstart.yaml")
     assert "[test]" in second
     assert "pytest" in second
+    assert third.strip() == ". .venv/bin/activate"
 
 
 def normalised(text: str) -> list[str]:
@@ -99,11 +104,23 @@ def normalised(text: str) -> list[str]:
     return [line for line in text.splitlines() if not re.match(r"batch \d+: ", line)]
 
 
-def test_the_output_that_is_shown_is_the_output(quickstart: tuple[Path, Done]) -> None:
+QUICKSTART = "run manifests/quickstart.yaml"
+SHOWN_OUTPUTS = re.findall(r"<!-- output: (run .+) -->", README)
+
+
+def test_the_progress_that_is_shown_is_the_progress(quickstart: tuple[Path, Done]) -> None:
     folder, done = quickstart
     assert done.code == 0, done.stderr
-    assert normalised(done.stderr) == normalised(marked("output: run manifests/quickstart.yaml"))
+    assert normalised(done.stderr) == normalised(marked(f"output: {QUICKSTART}"))
     assert (folder / "results/quickstart.parquet").exists()
+
+
+@pytest.mark.parametrize("command", [one for one in SHOWN_OUTPUTS if one != QUICKSTART])
+def test_the_output_that_is_shown_is_the_output(quickstart: tuple[Path, Done], command: str) -> None:
+    folder, _ = quickstart
+    done = call(folder, *shlex.split(command)[1:])
+    assert done.code == 0, done.stderr
+    assert done.stdout == marked(f"output: {command}")
 
 
 @pytest.mark.parametrize("path", re.findall(r"<!-- file: (\S+) -->", README))
@@ -135,6 +152,18 @@ def leaves(node: dict[str, Any], root: dict[str, Any], path: str = "") -> Iterat
             yield here
 
 
+def defaults(node: dict[str, Any], root: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted paths that have a default, with it."""
+    for name, child in node["properties"].items():
+        while "$ref" in child:
+            child = root["$defs"][child["$ref"].rpartition("/")[2]]
+        here = f"{path}.{name}" if path else name
+        if "default" in child:
+            yield here, child["default"]
+        if "properties" in child and here != "profiles":
+            yield from defaults(child, root, here)
+
+
 def test_the_keys_are_the_schemas() -> None:
     root = schema()
     shown = {word for cells in table("keys") for word in code_words(cells[0])}
@@ -147,6 +176,35 @@ def test_the_columns_are_the_tables() -> None:
     shown = [word for cells in table("columns") for word in code_words(cells[0])]
     written = [column.name for column in lineage_columns(None, "", embeddings=True)]
     assert sorted(shown) == sorted(written)
+
+
+def test_the_states_of_a_row_are_the_programs() -> None:
+    (cell,) = [cells[1] for cells in table("columns") if cells[0] == "`_status`"]
+    assert code_words(cell) == [status.value for status in Status]
+
+
+def test_the_defaults_are_the_schemas() -> None:
+    root = schema()
+    shown = {word: cells[2].strip("` ") for cells in table("keys") for word in code_words(cells[0])}
+    checked = 0
+    for path, default in defaults(root, root):
+        if path in shown and path != "model.endpoint":
+            assert shown[path] == json.dumps(default).strip('"'), path
+            checked += 1
+    assert checked >= 6
+    (endpoint,) = [cells for cells in table("keys") if cells[0] == "`model.endpoint`"]
+    allowed = root["$defs"]["model"]["properties"]["endpoint"]
+    assert code_words(endpoint[1]) == allowed["enum"]
+    assert (endpoint[2], allowed["default"]) == ("the first", allowed["enum"][0])
+
+
+def test_what_is_kept_is_what_is_told(quickstart: tuple[Path, Done]) -> None:
+    folder, _ = quickstart
+    section = README.split("### What is kept, and where")[1].split("\n## ")[0]
+    held = {path.name for path in (folder / ".runner").iterdir()}
+    told = {word.rstrip("/") for word in code_words(section)}
+    extra = {"ledger.db-wal", "ledger.db-shm", ".gitignore"}
+    assert held - extra <= told
 
 
 def test_the_exit_codes_are_the_programs() -> None:
