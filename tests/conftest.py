@@ -6,6 +6,7 @@ The net itself is tested in tests/unit/test_safety_net.py.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,11 @@ settings.register_profile(
     "runner", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("runner")
+
+# A shell that runs the tests in the background lets them ignore SIGINT, and so would every program that
+# they start; those are to be interrupted by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _SECRET_ENDINGS = ("_API_KEY", "_TOKEN", "_SECRET")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
