@@ -1,11 +1,20 @@
 """The joined results table: the dataset's columns as they came, then ours, in Parquet, CSV, JSONL or SQLite.
 
-`publish` writes it, atomically and in flat memory; `query` reads it back for printing. Rows are joined by
+`publish` writes it, atomically and in flat memory; `query` reads it back for printing, `compare_tables`
+compares two. Rows are joined by
 id and checked one by one; a table that can't be true is never put in place. This room knows no ledger and
 no manifest: it gets a snapshot of the dataset and a stream of records.
 """
 
 from runner.results.columns import ResultColumn, check_columns, lineage_columns
+from runner.results.comparing import (
+    ChangedAnswer,
+    LoneAnswer,
+    TableComparison,
+    ValueChange,
+    ValueCount,
+    compare_tables,
+)
 from runner.results.faults import PublishError
 from runner.results.fields import field_reader, fields_of, schema_fields
 from runner.results.publishing import Published, check_targets, publish
@@ -18,11 +27,17 @@ __all__ = [
     "FORMATS",
     "SUFFIXES",
     "TABLE",
+    "ChangedAnswer",
+    "LoneAnswer",
     "PublishError",
     "Published",
     "ResultColumn",
+    "TableComparison",
+    "ValueChange",
+    "ValueCount",
     "check_columns",
     "check_targets",
+    "compare_tables",
     "field_reader",
     "fields_of",
     "lineage_columns",
