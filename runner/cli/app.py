@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from runner import __version__
+from runner.cli.apply_command import apply
 from runner.cli.arguments import COMMAND_NAMES, Session, missing
 from runner.cli.begin_commands import init, local_server, schema
 from runner.cli.boundary import guarded
@@ -28,6 +29,7 @@ COMMANDS: tuple[click.Command, ...] = (
     run,
     validate,
     plan,
+    apply,
     status,
     results,
     retry,

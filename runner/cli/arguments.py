@@ -22,6 +22,7 @@ COMMAND_NAMES = (
     "run",
     "validate",
     "plan",
+    "apply",
     "status",
     "results",
     "retry",
@@ -157,20 +158,18 @@ class Voice:
     quiet: bool = False
 
 
-def voice_options(function: Function) -> Function:
-    """`--yes`, `--json`, `--quiet`: what makes a `Voice`."""
-    function = click.option("--quiet", "-q", is_flag=True, help="Say nothing unless something goes wrong.")(
-        function
-    )
-    return yes_option(json_option("one JSON object per event")(function))
-
-
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="Say nothing unless something goes wrong.")
 yes_option = click.option("--yes", "-y", is_flag=True, help="Don't ask; go on.")
 
 
 def json_option(what: str) -> Callable[[Function], Function]:
     """`--json`, with what it prints."""
     return click.option("--json", "as_json", is_flag=True, help=f"Print {what} on stdout.")
+
+
+def voice_options(function: Function) -> Function:
+    """`--yes`, `--json`, `--quiet`: what makes a `Voice`."""
+    return yes_option(json_option("one JSON object per event")(quiet_option(function)))
 
 
 def manifest_options(path: str, set_values: tuple[str, ...], profile: str | None) -> ManifestOptions:

@@ -6,6 +6,7 @@ import os
 import shlex
 from contextlib import closing
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
@@ -69,6 +70,7 @@ Examples:
   run plan manifest.yaml
   run plan manifest.yaml --exit-code        0 nothing to do, 10 work
   run plan manifest.yaml --json | jq .requests_to_send
+  run plan manifest.yaml -o plan.json       later: run apply plan.json
 """
 )
 @click.argument("manifest", metavar="MANIFEST")
@@ -76,6 +78,7 @@ Examples:
 @click.option(
     "--exit-code", "wants_code", is_flag=True, help="Exit 0 where there is nothing to do, 10 where there is."
 )
+@click.option("--out", "-o", metavar="FILE", help="Save the plan, for `run apply FILE`.")
 @refresh_option
 @narrowing_options
 @bending_options
@@ -85,6 +88,7 @@ def plan(
     manifest: str,
     as_json: bool,
     wants_code: bool,
+    out: str | None,
     refresh: bool,
     narrowing: Narrowing,
     set_values: tuple[str, ...],
@@ -92,9 +96,12 @@ def plan(
 ) -> int:
     """Show what a run would send and what that may cost. Sends nothing."""
     from runner.commands.plan import plan as make_plan
+    from runner.commands.planfile import check_target, write_plan
 
     session.enter("plan", (manifest,))
     check_manifests((manifest,))
+    if out is not None:
+        check_target(Path(out))
     options = RunOptions(
         manifest=manifest_options(manifest, set_values, profile),
         narrowing=narrowing,
@@ -103,10 +110,12 @@ def plan(
     )
     with closing(reporter_for(is_quiet=True, interrupts=session.interrupts)) as screen:
         made = make_plan(options, reporter=screen)
+    if out is not None:
+        write_plan(Path(out), made.plan, made.digests, options)
     if as_json:
         write_out(json_line(made.plan.as_json()))
     else:
-        write_out("\n".join(plan_text(made.plan, made.causes, path=manifest)) + "\n")
+        write_out("\n".join(plan_text(made.plan, made.causes, path=manifest, saved=out)) + "\n")
     has_work = made.plan.requests_to_send > 0 or made.plan.in_flight > 0
     return EXIT_WORK_TO_DO if wants_code and has_work else EXIT_DONE
 

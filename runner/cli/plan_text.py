@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 _COLUMNS_SHOWN = 8
 
 
-def plan_text(plan: Plan, causes: Sequence[str], *, path: str) -> list[str]:
-    """The lines of `run plan`. `path` is the manifest as the user typed it."""
+def plan_text(plan: Plan, causes: Sequence[str], *, path: str, saved: str | None = None) -> list[str]:
+    """The lines of `run plan`. `path` is the manifest as the user typed it, `saved` the plan's file."""
     typed = clean(path)
     lines = [f"{typed}: {counted(plan.rows, 'row')}"]
     changes, standings = plan_changes(plan), plan_standings(plan)
@@ -32,7 +32,9 @@ def plan_text(plan: Plan, causes: Sequence[str], *, path: str) -> list[str]:
         lines.append(f"                ({clean(plan.estimate.basis)})")
     lines += [f"  {line.plain()}" for line in unsendable_lines(plan, causes)]
     if plan.requests_to_send or plan.in_flight:
-        lines.append(f"next: run {shlex.quote(typed)}")
+        lines.append(
+            f"next: run {shlex.quote(typed) if saved is None else f'apply {shlex.quote(clean(saved))}'}"
+        )
     else:
         lines.append("nothing to do")
     return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Literal
 
 Only = Literal["failed", "new", "changed"]
@@ -36,13 +37,43 @@ class Narrowing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlanDigests:
+    """What a plan rests on, each as a digest: two plans are the same where all of these are equal.
+
+    `last_run` is the run whose rows the plan was compared with, empty for none: what is asked again
+    (`--refresh`, `--only failed`) looks the same before and after it was asked, and only this tells them
+    apart. `requests` is empty where nothing is to be sent.
+    """
+
+    manifest: str
+    template: str
+    dataset: str
+    last_run: str
+    requests: str
+
+    @property
+    def whole(self) -> str:
+        """One digest of them all."""
+        parts = (self.manifest, self.template, self.dataset, self.last_run, self.requests)
+        return sha256("\n".join(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedPlan:
+    """The saved plan that a run is to carry out; `path` is the file it was read from."""
+
+    path: str
+    digests: PlanDigests
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """How far to go. `wait_s`: give up waiting after so many seconds (None: until done).
 
     `refresh`: ask everything again. `retry_failed`: ask failed rows again, whatever their cause.
     `goes_on_from_s`: this run goes on with one that began at this moment (Unix seconds), so what that one
     asked again is not asked a third time.
-    `expected_digest`: carry out the plan with this digest or none.
+    `expected`: carry out this plan or none.
     `workers`: processes that render (None: one for each processor).
     """
 
@@ -53,6 +84,6 @@ class RunOptions:
     refresh: bool = False
     retry_failed: bool = False
     goes_on_from_s: float | None = None
-    expected_digest: str | None = None
+    expected: ExpectedPlan | None = None
     workers: int | None = None
     environ: Mapping[str, str] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runner.commands.moments import Reporter
-from runner.commands.options import RunOptions
+from runner.commands.options import PlanDigests, RunOptions
 from runner.commands.planning import prepared
 from runner.commands.workplace import open_workplace
 from runner.core.planning import Plan
@@ -14,10 +14,11 @@ from runner.ledger import Ledger
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanResult:
-    """The plan, and examples of rows that can't be sent."""
+    """The plan, examples of rows that can't be sent, and what the plan rests on."""
 
     plan: Plan
     causes: tuple[str, ...]
+    digests: PlanDigests
 
 
 def plan(options: RunOptions, *, reporter: Reporter) -> PlanResult:
@@ -33,7 +34,9 @@ def plan(options: RunOptions, *, reporter: Reporter) -> PlanResult:
             reporter=reporter,
             check_stop=lambda: None,
         ) as prepared_plan:
-            return PlanResult(plan=prepared_plan.plan, causes=prepared_plan.causes)
+            return PlanResult(
+                plan=prepared_plan.plan, causes=prepared_plan.causes, digests=prepared_plan.digests
+            )
     finally:
         if ledger is not None:
             ledger.close()

@@ -20,7 +20,7 @@ from runner.commands.comparing import Comparison
 from runner.commands.documents import changes, document_of, texts_as_json
 from runner.commands.moments import Planned, Reporter, RowsRead, RowsRendered
 from runner.commands.narrowing import selection_of
-from runner.commands.options import RunOptions
+from runner.commands.options import PlanDigests, RunOptions
 from runner.commands.rendering import RenderSource, render_all
 from runner.commands.sharding import CountingShards, SealedShard, ShardFiles
 from runner.commands.workplace import Workplace
@@ -34,10 +34,10 @@ from runner.results import check_columns, check_targets, lineage_columns
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A plan with all that carrying it out needs. `digest` changes when anything of it moves."""
+    """A plan with all that carrying it out needs. `digests` change when anything of it moves."""
 
     plan: Plan
-    digest: str
+    digests: PlanDigests
     causes: tuple[str, ...]
     snapshot: Snapshot
     staging: Staging
@@ -114,11 +114,18 @@ def _conclude(
     shards = tuple(comparison.seal())
     document = document_of(workplace.manifest)
     manifest_digest = sha256(document).hexdigest()
-    parts = (manifest_digest, prompt.digest(), snapshot.digest, *(shard.sha for shard in shards))
+    requests = "\n".join(shard.sha for shard in shards)
+    digests = PlanDigests(
+        manifest=manifest_digest,
+        template=prompt.digest(),
+        dataset=snapshot.digest,
+        last_run=previous.uid if previous is not None else "",
+        requests=sha256(requests.encode()).hexdigest() if shards else "",
+    )
     reasons = changes(previous, document, snapshot.digest, prompt.digest())
     return Prepared(
         plan=comparison.plan(shards, reasons),
-        digest=sha256("\n".join(parts).encode()).hexdigest(),
+        digests=digests,
         causes=tuple(comparison.causes),
         snapshot=snapshot,
         staging=staging,

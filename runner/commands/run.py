@@ -31,6 +31,7 @@ from runner.commands.interrupts import StopFlag, deferred_interrupts
 from runner.commands.local import connected
 from runner.commands.moments import Finished, Reporter, Started, Submitted, Trouble
 from runner.commands.options import Narrowing, RunOptions
+from runner.commands.planfile import refuse_if_moved
 from runner.commands.planning import Prepared, prepared, render_source
 from runner.commands.publishing import Totals, write_results
 from runner.commands.recording import commit, history_path, is_unchanged, record_end, record_published
@@ -45,9 +46,7 @@ from runner.errors import (
     EXIT_DONE,
     EXIT_FAILED_ROWS,
     EXIT_STILL_RUNNING,
-    InputError,
     InterruptedRunError,
-    Mistake,
     RunnerError,
     StillRunningError,
 )
@@ -176,7 +175,7 @@ class _Run:
             options.refresh
             or options.retry_failed
             or options.narrowing != Narrowing()
-            or options.expected_digest
+            or options.expected is not None
         ):
             return False
         if self._under_way() or self._held():
@@ -245,7 +244,8 @@ class _Run:
                 reporter=self._reporter,
                 check_stop=self._check_stop,
             ) as plan:
-                self._check_digest(plan)
+                if self._options.expected is not None:
+                    refuse_if_moved(self._options.expected, plan.digests, self._options.manifest.path)
                 pass_gate(self._manifest, self._workplace.provider, plan.plan, plan.causes, self._reporter)
                 self._check_stop()
                 client, provider = self._connect(plan, stack)
@@ -265,13 +265,6 @@ class _Run:
                     continue
                 return run_id, plan.snapshot.rows, client, provider
         raise AssertionError("unreachable")
-
-    def _check_digest(self, plan: Prepared) -> None:
-        """`run apply`: that plan or none."""
-        if self._options.expected_digest not in (None, plan.digest):
-            what = "dataset, template, manifest or ledger moved since the plan was saved"
-            mistake = Mistake(where=self._options.manifest.path, what=what)
-            raise InputError([mistake], next_step="run plan again, look at it, and apply the new one")
 
     def _check_stop(self) -> None:
         if self._stop.is_set:
