@@ -65,6 +65,31 @@ def _text(value: Any) -> str | None:
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."
 
 
+def repeats_of(run: RunRecord) -> int:
+    """How often a run asked each row."""
+    return int(_recorded(run, ("manifest", "repeats")) or 1)
+
+
+def params_of(run: RunRecord) -> dict[str, Any]:
+    """The template's params of a run."""
+    return dict(_recorded(run, ("manifest", "prompt", "params")) or {})
+
+
+def schema_of(run: RunRecord) -> dict[str, Any] | None:
+    """The answers' schema of a run."""
+    found = _recorded(run, ("schema",))
+    return dict(found) if found is not None else None
+
+
+def currency_of(run: RunRecord) -> str:
+    """In which currency a run's cost is stated."""
+    return str(_recorded(run, ("manifest", "model", "prices", "currency")) or "USD")
+
+
+def _recorded(run: RunRecord, path: tuple[str, ...]) -> Any:
+    return _part(decode_json(run.document), path) if run.document is not None else None
+
+
 def texts_as_json(source: PromptSource) -> str:
     """A prompt's template texts and params: enough to render it again when the files are others."""
     texts = [{"name": text.name, "path": text.path, "text": text.text} for text in source.texts]
