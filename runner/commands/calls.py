@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from runner.core.model import Accepted, Download, Provider, Refused, Unknown
-from runner.core.states import Submission, looks_finished, seen
+from runner.core.states import ShardState, Submission, looks_finished, seen
 from runner.core.wire import BatchObject
 from runner.ledger import ResultKind
 from runner.provider import Client, NotFoundYetError, ProviderError
@@ -76,7 +77,8 @@ def create(client: Client, submission: Submission) -> Accepted | Refused | Unkno
 def scan(client: Client, submission: Submission, provider: Provider) -> tuple[tuple[BatchObject, ...], bool]:
     """Batches of this attempt in the server's listings, and whether the listings were read to the end.
 
-    With search, both the search and the unfiltered walk must agree that there is none.
+    With search, both the search and the unfiltered walk must agree that there is none. A key that does not
+    see our own upload (another account's, or a replica far behind) proves nothing by what it does not see.
     """
     not_before_s = int((submission.send_by_s or 0) - 900)
     walks = [client.list_batches(search=None, not_before_s=not_before_s)]
@@ -88,15 +90,33 @@ def scan(client: Client, submission: Submission, provider: Provider) -> tuple[tu
         for batch in walk.objects
         if submission.tags.match(batch, submission.input_file_id)
     }
-    return tuple(found.values()), all(walk.is_complete for walk in walks)
+    is_complete = all(walk.is_complete for walk in walks)
+    if not found and provider.has_fence and submission.state in _WITH_INPUT_FILE:
+        is_complete = is_complete and _sees_input_file(client, submission)
+    return tuple(found.values()), is_complete
 
 
-def draw_fence(client: Client, submission: Submission) -> bool:
-    """Delete the input file. True where the server said so itself; a 404 is no proof yet."""
+_WITH_INPUT_FILE = frozenset({ShardState.CREATING, ShardState.UNKNOWN})
+
+
+def _sees_input_file(client: Client, submission: Submission) -> bool:
     try:
-        return client.delete_file(submission.input_file_id or "")
+        client.retrieve_file(submission.input_file_id or "")
     except NotFoundYetError:
         return False
+    return True
+
+
+FenceReply = Literal["deleted", "missing", "unclear"]
+"""What a delete of the input file came to: the server said so, it knows no such file, or it said neither."""
+
+
+def draw_fence(client: Client, submission: Submission) -> FenceReply:
+    """Delete the input file."""
+    try:
+        return "deleted" if client.delete_file(submission.input_file_id or "") else "unclear"
+    except NotFoundYetError:
+        return "missing"
 
 
 def fetch(

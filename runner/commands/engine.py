@@ -85,7 +85,7 @@ class Engine:
             while not self._is_over(until_submitted):
                 self._check_stop(deadline_s)
                 now = self._at.clock()
-                for track in self._tracks:
+                for track in () if self._stopping is not None else self._tracks:
                     self._step(track, now)
                 self._wait_for_calls()
         except KeyboardInterrupt:
@@ -200,11 +200,18 @@ class Engine:
         except HeldElsewhereError:
             track.next_at_s = now + 1.0
         track.submission = self._at.ledger.submission(shard_id)
+        if track.is_taken and track.submission.state in (ShardState.CREATING, ShardState.UNKNOWN):
+            self._tell_unknown(track, "an earlier run never learned whether its create arrived", now)
         return track.is_taken and not track.submission.state.is_final
+
+    def _tell_unknown(self, track: Track, why: str, now: float) -> None:
+        settled_s = (track.submission.send_by_s or 0.0) + self._at.provider.settle_s
+        what = f"{why}; waiting {max(settled_s - now, 0):.0f} s, then looking for the batch"
+        self._at.reporter.tell(Trouble(what=what, slot=track.submission.slot))
 
     def _upload(self, track: Track) -> None:
         uploading = sum(other.is_busy and other.is_in(ShardState.UPLOADING) for other in self._tracks)
-        if uploading >= MAX_UPLOADS_AT_ONCE or self._open_count() >= self._at.provider.max_open_batches:
+        if uploading >= MAX_UPLOADS_AT_ONCE or self._open_beside(track) >= self._at.provider.max_open_batches:
             return
         if track.submission.attempt > MAX_UPLOAD_ATTEMPTS:
             raise StillRunningError(
@@ -223,14 +230,16 @@ class Engine:
             track, "upload", lambda: calls.upload(self._at.client, path, submission, self._at.provider, sent)
         )
 
-    def _open_count(self) -> int:
+    def _open_beside(self, track: Track) -> int:
         return sum(
             not other.submission.state.is_final and other.submission.state is not ShardState.READY
             for other in self._tracks
+            if other is not track
         )
 
     def _create(self, track: Track, now: float) -> None:
-        self._at.save(track, states.create_intended(track.submission, now), "create intended")
+        window_s = states.send_window_s(self._at.provider)
+        self._at.save(track, states.create_intended(track.submission, now, window_s), "create intended")
         submission = track.submission
         self._call(track, "create", lambda: self._create_in_time(submission))
 
@@ -282,12 +291,17 @@ class Engine:
                 self._create_landed(track, result)
             case "scan", (tuple() as matches, bool() as is_complete):
                 self._scan_landed(track, matches, is_complete)
-            case "fence", bool():
-                self._fence_landed(track, held=result)
+            case "fence", str():
+                self._fence_landed(track, result)
             case "fetch", Fetched():
-                self._watcher.fetched(track, result, self._tracks)
+                self._fetch_landed(track, result)
             case _:
                 raise AssertionError(f"unexpected reply to {name}: {result!r}")
+
+    def _fetch_landed(self, track: Track, fetched: Fetched) -> None:
+        self._watcher.fetched(track, fetched, self._tracks)
+        refusals = (error.problem for error in fetched.errors if error.problem.kind in _STOPPING)
+        self._stopping = next(refusals, self._stopping)
 
     def _upload_landed(self, track: Track, result: Accepted | Refused | Unknown) -> None:
         if isinstance(result, Accepted):
@@ -314,14 +328,10 @@ class Engine:
                 moved = states.create_refused(track.submission, result.problem, self._at.clock())
                 self._refused(track, moved, result)
             case Unknown():
-                self._at.save(
-                    track, states.create_unknown(track.submission, result.problem), "create unknown"
-                )
-                what = (
-                    f"the reply to a create was lost ({result.problem.message}); "
-                    f"waiting {self._at.provider.settle_s:.0f} s, then looking for the batch"
-                )
-                self._at.reporter.tell(Trouble(what=what, slot=track.submission.slot))
+                now = self._at.clock()
+                moved = states.create_unknown(track.submission, result.problem, ended_at_s=now)
+                self._at.save(track, moved, "create unknown")
+                self._tell_unknown(track, f"the reply to a create was lost ({result.problem.message})", now)
 
     def _refused(self, track: Track, moved: Submission, result: Refused | Unknown) -> None:
         problem = result.problem
@@ -367,14 +377,19 @@ class Engine:
             what = f"the server holds a second batch of this shard: {batch_id}; it may be billed"
             self._at.reporter.tell(Trouble(what=what, slot=moved.slot))
 
-    def _fence_landed(self, track: Track, *, held: bool) -> None:
-        if held:
+    def _fence_landed(self, track: Track, reply: str) -> None:
+        """The file was seen before the fence was tried, so where it stays missing a delete of ours reached
+        the server and only its reply was lost."""
+        now = self._at.clock()
+        track.missing_since_s = track.missing_since_s or now
+        is_lasting = now - track.missing_since_s > self._at.patience_s
+        if reply == "deleted" or (reply == "missing" and is_lasting):
             self._at.save(track, states.fence_held(track.submission), "fence drawn")
-            return
-        track.missing_since_s = track.missing_since_s or self._at.clock()
-        if self._at.clock() - track.missing_since_s > self._at.patience_s:
+            track.missing_since_s = None
+        elif is_lasting:
             self._at.save(track, states.held(track.submission, "the input file could not be deleted"), "held")
-        track.next_at_s = self._at.clock() + self._at.reread_pause_s
+        else:
+            track.next_at_s = now + self._at.reread_pause_s
 
     def _tell_progress(self) -> None:
         for track in self._tracks:

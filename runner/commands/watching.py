@@ -14,14 +14,15 @@ from runner.commands.collecting import ShardBook
 from runner.commands.moments import AnswersStored, BatchDone, BatchSeen, Trouble
 from runner.commands.tracks import Surroundings, Track
 from runner.core import states
-from runner.core.model import Outcome
+from runner.core.model import Outcome, ProblemKind
 from runner.core.settling import judge_absence
-from runner.core.states import terminal_word
 from runner.core.wire import BatchObject
 from runner.provider import NotFoundYetError, ProviderError
 
 FULL_READS = 4
 """A finished batch that lacks lines is read in full so many times before its rows are unaccounted."""
+_LASTING = frozenset({ProblemKind.NOT_FOUND, ProblemKind.INVALID_REQUEST})
+"""What keeps a file from being read for good. All else passes, and says nothing about what is in the file."""
 
 
 class Watcher:
@@ -45,8 +46,9 @@ class Watcher:
                 self._tell_stored(track, tally.stored)
         for error in fetched.errors:
             self._at.reporter.tell(Trouble(what=error.what, slot=track.submission.slot))
+        was_read = all(error.problem.kind in _LASTING for error in fetched.errors)
         is_full = was_full and not fetched.errors and all(one.is_whole for _, one in fetched.downloads)
-        self._conclude(track, fetched.batch, tracks, is_full=is_full)
+        self._conclude(track, fetched.batch, tracks, was_read=was_read, is_full=is_full)
 
     def _saw(self, track: Track, batch: BatchObject) -> None:
         moved = states.seen(track.submission, batch)
@@ -75,7 +77,9 @@ class Watcher:
             )
         )
 
-    def _conclude(self, track: Track, batch: BatchObject, tracks: Sequence[Track], *, is_full: bool) -> None:
+    def _conclude(
+        self, track: Track, batch: BatchObject, tracks: Sequence[Track], *, was_read: bool, is_full: bool
+    ) -> None:
         """Done when every request is accounted for; a finished batch that lacks lines is read again."""
         if track.book is None:
             return
@@ -84,16 +88,18 @@ class Watcher:
             self._finish(track, batch, [])
             return
         submission = track.submission
-        word = terminal_word(submission.status)
+        word = states.last_word(submission)
         if not states.looks_finished(submission):
             track.next_at_s = self._at.clock() + self._at.poll_pause_s(tracks)
             return
         track.progress = Progress(output_lines=track.progress.output_lines, from_start=True)
-        if word is not None:
+        if word is not None and was_read:
             # A server that never says where a body ends can't be waited for: its reads count half.
             track.full_reads += 2 if is_full else 1
             said = (submission.completed or 0) + (submission.failed or 0)
-            agrees = submission.total is not None and said <= track.book.accounted
+            agrees = (
+                submission.total is not None and said <= track.book.accounted and not submission.is_fenced
+            )
             if track.full_reads >= 2 * (2 if agrees else FULL_READS):
                 absence = judge_absence(word, batch.errors)
                 self._finish(track, batch, [(one.line, one.request_id, absence) for one in outstanding])

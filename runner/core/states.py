@@ -50,6 +50,7 @@ from runner.core.wire import BatchObject
 
 CREATE_SEND_WINDOW_S = 30.0
 """An intent older than this is not sent any more; the settle time counts from here."""
+SHORTEST_SEND_WINDOW_S = 5.0
 CLEAN_SCANS_NEEDED = 3
 """Several replicas may answer a listing: so many complete scans without a match are taken as proof."""
 FAILED_SCANS_ALLOWED = 10
@@ -246,9 +247,16 @@ def upload_failed(submission: Submission, problem: Problem, now_s: float) -> Sub
     return _again(submission, problem, now_s)
 
 
-def create_intended(submission: Submission, now_s: float) -> Submission:
+def create_intended(
+    submission: Submission, now_s: float, window_s: float = CREATE_SEND_WINDOW_S
+) -> Submission:
     """About to create; after `send_by_s` this intent is not sent any more."""
-    return _move(submission, ShardState.CREATING, send_by_s=now_s + CREATE_SEND_WINDOW_S, problem=None)
+    return _move(submission, ShardState.CREATING, send_by_s=now_s + window_s, problem=None)
+
+
+def send_window_s(provider: Provider) -> float:
+    """How long an intent may be sent. A server that settles in seconds needs no half minute on top."""
+    return min(CREATE_SEND_WINDOW_S, max(provider.settle_s, SHORTEST_SEND_WINDOW_S))
 
 
 def create_accepted(submission: Submission, batch_id: str, now_s: float) -> Submission:
@@ -263,9 +271,15 @@ def create_refused(submission: Submission, problem: Problem, now_s: float) -> Su
     return _again(submission, problem, now_s)
 
 
-def create_unknown(submission: Submission, problem: Problem) -> Submission:
-    """Perhaps created. Never repeated before there is proof."""
-    return _move(submission, ShardState.UNKNOWN, problem=problem.message)
+def create_unknown(
+    submission: Submission, problem: Problem, *, ended_at_s: float | None = None
+) -> Submission:
+    """Perhaps created. Never repeated before there is proof.
+
+    `ended_at_s`: when the one call ended. Nothing is sent after that, so the settle time counts from it.
+    """
+    send_by_s = submission.send_by_s if ended_at_s is None else ended_at_s
+    return _move(submission, ShardState.UNKNOWN, send_by_s=send_by_s, problem=problem.message)
 
 
 def _again(submission: Submission, problem: Problem, now_s: float) -> Submission:
@@ -302,7 +316,8 @@ def scanned(
     if not is_complete:
         failed = submission.failed_scans + 1
         if failed >= FAILED_SCANS_ALLOWED:
-            return _held(submission, "the listing of batches could not be read to its end")
+            why = "the listing of batches could not be read to its end, or lacks our own input file"
+            return _held(submission, why)
         return replace(submission, failed_scans=failed, clean_scans=0, not_before_s=now_s + pause_s)
     clean = submission.clean_scans + 1
     if clean < CLEAN_SCANS_NEEDED:
@@ -400,6 +415,17 @@ def terminal_word(status: str) -> str | None:
     return _TERMINAL_WORDS.get(status)
 
 
+def last_word(submission: Submission) -> str | None:
+    """How the batch ended, as `terminal_word` says it; None while it may go on.
+
+    A batch whose input file was deleted can stay `cancelling` for ever (the Doubleword server has no line
+    left to finish it by), so for it that word is the last one.
+    """
+    if submission.is_fenced and submission.status in _CANCEL_WORDS:
+        return "cancelled"
+    return terminal_word(submission.status)
+
+
 def seen(submission: Submission, batch: BatchObject) -> Submission:
     """Store what the server says of the batch. Hints only: nothing here ends a shard."""
     return replace(
@@ -416,7 +442,7 @@ def seen(submission: Submission, batch: BatchObject) -> Submission:
 
 def looks_finished(submission: Submission) -> bool:
     """A terminal word, or counts that add up: time to read both files to their end."""
-    if terminal_word(submission.status) is not None:
+    if last_word(submission) is not None:
         return True
     answered = (submission.completed or 0) + (submission.failed or 0)
     return submission.total is not None and submission.total > 0 and answered >= submission.total
