@@ -1,0 +1,69 @@
+"""`run diff`: two runs of one manifest against each other, from the tables that they left in the history."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.commands.history import what_changed
+from runner.commands.past import SHORT_ID, Past, past_of, utc_text
+from runner.errors import InputError, Mistake
+from runner.ledger import RunRecord
+from runner.results import TableComparison, compare_tables
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiffResult:
+    """`before` and `after` are the runs' ids, `changed` the parts of the manifest that differ."""
+
+    manifest: str
+    before: str
+    after: str
+    before_started_at: str
+    after_started_at: str
+    changed: tuple[str, ...]
+    tables: TableComparison
+
+
+def diff(
+    path: str, before: str, after: str, *, environ: Mapping[str, str], cwd: str, limit: int
+) -> DiffResult:
+    """Compare two runs, each named by the beginning of its id, `latest` or `previous`.
+
+    At most `limit` examples of each kind. Raises InputError where a run is not known or left no table.
+    """
+    with past_of(path, environ=environ, cwd=cwd) as past:
+        runs = (past.run(before), past.run(after))
+        tables = [_table(past, run) for run in runs]
+        scratch = past.place.folder / "scratch"
+        found = compare_tables(
+            tables[0],
+            tables[1],
+            limit=limit,
+            scratch=scratch if os.access(scratch, os.W_OK) else None,
+        )
+        return DiffResult(
+            manifest=past.manifest.path,
+            before=runs[0].uid,
+            after=runs[1].uid,
+            before_started_at=utc_text(runs[0].started_at) or "",
+            after_started_at=utc_text(runs[1].started_at) or "",
+            changed=what_changed(*runs) or (),
+            tables=found,
+        )
+
+
+def _table(past: Past, run: RunRecord) -> Path:
+    """Where the run's table is kept."""
+    name = run.uid[:SHORT_ID]
+    if run.history is None:
+        what = f"run {name} left no table: it is {run.state}"
+        raise InputError(
+            [Mistake(where="run", what=what, hint=f"`run history {past.path}` lists the others")]
+        )
+    table = past.place.folder / run.history
+    if not table.is_file():
+        raise InputError([Mistake(where="run", what=f"the table of run {name} is no longer kept")])
+    return table
