@@ -24,7 +24,8 @@ from runner.cli.boundary import failure_of, tell
 from runner.cli.json_lines import json_line
 from runner.cli.plan_text import plan_text, validate_text
 from runner.cli.reporting import reporter_for
-from runner.cli.streams import say, write_out
+from runner.cli.sides_text import examples_text
+from runner.cli.streams import is_stdout_coloured, say, write_out
 from runner.cli.texts import clean, here
 from runner.commands.options import Narrowing, RunOptions
 from runner.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_WORK_TO_DO, InputError, Mistake
@@ -71,6 +72,7 @@ Examples:
   run plan manifest.yaml --exit-code        0 nothing to do, 10 work
   run plan manifest.yaml --json | jq .requests_to_send
   run plan manifest.yaml -o plan.json       later: run apply plan.json
+  run plan manifest.yaml --diff 3           three rows that changed, old prompt against new
 """
 )
 @click.argument("manifest", metavar="MANIFEST")
@@ -79,6 +81,9 @@ Examples:
     "--exit-code", "wants_code", is_flag=True, help="Exit 0 where there is nothing to do, 10 where there is."
 )
 @click.option("--out", "-o", metavar="FILE", help="Save the plan, for `run apply FILE`.")
+@click.option(
+    "--diff", type=Count(), metavar="N", help="Show N rows that changed, the old prompt against the new."
+)
 @refresh_option
 @narrowing_options
 @bending_options
@@ -89,6 +94,7 @@ def plan(
     as_json: bool,
     wants_code: bool,
     out: str | None,
+    diff: int | None,
     refresh: bool,
     narrowing: Narrowing,
     set_values: tuple[str, ...],
@@ -109,13 +115,16 @@ def plan(
         environ=dict(os.environ),
     )
     with closing(reporter_for(is_quiet=True, interrupts=session.interrupts)) as screen:
-        made = make_plan(options, reporter=screen)
+        made = make_plan(options, reporter=screen, most_examples=diff or 0)
     if out is not None:
         write_plan(Path(out), made.plan, made.digests, options)
     if as_json:
-        write_out(json_line(made.plan.as_json()))
+        shown = {} if diff is None else {"examples": [one.as_json() for one in made.examples]}
+        write_out(json_line(made.plan.as_json() | shown))
     else:
-        write_out("\n".join(plan_text(made.plan, made.causes, path=manifest, saved=out)) + "\n")
+        lines = plan_text(made.plan, made.causes, path=manifest, saved=out)
+        lines += examples_text(made.examples, is_coloured=is_stdout_coloured())
+        write_out("\n".join(lines) + "\n")
     has_work = made.plan.requests_to_send > 0 or made.plan.in_flight > 0
     return EXIT_WORK_TO_DO if wants_code and has_work else EXIT_DONE
 

@@ -7,6 +7,7 @@ Data is UTF-8 whatever the locale says, because other programs read it. A reader
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from contextlib import suppress
 
@@ -52,6 +53,18 @@ def say(text: str) -> None:
 def is_coloured() -> bool | None:
     """False where the user said NO_COLOR; None leaves it to the terminal."""
     return False if os.environ.get("NO_COLOR") else None
+
+
+def stdout_width() -> int | None:
+    """The columns of the terminal that stdout is, or None: then nothing needs to be cut."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    return shutil.get_terminal_size().columns
+
+
+def is_stdout_coloured() -> bool:
+    """Whether stdout is a terminal of somebody who did not say NO_COLOR."""
+    return stdout_width() is not None and is_coloured() is None
 
 
 def is_live_terminal() -> bool:

@@ -36,6 +36,12 @@ def clean_lines(text: str) -> list[str]:
     return [line for line in map(clean, text.split("\n")) if line]
 
 
+def clean_text(text: str) -> list[str]:
+    """The lines of a longer text, safe to show, with their indentation and empty lines."""
+    cleaned = _ESCAPES.sub("", text.replace("\r\n", "\n").replace("\t", "    "))
+    return ["".join(map(_shown, line)).rstrip() for line in cleaned.split("\n")]
+
+
 def _shown(character: str) -> str:
     if character in "\n\t\r\f\v":
         return " "

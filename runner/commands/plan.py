@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from runner.commands.examples import Example, examples
 from runner.commands.moments import Reporter
 from runner.commands.options import PlanDigests, RunOptions
 from runner.commands.planning import prepared
@@ -14,15 +15,19 @@ from runner.ledger import Ledger
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanResult:
-    """The plan, examples of rows that can't be sent, and what the plan rests on."""
+    """The plan, causes of rows that can't be sent, and what the plan rests on.
+
+    `examples` are rows whose request changed, where they were asked for.
+    """
 
     plan: Plan
     causes: tuple[str, ...]
     digests: PlanDigests
+    examples: tuple[Example, ...] = ()
 
 
-def plan(options: RunOptions, *, reporter: Reporter) -> PlanResult:
-    """Compare the manifest with the ledger. Raises InputError, LedgerError."""
+def plan(options: RunOptions, *, reporter: Reporter, most_examples: int = 0) -> PlanResult:
+    """Compare the manifest with the ledger; at most so many examples. Raises InputError, LedgerError."""
     workplace = open_workplace(options.manifest, options.environ)
     ledger = Ledger.open_reading(workplace.place)
     try:
@@ -34,8 +39,12 @@ def plan(options: RunOptions, *, reporter: Reporter) -> PlanResult:
             reporter=reporter,
             check_stop=lambda: None,
         ) as prepared_plan:
+            found = examples(workplace, ledger, prepared_plan, most_examples) if most_examples else ()
             return PlanResult(
-                plan=prepared_plan.plan, causes=prepared_plan.causes, digests=prepared_plan.digests
+                plan=prepared_plan.plan,
+                causes=prepared_plan.causes,
+                digests=prepared_plan.digests,
+                examples=found,
             )
     finally:
         if ledger is not None:
