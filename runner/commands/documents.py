@@ -26,8 +26,8 @@ def changes(
 ) -> tuple[Reason, ...]:
     """Which of dataset, template, params, model and schema are others than in the last run.
 
-    `was` and `now` are short digests, or the values themselves where they are short; `rows` is filled in
-    by who counted them.
+    `was` and `now` are short digests, or the values that differ as JSON, cut where it is long; `rows` is
+    filled in by who counted them.
     """
     if previous is None:
         return ()
@@ -38,8 +38,26 @@ def changes(
     if previous.document is not None:
         was, now = decode_json(previous.document), decode_json(document)
         pairs += [(name, _part(was, path), _part(now, path)) for name, path in _PARTS]
-    return tuple(
-        Reason(what=what, was=_text(was), now=_text(now), rows=0) for what, was, now in pairs if was != now
+    return tuple(_reason(what, was, now) for what, was, now in pairs if was != now)
+
+
+def _reason(what: str, was: Any, now: Any) -> Reason:
+    was, now = _differing(was, now)
+    return Reason(what=what, was=_text(was), now=_text(now), rows=0)
+
+
+def _differing(was: Any, now: Any) -> tuple[Any, Any]:
+    """Of two mappings only the members that differ, so that a short text says what was edited."""
+    if not isinstance(was, dict) or not isinstance(now, dict):
+        return was, now
+    pairs = {
+        name: _differing(was.get(name), now.get(name))
+        for name in sorted({*was, *now})
+        if was.get(name) != now.get(name) or (name in was) != (name in now)
+    }
+    return (
+        {name: pair[0] for name, pair in pairs.items() if name in was},
+        {name: pair[1] for name, pair in pairs.items() if name in now},
     )
 
 
