@@ -47,6 +47,18 @@ def arm(project: Project, kind: str, **fault: Any) -> None:
         server.arm(kind, **fault)
 
 
+def work_off(server: ServerProcess) -> None:
+    """Wait until every batch that the runs bought has its last word."""
+
+    def all_ended() -> bool:
+        batches = [
+            server.get(f"/batches/{created['batch_id']}", key="local") for created in server.witness.creates()
+        ]
+        return all(batch["status"] in ("completed", "failed", "cancelled") for batch in batches)
+
+    eventually(all_ended, what="the end of every batch")
+
+
 # ---------------------------------------------------------------- judging
 
 
