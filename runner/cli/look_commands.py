@@ -24,7 +24,6 @@ from runner.cli.boundary import failure_of, tell
 from runner.cli.json_lines import json_line
 from runner.cli.plan_text import plan_text, validate_text
 from runner.cli.reporting import reporter_for
-from runner.cli.sides_text import examples_text
 from runner.cli.streams import is_stdout_coloured, say, write_out
 from runner.cli.texts import clean, here
 from runner.commands.options import Narrowing, RunOptions
@@ -122,6 +121,8 @@ def plan(
         shown = {} if diff is None else {"examples": [one.as_json() for one in made.examples]}
         write_out(json_line(made.plan.as_json() | shown))
     else:
+        from runner.cli.sides_text import examples_text
+
         lines = plan_text(made.plan, made.causes, path=manifest, saved=out)
         lines += examples_text(made.examples, is_coloured=is_stdout_coloured())
         write_out("\n".join(lines) + "\n")

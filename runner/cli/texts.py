@@ -57,6 +57,18 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}es" if noun.endswith("ch") else f"{number:,} {noun}s"
 
 
+def compact(number: int) -> str:
+    """Five places at most, below a trillion: `9,999` whole, then `123k`, `1.2M`, `3.4B`."""
+    if number < 10_000:
+        return f"{number:,}"
+    units = ["k", "M", "B"]
+    amount = number / 1000
+    while amount >= 999.5 and len(units) > 1:
+        amount /= 1000
+        del units[0]
+    return f"{amount:.1f}{units[0]}" if amount < 9.95 else f"{amount:.0f}{units[0]}"
+
+
 def size(size_bytes: int) -> str:
     """Decimal units, as the provider's limits are stated: `142 kB`, `1.2 GB`."""
     amount = float(size_bytes)

@@ -61,9 +61,9 @@ def _table(past: Past, run: RunRecord) -> Path:
     if run.history is None:
         what = f"run {name} left no table: it is {run.state}"
         raise InputError(
-            [Mistake(where="run", what=what, hint=f"`run history {past.path}` lists the others")]
+            [Mistake(where=past.path, what=what, hint=f"`run history {past.path}` lists the others")]
         )
     table = past.place.folder / run.history
     if not table.is_file():
-        raise InputError([Mistake(where="run", what=f"the table of run {name} is no longer kept")])
+        raise InputError([Mistake(where=past.path, what=f"the table of run {name} is no longer kept")])
     return table

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
 
 from runner.commands.asked import asked_by
 from runner.commands.documents import changes, document_of, repeats_of, schema_of
 from runner.commands.options import ManifestOptions
-from runner.commands.past import Past, past_of
+from runner.commands.past import Past, past_of, utc_text
 from runner.commands.planning import render_source
 from runner.commands.publishing import RawAnswers
 from runner.commands.recording import inputs_as_json
@@ -64,6 +66,15 @@ class ExplainResult:
     place: AnswerPlace | None
     answer: str | None
     embedding_length: int | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The object of `run explain --json`; times are UTC text."""
+        values = asdict(self)
+        for attempt in values["attempts"]:
+            seconds = attempt.pop("answered_at_s")
+            attempt["answered_at"] = None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+            attempt |= {name: utc_text(attempt[name]) for name in attempt if name.endswith("_at")}
+        return {"format_version": 1, **values}
 
 
 def explain(options: ManifestOptions, key: str, *, environ: Mapping[str, str], cwd: str) -> ExplainResult:

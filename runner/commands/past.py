@@ -39,20 +39,22 @@ class Past:
         if len(found) == 1:
             return found[0]
         if found:
-            what = f"{len(found)} runs begin with {word!r}"
+            what = f"{len(found)} of its runs begin with {word!r}"
             hint = f"one of {', '.join(run.uid[: SHORT_ID * 2] for run in found[:5])}"
         else:
-            what = f"{self.path} has no run {word!r}"
+            what = f"it has no run {word!r}"
             hint = f"`run history {self.path}` lists them"
-        raise InputError([Mistake(where="run", what=what, hint=hint)])
+        raise InputError([Mistake(where=self.path, what=what, hint=hint)])
 
     def _published(self, word: str) -> RunRecord:
         runs = [run for run in self.ledger.runs(self.manifest.id, _RUNS_LOOKED_AT) if run.history]
         place = (LATEST, PREVIOUS).index(word)
         if place < len(runs):
             return runs[place]
-        what = f"{self.path} has no {word} run with a table"
-        raise InputError([Mistake(where="run", what=what, hint=f"`run history {self.path}` lists its runs")])
+        what = f"it has no {word} run with a table"
+        raise InputError(
+            [Mistake(where=self.path, what=what, hint=f"`run history {self.path}` lists its runs")]
+        )
 
 
 @contextmanager
