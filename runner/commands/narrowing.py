@@ -74,13 +74,14 @@ class Selection:
     def _fits(
         self, key: str, fingerprint: Fingerprint, held: Held | None, before: Mapping[str, bytes | None]
     ) -> bool:
+        is_left_out = key in before and before[key] == fingerprint and _is_unasked(held)
         match self._narrowing.only:
             case "failed":
                 return held is not None and held.status is not None and held.status not in _ANSWERS
             case "new":
-                return key not in before or _is_unasked(held)
+                return key not in before or is_left_out
             case "changed":
-                return key in before and (before[key] != fingerprint or _is_unasked(held))
+                return is_left_out or (key in before and before[key] != fingerprint)
             case None:
                 return True
 

@@ -38,6 +38,8 @@ def select_rows(path: str, condition: str, rows: int) -> bytearray:
 
 def _check(connection: duckdb.DuckDBPyConnection, condition: str) -> None:
     """One expression, parsed by itself: what closes our parenthesis is a syntax error here."""
+    if not condition.strip():
+        raise InputError([_mistake("the condition is empty")])
     statements = connection.extract_statements(f"SELECT (\n{condition}\n)")
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise InputError([_mistake("not one SQL condition")])

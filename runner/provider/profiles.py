@@ -24,6 +24,9 @@ _DOCUMENTED: Final = Limits(
 )
 """Documented by Doubleword and OpenAI: 200 MB and 50 000 lines. 10 MiB per body: Doubleword's default."""
 
+_FILE_LIFE_S: Final = 30 * 86_400
+"""The longest both documents allow; a shard is uploaded minutes before its batch, which has a day at most."""
+
 DOUBLEWORD: Final = Provider(
     name="doubleword",
     identity="https://api.doubleword.ai/v1",
@@ -38,6 +41,7 @@ DOUBLEWORD: Final = Provider(
     searches=True,
     reads_partial=True,
     plain_errors=True,
+    upload_expires_after_s=_FILE_LIFE_S,
 )
 
 OPENAI: Final = Provider(
@@ -50,6 +54,7 @@ OPENAI: Final = Provider(
     windows=("24h",),
     poll_interval_s=30.0,
     settle_s=1800.0,  # no fence: the longer wait is the only protection, and harmless in a day's window
+    upload_expires_after_s=_FILE_LIFE_S,
 )
 
 LOCAL: Final = replace(
@@ -64,7 +69,14 @@ LOCAL: Final = replace(
 )
 
 GENERIC: Final = replace(
-    OPENAI, name="custom", identity="", base_url="", api_key_env=None, windows=(), echoes_metadata=True
+    OPENAI,
+    name="custom",
+    identity="",
+    base_url="",
+    api_key_env=None,
+    windows=(),
+    echoes_metadata=True,
+    upload_expires_after_s=None,
 )
 
 PROFILES: Final = {profile.name: profile for profile in (LOCAL, DOUBLEWORD, OPENAI)}
