@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from runner.commands.discarding import take_back_unsent
 from runner.commands.local import connected
@@ -81,7 +81,7 @@ def _discard(workplace: Workplace, ledger: Ledger, manifest_id: int) -> int:
 
 def _cancel(ledger: Ledger, client: Client, submission: Submission, reporter: Reporter) -> bool:
     """The wish is recorded first: who collects the batch must know that a person wanted this."""
-    ledger.save(replace(submission, cancel_requested=True), what="cancel requested")
+    ledger.request_cancel(submission.shard_id)
     try:
         client.cancel_batch(submission.batch_id or "")
     except ProviderError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from runner.commands.documents import document_of
@@ -22,7 +22,7 @@ from runner.commands.workplace import Workplace
 from runner.core.model import Status
 from runner.core.wire import JsonError, decode_json, encode_json
 from runner.dataset import fingerprint_of_inputs
-from runner.ledger import Ledger, RunRecord, RunStart, RunState, Totals
+from runner.ledger import Ledger, PlanMovedError, RunRecord, RunStart, RunState, Totals
 from runner.results import Published
 from runner.version import __version__
 
@@ -37,13 +37,17 @@ def commit(
     sync_folder(snapshot.parent)
     begin = run_start(workplace, plan, uid=uid, manifest_id=manifest_id, snapshot=snapshot)
     run_id = ledger.start_run(begin)
-    ledger.commit_plan(
-        run_id=run_id,
-        manifest_id=manifest_id,
-        staging=plan.staging,
-        shards=planned(plan.shards, workplace),
-        refresh=refresh,
-    )
+    try:
+        ledger.commit_plan(
+            run_id=run_id,
+            manifest_id=manifest_id,
+            staging=plan.staging,
+            shards=planned(plan.shards, workplace),
+            refresh=refresh,
+        )
+    except PlanMovedError:
+        ledger.forget_run(run_id)  # it is planned again, under the same uid
+        raise
     _forget_old_snapshots(workplace, ledger, manifest_id, begin.snapshot)
     return run_id
 
@@ -83,11 +87,22 @@ def _forget_old_snapshots(workplace: Workplace, ledger: Ledger, manifest_id: int
 
 
 def record_published(
-    workplace: Workplace, ledger: Ledger, run_id: int, uid: str, published: Published, *, is_settled: bool
+    workplace: Workplace,
+    ledger: Ledger,
+    run_id: int,
+    uid: str,
+    published: Published,
+    *,
+    raw_paths: Iterable[str],
+    is_settled: bool,
 ) -> None:
-    """Note what was written where, and keep the table as the run's history."""
+    """Note what was written where and from which raw files, and keep the table as the run's history."""
     history = _keep_history(workplace.place.folder, uid, published.paths)
-    facts = {"settled": is_settled, "tables": [_stat(path) for path in published.paths]}
+    facts = {
+        "settled": is_settled,
+        "tables": [_stat(path) for path in published.paths],
+        "raw": sorted(raw_paths),
+    }
     ledger.note_run(run_id, published=encode_json(facts).decode(), history=history)
 
 

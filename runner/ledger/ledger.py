@@ -37,11 +37,13 @@ from runner.ledger.records import (
     ManifestRecord,
     PlannedShard,
     RawFile,
+    RemoteInput,
     ResultKind,
     RunRecord,
     RunStart,
     RunState,
     ShardRecord,
+    StoredRaw,
     Totals,
 )
 from runner.ledger.staging import Staging
@@ -140,6 +142,11 @@ class Ledger:
         """Record how a run ended."""
         with self._writing() as connection:
             runs.end(connection, run_id, state=state, exit_code=exit_code, totals=totals, now_s=self._clock())
+
+    def forget_run(self, run_id: int) -> None:
+        """Remove the record of a run that placed nothing, because another one had moved the ledger."""
+        with self._writing() as connection:
+            runs.forget(connection, run_id)
 
     def note_run(self, run_id: int, **facts: str | None) -> None:
         """Record `inputs`, `published` or `history` of a run (see `RunRecord`)."""
@@ -288,6 +295,19 @@ class Ledger:
         with self._writing() as connection:
             self._store(connection, submission, what, detail, run_id)
 
+    def request_cancel(self, shard_id: int) -> None:
+        """Record that a person wants the shard's batch stopped, beside whoever moves the shard."""
+        with self._writing() as connection:
+            submissions.request_cancel(connection, shard_id)
+            submissions.add_event(
+                connection,
+                what="cancel requested",
+                detail="",
+                run_id=None,
+                shard_id=shard_id,
+                now_s=self._clock(),
+            )
+
     def _store(
         self, connection: Connection, submission: Submission, what: str, detail: str, run_id: int | None
     ) -> None:
@@ -355,6 +375,29 @@ class Ledger:
             outcomes.store(connection, submission.shard_id, None, items, self._clock())
             outcomes.refuse_unsettled(connection, submission.shard_id)
             self._store(connection, submission, what, detail, run_id)
+
+    # ------------------------------------------------------------ housekeeping
+
+    def raw_files(self) -> list[StoredRaw]:
+        """Every raw file of shards that are done, and whether a current row or a request needs it."""
+        with self._reading() as connection:
+            return housekeeping.load_raw_files(connection)
+
+    def forget_raw(self, file_id: int) -> bool:
+        """Forget the answers in a raw file: their requests are asked again once a row wants them. False,
+        and nothing is changed, where a current row or an open request needs the file by now."""
+        with self._writing() as connection:
+            return housekeeping.forget_raw(connection, file_id, self._clock())
+
+    def remote_inputs(self, manifest_id: int) -> list[RemoteInput]:
+        """Input files on the server, of every attempt of the manifest's shards that are done."""
+        with self._reading() as connection:
+            return housekeeping.load_remote_inputs(connection, manifest_id)
+
+    def note_input_deleted(self, remote: RemoteInput) -> None:
+        """The server has deleted an input file of a shard that is done."""
+        with self._writing() as connection:
+            housekeeping.note_input_deleted(connection, remote, self._clock())
 
     # ------------------------------------------------------------ reading
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, func, insert, select, update
+from sqlalchemy import Connection, Row, Table, delete, func, insert, select, update
 
 from runner.core.model import Status
 from runner.ledger.records import ManifestRecord, RunRecord, RunStart, RunState, Totals
@@ -87,6 +87,11 @@ def load_template(connection: Connection, digest: str) -> str | None:
     return connection.execute(
         select(template.c.texts).where(template.c.digest == digest)
     ).scalar_one_or_none()
+
+
+def forget(connection: Connection, run_id: int) -> None:
+    """Remove a run that placed nothing."""
+    connection.execute(delete(run).where(run.c.id == run_id))
 
 
 def note(connection: Connection, run_id: int, **facts: str | None) -> None:

@@ -264,7 +264,14 @@ def add_event(
     connection.execute(insert(event).values(values))
 
 
+def request_cancel(connection: Connection, shard_id: int) -> None:
+    """A person wants the shard's batch stopped. Nothing else is touched: another process may move it."""
+    connection.execute(update(shard).where(shard.c.id == shard_id).values(cancel_requested=1))
+
+
 def _store_shard(connection: Connection, submission: Submission, now_s: float) -> None:
+    # Who moves a shard may not know of a wish that came meanwhile, so a wish is never taken back here.
+    wish = {"cancel_requested": 1} if submission.cancel_requested else {}
     connection.execute(
         update(shard)
         .where(shard.c.id == submission.shard_id)
@@ -275,8 +282,8 @@ def _store_shard(connection: Connection, submission: Submission, now_s: float) -
             not_before_s=submission.not_before_s,
             problem=submission.problem,
             is_fenced=int(submission.is_fenced),
-            cancel_requested=int(submission.cancel_requested),
             updated_at=iso(now_s),
+            **wish,
         )
     )
 
