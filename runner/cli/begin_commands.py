@@ -98,7 +98,8 @@ def local_server(
         source = (
             f"answers come from {upstream}" if upstream else "answers are made up here, always the same ones"
         )
-        say(f"listening on {base_url}; {source}; any key is accepted; Ctrl-C stops it")
+        keys = "any key is accepted" if settings is None else f"keys and limits as in {settings}"
+        say(f"listening on {base_url}; {source}; {keys}; Ctrl-C stops it")
         say(f"state in {path_here(str(folder), here())}")
         write_out(f"{base_url}\n")
 
