@@ -49,13 +49,14 @@ def test_every_option_says_what_it_does(command: click.Command) -> None:
 
 @pytest.mark.parametrize("command", EVERY, ids=name_of)
 def test_every_command_has_examples_that_parse(command: click.Command) -> None:
-    shown = examples(command.epilog or "")
-    assert shown
-    for words in shown:
+    """An example may begin with another command that it needs, but one is of the command itself."""
+    shown = set()
+    for words in examples(command.epilog or ""):
         is_named = words[0] in COMMAND_NAMES
         meant = cli.commands[words[0] if is_named else "run"]
         meant.make_context(str(meant.name), words[1:] if is_named else list(words), obj=Session())
-        assert command in (cli, meant), words
+        shown.add(meant)
+    assert shown if command is cli else command in shown
 
 
 def test_help_names_every_exit_code_of_a_run() -> None:
