@@ -21,6 +21,7 @@ from runner.cli.arguments import COMMAND_NAMES, Session, missing
 from runner.cli.begin_commands import init, local_server, schema
 from runner.cli.boundary import guarded
 from runner.cli.change_commands import cancel
+from runner.cli.gc_command import gc
 from runner.cli.history_commands import diff, explain, history
 from runner.cli.look_commands import plan, results, status, validate
 from runner.cli.run_command import retry, run
@@ -38,6 +39,7 @@ COMMANDS: tuple[click.Command, ...] = (
     diff,
     retry,
     cancel,
+    gc,
     init,
     schema,
     local_server,

@@ -30,6 +30,7 @@ COMMAND_NAMES = (
     "diff",
     "retry",
     "cancel",
+    "gc",
     "init",
     "schema",
     "local-server",

@@ -32,7 +32,7 @@ _OPEN_FILES = 64
 @dataclass(slots=True)
 class Totals:
     """What the published table holds: rows by status. Tokens and cost count each request once, because
-    rows that share one share its price.
+    rows that share one share its price. `raw_paths` are the raw files that its answers stand in.
     """
 
     by_status: Counter[Status] = field(default_factory=Counter)
@@ -40,6 +40,7 @@ class Totals:
     output_tokens: int = 0
     cost: float | None = None
     rows: int = 0
+    raw_paths: set[str] = field(default_factory=set)
 
 
 class RawAnswers:
@@ -49,6 +50,7 @@ class RawAnswers:
         self._folder = folder
         self._files: dict[str, int] = {}
         self._closing = ExitStack()
+        self.paths: set[str] = set()
 
     def __enter__(self) -> RawAnswers:
         return self
@@ -79,6 +81,7 @@ class RawAnswers:
                 return None
             self._closing.callback(os.close, descriptor)
             self._files[path] = descriptor
+            self.paths.add(path)
         return self._files[path]
 
 
@@ -110,6 +113,7 @@ def write_results(
             scratch=workplace.place.folder / "scratch",
             csv_safe=output.csv_safe,
         )
+        totals.raw_paths = raw.paths
     totals.input_tokens, totals.output_tokens = ledger.spent(manifest_id)
     prices = workplace.manifest.model.prices
     if prices is not None:

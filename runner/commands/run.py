@@ -357,7 +357,15 @@ class _Run:
         is_settled = totals.by_status[Status.PENDING] == 0 and not any(
             self._ledger.repeatable(self._manifest_id, self._manifest.retry.attempts)
         )
-        record_published(self._workplace, self._ledger, run_id, self._uid, published, is_settled=is_settled)
+        record_published(
+            self._workplace,
+            self._ledger,
+            run_id,
+            self._uid,
+            published,
+            raw_paths=totals.raw_paths,
+            is_settled=is_settled,
+        )
         self._remove_collected_shards()
         finished = self._finished(list(self._manifest.output.paths), totals)
         self._reporter.tell(finished)

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine
 from runner.core.model import Outcome
 from runner.core.planning import Held
 from runner.core.states import ShardState, Submission, discarded
-from runner.ledger import attempts, outcomes, planning, reading, runs, submissions
+from runner.ledger import attempts, housekeeping, outcomes, planning, reading, runs, submissions
 from runner.ledger.bulk import without_collector
 from runner.ledger.engine import checkpoint, is_sqlite
 from runner.ledger.faults import translated
@@ -379,7 +379,7 @@ class Ledger:
     # ------------------------------------------------------------ housekeeping
 
     def raw_files(self) -> list[StoredRaw]:
-        """Every raw file of shards that are done, and whether a current row or a request needs it."""
+        """Every raw file, and whether a current row, an open request or an open shard needs it."""
         with self._reading() as connection:
             return housekeeping.load_raw_files(connection)
 

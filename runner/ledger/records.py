@@ -209,6 +209,28 @@ class RawFile:
     path: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRaw:
+    """A raw file. `is_needed`: a current row's answer stands in it, or that of a request which is on its
+    way again, or its shard is not done. `collected_at` is when the shard last moved."""
+
+    file_id: int
+    path: str
+    is_needed: bool
+    collected_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteInput:
+    """An uploaded input file of a shard that is done. `raw_paths` is where the shard's answers are."""
+
+    shard_id: int
+    attempt: int
+    file_id: str
+    size_bytes: int
+    raw_paths: tuple[str, ...]
+
+
 class LedgerRow(NamedTuple):
     """One row of a manifest with all that is known of its answer. The text is in the raw file."""
 

@@ -6,13 +6,14 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.project_factory import ROWS, Done, Project, make_project
 
 
-def settled(folder: Path, **sections: object) -> Project:
+def settled(folder: Path, **sections: Any) -> Project:
     """A project that has run, with input files older than the clock's tick."""
     project = make_project(folder, **sections)
     set_back(project)
