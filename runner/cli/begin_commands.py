@@ -98,7 +98,11 @@ def local_server(
         source = (
             f"answers come from {upstream}" if upstream else "answers are made up here, always the same ones"
         )
-        keys = "any key is accepted" if settings is None else f"keys and limits as in {settings}"
+        keys = (
+            "any key is accepted"
+            if settings is None
+            else f"keys and limits as in {path_here(str(settings), here())}"
+        )
         say(f"listening on {base_url}; {source}; {keys}; Ctrl-C stops it")
         say(f"state in {path_here(str(folder), here())}")
         write_out(f"{base_url}\n")
