@@ -115,15 +115,15 @@ class Engine:
         )
 
     def _check_stop(self, deadline_s: float | None) -> None:
-        waiting = sum(not track.submission.state.is_final for track in self._tracks)
+        waiting = _counted(sum(track.is_in(ShardState.SUBMITTED) for track in self._tracks))
         if self._stop.is_set:
             raise InterruptedRunError(
-                f"interrupted; {waiting} batches go on without this program",
+                f"interrupted; {waiting} under way at the provider, not ended by this",
                 next_step="run the same command again: it goes on from here and pays for nothing twice",
             )
         if deadline_s is not None and self._at.clock() >= deadline_s:
             raise StillRunningError(
-                f"{waiting} batches are still on their way",
+                f"this run is not done; {waiting} under way at the provider",
                 next_step="run the same command again later: it collects what is there",
             )
 
@@ -331,7 +331,9 @@ class Engine:
                 now = self._at.clock()
                 moved = states.create_unknown(track.submission, result.problem, ended_at_s=now)
                 self._at.save(track, moved, "create unknown")
-                self._tell_unknown(track, f"the reply to a create was lost ({result.problem.message})", now)
+                self._tell_unknown(
+                    track, f"whether a batch was created is unknown ({result.problem.message})", now
+                )
 
     def _refused(self, track: Track, moved: Submission, result: Refused | Unknown) -> None:
         problem = result.problem
@@ -400,6 +402,10 @@ class Engine:
                         slot=submission.slot, sent_bytes=track.sent_bytes, size_bytes=submission.size_bytes
                     )
                 )
+
+
+def _counted(batches: int) -> str:
+    return "1 batch" if batches == 1 else f"{batches or 'no'} batches"
 
 
 _NEXT_STEPS = {
