@@ -118,12 +118,12 @@ class Engine:
         waiting = _counted(sum(track.is_in(ShardState.SUBMITTED) for track in self._tracks))
         if self._stop.is_set:
             raise InterruptedRunError(
-                f"interrupted; {waiting} under way at the provider, not ended by this",
+                f"interrupted; {waiting} at the provider",
                 next_step="run the same command again: it goes on from here and pays for nothing twice",
             )
         if deadline_s is not None and self._at.clock() >= deadline_s:
             raise StillRunningError(
-                f"this run is not done; {waiting} under way at the provider",
+                f"this run is not done; {waiting} at the provider",
                 next_step="run the same command again later: it collects what is there",
             )
 
@@ -405,7 +405,9 @@ class Engine:
 
 
 def _counted(batches: int) -> str:
-    return "1 batch" if batches == 1 else f"{batches or 'no'} batches"
+    if not batches:
+        return "nothing is under way"
+    return "1 batch goes on" if batches == 1 else f"{batches} batches go on"
 
 
 _NEXT_STEPS = {
