@@ -167,14 +167,22 @@ class Search:
                 yield replace(self._leftover(Kind.HISTORY, name), run_ids=tuple(run.id for run in runs))
 
     def _answers(self) -> Iterator[Leftover]:
-        """Raw files that no row wants now, nor did in any table since the cutoff."""
+        """Raw files of shards of which no row wants an answer now, nor did in any table since the cutoff.
+
+        A shard's raw files go together: an empty error file is no news beside a full output file.
+        """
         stored = self._ledger.raw_files()
-        known = dict.fromkeys((one.path for one in stored), False)
-        yield from self._left(Kind.ANSWERS, "raw", known)
+        yield from self._left(Kind.ANSWERS, "raw", dict.fromkeys((one.path for one in stored), False))
         wanted = self._wanted_since_cutoff()
+        if wanted is None:
+            return
+        staying = {
+            one.shard_id
+            for one in stored
+            if one.is_needed or one.path in wanted or one.collected_at >= self._cutoff_at
+        }
         for one in stored:
-            is_old = one.collected_at < self._cutoff_at
-            if wanted is not None and is_old and not one.is_needed and one.path not in wanted:
+            if one.shard_id not in staying:
                 yield replace(self._leftover(Kind.ANSWERS, one.path), raw_id=one.file_id)
 
     def _wanted_since_cutoff(self) -> set[str] | None:

@@ -23,7 +23,7 @@ def load_raw_files(connection: Connection) -> list[StoredRaw]:
     """Every raw file. A walk over all rows."""
     needed = _needed(connection)
     query = (
-        select(file.c.id, file.c.raw_path, shard.c.state, shard.c.updated_at)
+        select(file.c.id, file.c.shard_id, file.c.raw_path, shard.c.state, shard.c.updated_at)
         .join(shard, shard.c.id == file.c.shard_id)
         .where(file.c.raw_path.is_not(None))
         .order_by(file.c.id)
@@ -31,6 +31,7 @@ def load_raw_files(connection: Connection) -> list[StoredRaw]:
     return [
         StoredRaw(
             file_id=found.id,
+            shard_id=found.shard_id,
             path=found.raw_path,
             is_needed=found.id in needed or found.state != ShardState.DONE,
             collected_at=moment(found.updated_at),

@@ -215,6 +215,7 @@ class StoredRaw:
     way again, or its shard is not done. `collected_at` is when the shard last moved."""
 
     file_id: int
+    shard_id: int
     path: str
     is_needed: bool
     collected_at: datetime
