@@ -31,7 +31,8 @@ def cancel(
     session.enter("cancel", (manifest,))
     check_manifests((manifest,))
     options = manifest_options(manifest, set_values, profile)
-    if not asker(yes=yes)(f"Stop every batch of {manifest} that is under way?"):
+    ask = asker(yes=yes, interrupts=session.interrupts)
+    if not ask(f"Stop every batch of {manifest} that is under way?"):
         raise InterruptedRunError("nothing was cancelled")
     from runner.commands.cancel import cancel as stop
 

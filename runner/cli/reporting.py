@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Protocol
 
@@ -31,7 +32,7 @@ def reporter_for(
     explain: Explain = unexplained,
 ) -> Screen:
     """JSON where asked for; else quiet, live on a terminal, or plain."""
-    ask = asker(yes=yes)
+    ask = asker(yes=yes, interrupts=interrupts)
     if as_json:
         from runner.cli.json_lines import JsonReporter
 
@@ -45,7 +46,7 @@ def reporter_for(
     return PlainReporter(ask, explain=explain)
 
 
-def asker(*, yes: bool) -> Callable[[str], bool]:
+def asker(*, yes: bool, interrupts: Interrupts) -> Callable[[str], bool]:
     """Ask a person on stderr, default no. With `--yes`, or with nobody at the terminal: go on.
 
     Ctrl-C and the end of input mean no. A command may have put signals off to its next safe point; while
@@ -57,9 +58,27 @@ def asker(*, yes: bool) -> Callable[[str], bool]:
             return True
         try:
             with interruptible():
-                return click.confirm(clean(question), default=False, err=True)
-        except (click.Abort, KeyboardInterrupt):
+                return _answer(clean(question), interrupts)
+        except KeyboardInterrupt:
             say("")
             return False
 
     return ask
+
+
+_ANSWERS = {"y": True, "yes": True, "": False, "n": False, "no": False}
+
+
+def _answer(question: str, interrupts: Interrupts) -> bool:
+    """Until it is a yes or a no. Waits for the line before it reads it: a Ctrl-C that comes just before a
+    blocking read starts would not end that read."""
+    while True:
+        click.echo(f"{question} [y/N]: ", nl=False, err=True)
+        interrupts.wait_for_input(sys.stdin)
+        line = sys.stdin.readline()
+        answer = _ANSWERS.get(line.strip().lower())
+        if answer is not None:
+            if not line:
+                say("")
+            return answer
+        say("please type y or n")

@@ -8,12 +8,14 @@ the waiting.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import TextIO
 
 from runner.errors import EXIT_INTERRUPTED
 
@@ -53,6 +55,11 @@ class Interrupts:
             with suppress(BlockingIOError):
                 self._count += sum(number in STOPPING for number in os.read(self._noted, 512))
         return self._count
+
+    def wait_for_input(self, stream: TextIO) -> None:
+        """Until `stream` has a line or its end, or a signal came (noted before any of its handlers run)."""
+        watched = [stream.fileno()] + ([] if self._noted is None else [self._noted])
+        select.select(watched, [], [])
 
     def _take(self, _number: int, _frame: FrameType | None) -> None:
         if self.count() > 1:

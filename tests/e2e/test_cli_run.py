@@ -245,7 +245,7 @@ def test_ctrl_c_leaves_the_work_running_and_the_same_command_collects(slow_proje
         screen.type("\x03")
         assert screen.end() == 130
     assert "note:" in screen.seen
-    assert "go on without this program" in screen.seen
+    assert "1 batch goes on at the provider" in screen.seen
     assert "\x1b[?25h" in screen.seen.rpartition("\x1b[?25l")[2]
     assert "Traceback" not in screen.seen
     with terminal("m.yaml", cwd=slow_project) as screen:
@@ -276,7 +276,7 @@ def test_sigterm_is_the_same_orderly_stop(slow_project: Path) -> None:
         process.kill()
         process.wait(WAIT_S)
     assert process.returncode == 130
-    assert "go on without this program" in said
+    assert "1 batch goes on at the provider" in said
     assert "Traceback" not in said
 
 

@@ -102,7 +102,7 @@ class Settings:
     def request(self, row: Row) -> Request | None:
         """The request of a row; None where there is nothing to ask."""
         template = TEMPLATES[self.template]
-        user = template.user(row, self.tone)
+        user = template.user(row, self.tone).strip()  # space around a message is not sent
         if not user:
             return None
         messages = [{"role": "user", "content": user}]
