@@ -212,19 +212,26 @@ def render_source(workplace: Workplace, snapshot_path: str) -> RenderSource:
 
 def check_everything(workplace: Workplace, snapshot: Snapshot, prompt: Prompt) -> None:
     """Mistakes that show only when dataset, template and output meet. Raises InputError with all of them."""
-    manifest = workplace.manifest
-    columns = lineage_columns(
-        manifest.output.schema,
-        manifest.output.prefix,
-        embeddings=manifest.model.endpoint == "/v1/embeddings",
-    )
-    clashes = check_columns([column.name for column in snapshot.columns], columns)
-    mistakes = list(prompt.check([column.name for column in snapshot.columns]))
-    mistakes += check_targets([Path(path) for path in manifest.output.paths])
-    for clash in clashes:
-        if isinstance(clash, Mistake):
-            mistakes.append(clash)
-        else:
-            mistakes.append(Mistake(where=manifest.where("dataset.path"), path="dataset", what=clash))
+    mistakes = mistakes_together(workplace, snapshot, prompt)
     if mistakes:
         raise InputError(mistakes)
+
+
+def mistakes_together(
+    workplace: Workplace, snapshot: Snapshot | None, prompt: Prompt | None
+) -> list[Mistake]:
+    """What dataset, template and output have against each other; None for what could not be read."""
+    manifest = workplace.manifest
+    mistakes: list[Mistake] = []
+    if snapshot is not None:
+        names = [column.name for column in snapshot.columns]
+        if prompt is not None:
+            mistakes += prompt.check(names)
+        embeddings = manifest.model.endpoint == "/v1/embeddings"
+        columns = lineage_columns(manifest.output.schema, manifest.output.prefix, embeddings=embeddings)
+        where = manifest.where("dataset.path")
+        mistakes += [
+            clash if isinstance(clash, Mistake) else Mistake(where=where, path="dataset", what=clash)
+            for clash in check_columns(names, columns)
+        ]
+    return mistakes + check_targets([Path(path) for path in manifest.output.paths])

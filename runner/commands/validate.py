@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runner.commands.options import ManifestOptions
-from runner.commands.planning import check_everything, render_source
-from runner.commands.workplace import Workplace, open_workplace
+from runner.commands.planning import mistakes_together, render_source
+from runner.commands.workplace import Workplace, survey_workplace
 from runner.core.model import Cause
 from runner.dataset import Snapshot, read_rows, take_snapshot
 from runner.errors import InputError, Mistake
@@ -32,15 +32,19 @@ class ValidateResult:
 
 
 def validate(options: ManifestOptions, *, environ: Mapping[str, str]) -> ValidateResult:
-    """Check everything that can be checked here. Raises InputError with all mistakes."""
-    workplace = open_workplace(options, environ)
+    """Check everything that can be checked here. Raises InputError with all mistakes.
+
+    A wrong manifest is checked on with what is right in it: one correction, one more look, and done.
+    """
+    workplace, mistakes = survey_workplace(options, environ)
+    if workplace is None:
+        raise InputError(mistakes)
     with tempfile.TemporaryDirectory(prefix="validate-") as scratch:
-        mistakes: list[Mistake] = []
         snapshot = _snapshot(workplace, Path(scratch), mistakes)
         prompt = _prompt(workplace, snapshot, mistakes)
+        mistakes += mistakes_together(workplace, snapshot, prompt)
         if mistakes or snapshot is None or prompt is None:
             raise InputError(mistakes)
-        check_everything(workplace, snapshot, prompt)
         first = _first_prompt(workplace, snapshot, prompt)
         return ValidateResult(
             manifest=workplace.manifest.name,
@@ -52,11 +56,19 @@ def validate(options: ManifestOptions, *, environ: Mapping[str, str]) -> Validat
 
 
 def _snapshot(workplace: Workplace, scratch: Path, mistakes: list[Mistake]) -> Snapshot | None:
+    """The dataset; where only its keys are wrong, the dataset without keys, for its columns."""
+    manifest = workplace.manifest
     try:
-        return take_snapshot(workplace.manifest, scratch / "snapshot.parquet", scratch=scratch)
+        return take_snapshot(manifest, scratch / "snapshot.parquet", scratch=scratch)
     except InputError as error:
         mistakes += error.mistakes
+    if not manifest.dataset.key:
         return None
+    without_key = replace(manifest, dataset=replace(manifest.dataset, key=()))
+    try:
+        return take_snapshot(without_key, scratch / "without-key.parquet", scratch=scratch)
+    except InputError:
+        return None  # not the keys' fault: it is told already
 
 
 def _prompt(workplace: Workplace, snapshot: Snapshot | None, mistakes: list[Mistake]) -> Prompt | None:

@@ -16,7 +16,7 @@ from runner.core.identity import RequestShape
 from runner.core.model import Limits, Manifest, Provider
 from runner.errors import InputError, Mistake
 from runner.ledger import LedgerPlace, locate
-from runner.manifest import load
+from runner.manifest import load, load_what_stands
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +52,32 @@ class Workplace:
 def open_workplace(options: ManifestOptions, environ: Mapping[str, str]) -> Workplace:
     """Load the manifest and resolve its provider. Raises InputError with every mistake."""
     manifest = load(options.path, set_values=options.set_values, profile=options.profile, environ=environ)
-    provider = lowered(provider_room.resolve(manifest.model.provider), manifest)
-    mistakes = provider_mistakes(manifest, provider)
+    workplace, mistakes = _workplace_of(manifest, environ)
     if mistakes:
         raise InputError(mistakes)
-    return Workplace(manifest=manifest, provider=provider, place=locate(manifest.path, environ))
+    return workplace
+
+
+def survey_workplace(
+    options: ManifestOptions, environ: Mapping[str, str]
+) -> tuple[Workplace | None, list[Mistake]]:
+    """For a check only: the workplace as far as a wrong manifest allows, and what is wrong so far.
+
+    Raises InputError where there is nothing to go on with.
+    """
+    manifest, mistakes = load_what_stands(
+        options.path, set_values=options.set_values, profile=options.profile, environ=environ
+    )
+    if manifest is None:
+        return None, mistakes
+    workplace, more = _workplace_of(manifest, environ)
+    return workplace, mistakes + more
+
+
+def _workplace_of(manifest: Manifest, environ: Mapping[str, str]) -> tuple[Workplace, list[Mistake]]:
+    provider = lowered(provider_room.resolve(manifest.model.provider), manifest)
+    workplace = Workplace(manifest=manifest, provider=provider, place=locate(manifest.path, environ))
+    return workplace, provider_mistakes(manifest, provider)
 
 
 def lowered(provider: Provider, manifest: Manifest) -> Provider:

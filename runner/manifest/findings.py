@@ -71,6 +71,11 @@ class Findings:
         """Whether a mistake was noted at this very path, so that no second one is needed."""
         return bool(path) and path in self._paths
 
+    @property
+    def paths(self) -> frozenset[str]:
+        """The dotted paths at which something is wrong."""
+        return frozenset(self._paths)
+
     def __bool__(self) -> bool:
         return bool(self._found)
 

@@ -13,7 +13,9 @@ load
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from runner.core.model import Manifest
 from runner.errors import InputError, Mistake
@@ -23,7 +25,9 @@ from runner.manifest.complaints import check_document, check_unused_profiles
 from runner.manifest.findings import Findings, shown
 from runner.manifest.interpolation import interpolate
 from runner.manifest.layers import apply_profile, apply_sets, read_manifest
+from runner.manifest.nodes import MapNode
 from runner.manifest.paths import absolute
+from runner.manifest.pruning import without_wrong_parts
 
 
 def load(
@@ -41,7 +45,49 @@ def load(
     Errors: InputError with every mistake that was found: of the files first, of options last.
     Needs:  template and output.schema must exist; the dataset is not looked at.
     """
-    given = str(path)
+    found = _checked(str(path), set_values, profile, environ)
+    if found.findings:
+        raise found.findings.error()
+    return build(found.root, found.path, found.answer_schema)
+
+
+def load_what_stands(
+    path: str | Path,
+    *,
+    set_values: Sequence[str] = (),
+    profile: str | None = None,
+    environ: Mapping[str, str],
+) -> tuple[Manifest | None, list[Mistake]]:
+    """For a check that goes on after the first mistakes: the manifest without its wrong parts.
+
+    Never to be run: what is missing is stood in for. None where dataset or template are among the wrong
+    parts. Errors: InputError where the file is not YAML at all.
+    """
+    found = _checked(str(path), set_values, profile, environ)
+    if not found.findings:
+        return build(found.root, found.path, found.answer_schema), []
+    mistakes = list(found.findings.error().mistakes)
+    rest = without_wrong_parts(found.root, found.findings.paths)
+    if rest is None:
+        return None, mistakes
+    again = Findings()
+    answer_schema = check_meaning(rest, again)
+    return (None if again else build(rest, found.path, answer_schema)), mistakes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Checked:
+    """A document after every check; `root` is only as good as `findings` is empty."""
+
+    path: str
+    root: MapNode
+    answer_schema: Mapping[str, Any] | None
+    findings: Findings
+
+
+def _checked(
+    given: str, set_values: Sequence[str], profile: str | None, environ: Mapping[str, str]
+) -> _Checked:
     whole = _absolute(given)
     findings = Findings()
     layers = read_manifest(whole, given, findings)
@@ -55,9 +101,7 @@ def load(
     check_literal_keys(root, findings)
     check_document(root, findings)
     answer_schema = check_meaning(root, findings)
-    if findings:
-        raise findings.error()
-    return build(root, whole, answer_schema)
+    return _Checked(path=whole, root=root, answer_schema=answer_schema, findings=findings)
 
 
 def _absolute(given: str) -> str:

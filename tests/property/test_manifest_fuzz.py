@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from runner.core.model import Manifest
 from runner.errors import InputError
-from runner.manifest import load
+from runner.manifest import load, load_what_stands
 from tests.contract.manifest_factories import GOOD, make_project
 
 MAX_SECONDS = 20
@@ -61,10 +61,22 @@ def outcome(data: bytes, **options: object) -> Manifest | InputError:
 
 
 def _loaded(path: Path, options: dict[str, object]) -> Manifest | InputError:
+    """Also: what stands of a wrong manifest is a manifest too, and its mistakes are the same."""
+    result: Manifest | InputError
     try:
-        return load(path, environ={"X": "5"}, **options)  # type: ignore[arg-type]
+        result = load(path, environ={"X": "5"}, **options)  # type: ignore[arg-type]
     except InputError as error:
-        return error
+        result = error
+    try:
+        stands, mistakes = load_what_stands(path, environ={"X": "5"}, **options)  # type: ignore[arg-type]
+    except InputError as error:
+        stands, mistakes = None, list(error.mistakes)
+    if isinstance(result, InputError):
+        assert isinstance(stands, Manifest | None)
+        assert mistakes == list(result.mistakes)
+    else:
+        assert (stands, mistakes) == (result, [])
+    return result
 
 
 @settings(max_examples=150)

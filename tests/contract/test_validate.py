@@ -1,0 +1,98 @@
+"""`validate` goes on after the first mistake: manifest, dataset, template and output are told together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runner.commands.options import ManifestOptions
+from runner.commands.validate import validate
+from runner.errors import InputError, Mistake
+
+GOOD = """\
+version: 1
+dataset: {path: rows.csv, key: id}
+prompt: {template: prompt.j2}
+model: {provider: local, name: m}
+output: {path: out.jsonl}
+"""
+
+
+def project(
+    folder: Path, manifest: str, *, rows: str = "id,text\na,one\nb,two\n", prompt: str = "{{ text }}"
+) -> Path:
+    (folder / "rows.csv").write_text(rows)
+    (folder / "prompt.j2").write_text(prompt)
+    path = folder / "m.yaml"
+    path.write_text(manifest)
+    return path
+
+
+def mistakes_of(path: Path) -> list[Mistake]:
+    with pytest.raises(InputError) as caught:
+        validate(ManifestOptions(path=str(path)), environ={})
+    return list(caught.value.mistakes)
+
+
+def test_a_sound_project_has_none(tmp_path: Path) -> None:
+    found = validate(ManifestOptions(path=str(project(tmp_path, GOOD))), environ={})
+    assert (found.rows, found.messages) == (2, 1)
+
+
+def test_mistakes_of_every_room_are_told_at_once(tmp_path: Path) -> None:
+    wrong = GOOD.replace("output:", "outptu:").replace("name: m", "nmae: m")
+    path = project(tmp_path, wrong, rows="id,text\na,one\na,two\n", prompt="{{ txet }}")
+    found = mistakes_of(path)
+    told = "\n".join(str(mistake) for mistake in found)
+    assert "did you mean 'output'?" in told
+    assert "did you mean 'name'?" in told
+    assert "key 'a' is used by 2 rows" in told
+    assert "did you mean `text`?" in told
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize(
+    ("section", "wrong"),
+    [
+        ("model: {provider: local, name: m}", "model: 7"),
+        ("model: {provider: local, name: m}", ""),
+        ("model: {provider: local, name: m}", "model: {provider: {name: local, base_url: 3}, name: [m]}"),
+        ("output: {path: out.jsonl}", "output: {path: out.docx}"),
+        ("version: 1", "version: one"),
+        ("version: 1", "verison: 1\nrepeats: -3\nallow_failures: lots"),
+    ],
+)
+def test_what_is_right_is_still_checked(tmp_path: Path, section: str, wrong: str) -> None:
+    path = project(tmp_path, GOOD.replace(section, wrong), prompt="{{ txet }}")
+    found = mistakes_of(path)
+    assert "did you mean `text`?" in str(found[-1])
+    assert str(path) in found[0].where
+    assert len(found) >= 2
+
+
+@pytest.mark.parametrize(
+    ("section", "wrong"),
+    [
+        ("prompt: {template: prompt.j2}", "prompt: {template: missing.j2}"),
+        ("prompt: {template: prompt.j2}", "promt: {template: prompt.j2}"),
+        ("dataset: {path: rows.csv, key: id}", "dataset: [rows.csv]"),
+        ("dataset: {path: rows.csv, key: id}", "dataset: {path: 3}"),
+    ],
+)
+def test_without_a_dataset_or_a_template_the_manifest_is_told_alone(
+    tmp_path: Path, section: str, wrong: str
+) -> None:
+    path = project(tmp_path, GOOD.replace(section, wrong), prompt="{{ txet }}")
+    found = mistakes_of(path)
+    assert len(found) == 1
+    assert str(path) in found[0].where
+
+
+def test_a_wrong_template_and_an_output_that_is_a_folder_are_told_together(tmp_path: Path) -> None:
+    path = project(tmp_path, GOOD, prompt="{{ text ")
+    (tmp_path / "out.jsonl").mkdir()
+    told = [str(mistake) for mistake in mistakes_of(path)]
+    assert len(told) == 2
+    assert "out.jsonl is a folder" in told[0]
+    assert "prompt.j2:1" in told[1]
