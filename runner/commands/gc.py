@@ -184,7 +184,7 @@ def _safe_inputs(manifest: ManifestRecord, workplace: Workplace, ledger: Ledger)
         if all((workplace.place.folder / path).exists() for path in one.raw_paths)
     ]
     submissions = [ledger.submission(shard_id) for shard_id in {one.shard_id for one in inputs}]
-    here = {one.shard_id for one in at_own_server(workplace, ledger, submissions)}
+    here = {one.shard_id for one in at_own_server(workplace, submissions)}
     return [one for one in inputs if one.shard_id in here]
 
 

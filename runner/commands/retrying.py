@@ -31,6 +31,7 @@ def planned(shards: tuple[SealedShard, ...], workplace: Workplace) -> list[Plann
             endpoint=manifest.model.endpoint,
             completion_window=manifest.batch.completion_window,
             model=manifest.model.name,
+            server=workplace.provider.server,
         )
         for shard in shards
     ]

@@ -231,7 +231,7 @@ class _Run:
             for record in self._ledger.shards(self._manifest_id)
             if record.state is ShardState.HELD
         ]
-        return at_own_server(self._workplace, self._ledger, held)
+        return at_own_server(self._workplace, held)
 
     def _plan_and_commit(self, stack: ExitStack) -> tuple[int, int, Client | None, Provider]:
         """Plan, pass the gate, connect, commit. Planned again if another process moved the ledger."""

@@ -223,6 +223,11 @@ class Provider:
     upstream: str | None = None
     upload_expires_after_s: int | None = None
 
+    @property
+    def server(self) -> str:
+        """Where files and batches are. The built-in server is one, whoever answers behind it."""
+        return "local" if self.is_local else self.base_url
+
 
 # ---------------------------------------------------------------- rows, requests, outcomes
 

@@ -112,11 +112,13 @@ class IllegalMoveError(Exception):
 class Submission:
     """One shard and its current attempt, as the ledger knows it. All times are Unix seconds.
 
+    `server` is where its file and batch are (see `Provider.server`): their ids mean nothing elsewhere.
     `clean_scans` and `failed_scans` live in memory only: after a crash the proof starts afresh.
     """
 
     shard_id: int
     run: str
+    server: str
     slot: int
     sha: str
     path: str

@@ -120,6 +120,7 @@ class PlannedShard:
     endpoint: str
     completion_window: str
     model: str
+    server: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,6 +63,7 @@ def _submission(found: Row[Any]) -> Submission:
     return Submission(
         shard_id=found.id,
         run=found.uid,
+        server=found.server,
         slot=found.slot,
         sha=found.sha,
         path=found.path,
@@ -218,6 +219,7 @@ def add(
             "endpoint": planned.endpoint,
             "completion_window": planned.completion_window,
             "model": planned.model,
+            "server": planned.server,
             "state": ShardState.READY.value,
             "attempt": 1,
             "not_before_s": 0.0,
@@ -336,6 +338,7 @@ def _store_batch(connection: Connection, submission: Submission, now_s: float) -
         return
     is_over = terminal_word(submission.status) is not None
     values: dict[str, Any] = {
+        "server": submission.server,
         "batch_id": submission.batch_id,
         "input_file_id": submission.input_file_id,
         "output_file_id": submission.output_file_id,
@@ -377,6 +380,7 @@ def _fact(submission: Submission, what: str, now_s: float) -> dict[str, Any]:
         "at": iso(now_s),
         "what": what,
         "run": submission.run,
+        "server": submission.server,
         "shard": submission.shard_id,
         "slot": submission.slot,
         "attempt": submission.attempt,

@@ -197,6 +197,7 @@ shard = Table(
     Column("endpoint", Text, nullable=False),
     Column("completion_window", Text, nullable=False),
     Column("model", Text, nullable=False),
+    Column("server", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("send_by_s", Float),
@@ -218,8 +219,9 @@ batch = Table(
     Column("id", Integer, primary_key=True),
     Column("shard_id", Integer, ForeignKey("shard.id"), nullable=False),
     Column("attempt", Integer, nullable=False),
-    Column("batch_id", Text, nullable=False, unique=True),
-    Column("input_file_id", Text, unique=True),
+    Column("server", Text, nullable=False),
+    Column("batch_id", Text, nullable=False),
+    Column("input_file_id", Text),
     Column("output_file_id", Text),
     Column("error_file_id", Text),
     Column("status", Text, nullable=False),
@@ -229,6 +231,8 @@ batch = Table(
     Column("created_at", Text),
     Column("expires_at", Text),
     Column("finished_at", Text),
+    UniqueConstraint("server", "batch_id"),
+    UniqueConstraint("server", "input_file_id"),
     UniqueConstraint("shard_id", "attempt"),
 )
 

@@ -70,6 +70,7 @@ def unsendable(position: int, key: str, message: str = "no value for `body`") ->
 def shard_file(slot: int = 0, *, requests: int = 1, model: str = "qwen") -> PlannedShard:
     """A written shard."""
     return PlannedShard(
+        server="https://llm.example.com/v1",
         slot=slot,
         sha=hashlib.sha256(b"shard %d" % slot).hexdigest(),
         path=f"shards/{slot}.jsonl",

@@ -181,6 +181,18 @@ def test_a_batch_belongs_to_one_shard_only(project: Project) -> None:
         project.ledger.save(create_accepted(other, one.batch_id or "", START_S), what="submitted")
 
 
+def test_two_servers_may_give_the_same_ids(project: Project) -> None:
+    (one, two) = project.commit([to_send(0, "a", line=0, slot=0), to_send(1, "b", line=0, slot=1)])
+    one = project.send(one)
+    outsider(project, f"UPDATE shard SET server = 'http://elsewhere/v1' WHERE id = {two.shard_id}")
+    two = replace(two, server="http://elsewhere/v1")
+    two = create_intended(upload_accepted(upload_intended(two), one.input_file_id or ""), START_S)
+    two = create_accepted(two, one.batch_id or "", START_S)
+    project.ledger.save(two, what="submitted")
+    assert project.ledger.submission(two.shard_id) == two
+    assert project.ledger.submission(one.shard_id) == one
+
+
 def test_a_slot_of_a_run_has_one_shard(project: Project) -> None:
     one_shard(project)
     with pytest.raises(sqlite3.IntegrityError):
@@ -188,15 +200,16 @@ def test_a_slot_of_a_run_has_one_shard(project: Project) -> None:
 
 
 SHARD_COLUMNS = (
-    "run_id, manifest_id, slot, sha, path, size_bytes, requests, endpoint, completion_window, model, state, "
-    "attempt, send_by_s, not_before_s, problem, is_fenced, cancel_requested, created_at, updated_at"
+    "run_id, manifest_id, slot, sha, path, size_bytes, requests, endpoint, completion_window, model, server, "
+    "state, attempt, send_by_s, not_before_s, problem, is_fenced, cancel_requested, created_at, updated_at"
 )
 
 
 def outsider(project: Project, statement: str) -> None:
     connection = sqlite3.connect(project.ledger.place.folder / "ledger.db")
     try:
-        connection.execute(statement)
+        with connection:
+            connection.execute(statement)
     finally:
         connection.close()
 

@@ -27,6 +27,7 @@ def make_provider(**changes: Any) -> Provider:
 
 def make_submission(**changes: Any) -> Submission:
     submission = Submission(
+        server="https://llm.example.com/v1",
         shard_id=7,
         run="ab" * 16,
         slot=3,

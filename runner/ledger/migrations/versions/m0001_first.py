@@ -258,6 +258,7 @@ def _create_shard() -> None:
         sa.Column("endpoint", sa.Text(), nullable=False),
         sa.Column("completion_window", sa.Text(), nullable=False),
         sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("server", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("send_by_s", sa.Float(), nullable=True),
@@ -288,6 +289,7 @@ def _create_batch() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("shard_id", sa.Integer(), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("server", sa.Text(), nullable=False),
         sa.Column("batch_id", sa.Text(), nullable=False),
         sa.Column("input_file_id", sa.Text(), nullable=True),
         sa.Column("output_file_id", sa.Text(), nullable=True),
@@ -301,8 +303,8 @@ def _create_batch() -> None:
         sa.Column("finished_at", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["shard_id"], ["shard.id"], name=op.f("batch_shard_id_exists")),
         sa.PrimaryKeyConstraint("id", name=op.f("batch_key")),
-        sa.UniqueConstraint("batch_id", name=op.f("batch_one_batch_id")),
-        sa.UniqueConstraint("input_file_id", name=op.f("batch_one_input_file_id")),
+        sa.UniqueConstraint("server", "batch_id", name=op.f("batch_one_server_batch_id")),
+        sa.UniqueConstraint("server", "input_file_id", name=op.f("batch_one_server_input_file_id")),
         sa.UniqueConstraint("shard_id", "attempt", name=op.f("batch_one_shard_id_attempt")),
     )
 
