@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from tests.warm_program import WarmPopen
+
 WAIT_S = 30.0
 KEY = "test-key"
 T = TypeVar("T")
@@ -202,7 +204,7 @@ def start_server(state_dir: Path, **settings: Any) -> ServerProcess:
         path = state_dir / f"settings-{stamp}.json"
         path.write_text(json.dumps(settings))
         command += ["--settings", str(path)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    process = WarmPopen(command, stdin=subprocess.PIPE)
 
     def announced() -> str | None:
         assert process.poll() is None, f"the server ended with code {process.returncode}"

@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from tests.localserver_process import Witness
+from tests.warm_program import WarmPopen, run_warm
 
 RUN_TIMEOUT_S = 90.0
 TEMPLATE = "{% block system %}Be brief.{% endblock %}{% block user %}{{ text }}{% endblock %}"
@@ -90,15 +91,11 @@ class Project:
 
     def call(self, *arguments: str, cwd: Path | None = None) -> Done:
         """Run the program to its end."""
-        process = subprocess.run(
+        process = run_warm(
             self.command(*arguments),
             cwd=cwd or self.folder,
             env=self.environment(),
-            capture_output=True,
-            text=True,
             timeout=RUN_TIMEOUT_S,
-            check=False,
-            stdin=subprocess.DEVNULL,
         )
         return Done(process.returncode, process.stdout, process.stderr)
 
@@ -110,7 +107,7 @@ class Project:
 
     def start(self, *options: str) -> subprocess.Popen[str]:
         """The same, in the background. The caller ends it."""
-        return subprocess.Popen(
+        return WarmPopen(
             self.command("run", str(self.manifest_path), "--json", *options),
             cwd=self.folder,
             env=self.environment(),

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.localserver_process import ServerProcess, running_server
+from tests.warm_program import run_warm
 
 WAIT_S = 60.0
 PROGRAM = (sys.executable, "-m", "runner")
@@ -25,15 +26,7 @@ PROGRAM = (sys.executable, "-m", "runner")
 
 def run_program(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """`python -m runner ...`, no terminal anywhere."""
-    return subprocess.run(
-        [*PROGRAM, *words],
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S,
-        check=False,
-    )
+    return run_warm([*PROGRAM, *words], cwd=cwd, timeout=WAIT_S)
 
 
 @pytest.fixture(scope="module")

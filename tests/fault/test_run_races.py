@@ -31,6 +31,7 @@ from tests.fault.run_factories import (
 )
 from tests.localserver_process import eventually
 from tests.project_factory import Project, finish
+from tests.warm_program import WarmPopen, run_warm
 
 SLOW = "[[local:slow 5]]"
 
@@ -44,7 +45,7 @@ def second_manifest(project: Project, name: str = "other", **sections: object) -
 
 
 def start(project: Project, manifest: Path, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    return WarmPopen(
         [sys.executable, "-m", "runner", "run", str(manifest), "--json", *options],
         cwd=project.folder,
         env=project.environment(),
@@ -182,15 +183,8 @@ def test_a_plan_that_another_run_overtook_is_made_again(tmp_path: Path) -> None:
 
 
 def cancel(project: Project) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        project.command("cancel", str(project.manifest_path), "--yes"),
-        cwd=project.folder,
-        env=project.environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    command = project.command("cancel", str(project.manifest_path), "--yes")
+    return run_warm(command, cwd=project.folder, env=project.environment(), timeout=60)
 
 
 def half_slow(project: Project) -> list[dict[str, str]]:

@@ -49,6 +49,7 @@ import runner
 from runner.core.planning import Plan
 from tests.localserver_process import ServerProcess, eventually, running_server
 from tests.property.edit_factories import EDITS, MANIFESTS, Edit, Request, Settings, edited
+from tests.warm_program import WarmPopen
 
 EXAMPLES = int(os.environ.get("RUNNER_EDIT_EXAMPLES", "10"))
 STEPS = int(os.environ.get("RUNNER_EDIT_STEPS", "8"))
@@ -208,7 +209,7 @@ class Edits(RuleBasedStateMachine):
 
     def _killed(self, which: str, at: str) -> None:
         command = [sys.executable, "-m", "runner", "run", str(self._write(which)), "--json"]
-        process = subprocess.Popen(
+        process = WarmPopen(
             command,
             env={**os.environ, **self.environ},
             stdin=subprocess.DEVNULL,

@@ -1,0 +1,116 @@
+"""A process that has imported the program and forks for every order: what `tests.warm_program` talks to.
+
+Theory. Most of the time of `python -m runner` goes into imports. A fork of a process that has done nothing
+but import is the same program a moment later: one thread, nothing opened, no event loop, no random state in
+use (Python reseeds after a fork). The child takes over folder, environment, standard streams and signals as
+a fresh interpreter would, and leaves through the interpreter's own exit. What a warm start can't show is
+how the program starts: tests of that use a fresh interpreter.
+
+Started with the number of one socket. An order is one packet of JSON (module, arguments, folder,
+environment) with four descriptors: stdin, stdout, stderr and a pipe, on which the child's pid and then its
+wait status are written. It ends when the socket's other end is closed.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import io
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from contextlib import suppress
+from typing import Any, NoReturn
+
+MODULES = ("runner", "runner.localserver")
+_PRELOADED = (
+    *("runner.__main__", "runner.cli.app", "runner.commands.run", "runner.commands.plan", "runner.interface"),
+    *("runner.commands.validate", "runner.commands.gc", "runner.commands.explain", "runner.commands.history"),
+    *("runner.commands.results", "runner.commands.status", "runner.commands.cancel", "runner.cli.json_lines"),
+    *("runner.cli.live", "runner.cli.plain", "runner.localserver.__main__", "runner.localserver.serve"),
+    *("alembic.command", "alembic.runtime.migration", "duckdb", "httpx", "jinja2", "jsonschema", "orjson"),
+    *("multiprocessing", "concurrent.futures", "rich.live", "sqlalchemy.dialects.sqlite", "tempfile"),
+    *("tenacity", "uuid", "yaml", "h11", "httpcore", "uvicorn.protocols.http.h11_impl", "encodings.idna"),
+)
+MAX_ORDER_BYTES = 200_000
+
+
+def main() -> None:
+    """Serve orders until the socket is closed; in a child: be the program."""
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    for name in _PRELOADED:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    assert threading.active_count() == 1, "a fork of several threads may hang"
+    noted, written = os.pipe()
+    for end in (noted, written):
+        os.set_blocking(end, False)
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+    signal.set_wakeup_fd(written, warn_on_full_buffer=False)
+    reports: dict[int, int] = {}
+    while True:
+        readable, _, _ = select.select([channel.fileno(), noted], [], [])
+        if noted in readable:
+            os.read(noted, 4096)
+            _reap(reports)
+        if channel.fileno() in readable:
+            data, descriptors, _, _ = socket.recv_fds(channel, MAX_ORDER_BYTES, 4)
+            if not data:
+                return
+            report = descriptors.pop()
+            pid = os.fork()
+            if pid == 0:
+                for descriptor in (channel.detach(), noted, written, report, *reports.values()):
+                    os.close(descriptor)
+                _become(json.loads(data), descriptors)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            os.write(report, b"%d\n" % pid)
+            reports[pid] = report
+
+
+def _reap(reports: dict[int, int]) -> None:
+    for pid in list(reports):
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            report = reports.pop(pid)
+            with suppress(BrokenPipeError):  # nobody waits for it any more
+                os.write(report, b"%d\n" % status)
+            os.close(report)
+
+
+def _become(order: dict[str, Any], descriptors: list[int]) -> NoReturn:
+    """Everything that a new interpreter takes from its parent; then the module's `main`."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.chdir(order["cwd"])
+    os.environ.clear()
+    os.environ.update(order["environ"])
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+    for descriptor in descriptors:
+        if descriptor > 2:
+            os.close(descriptor)
+    sys.stdin = io.TextIOWrapper(open(0, "rb", closefd=False), encoding="utf-8")  # noqa: SIM115
+    sys.stdout = _text(1, errors="strict", line_buffering=os.isatty(1))
+    sys.stderr = _text(2, errors="backslashreplace", line_buffering=True)
+    sys.argv = [order["module"], *order["arguments"]]
+    module = sys.modules[f"{order['module']}.__main__"]
+    sys.modules["__main__"] = module
+    sys.exit(module.main())
+
+
+def _text(number: int, *, errors: str, line_buffering: bool) -> io.TextIOWrapper:
+    stream = open(number, "wb", closefd=False)  # noqa: SIM115
+    return io.TextIOWrapper(stream, encoding="utf-8", errors=errors, line_buffering=line_buffering)
+
+
+if __name__ == "__main__":
+    main()
