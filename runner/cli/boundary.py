@@ -119,7 +119,8 @@ def failure_of(error: RunnerError, session: Session, *, manifest: str | None = N
     if isinstance(error, InputError):
         mistakes = tuple(map(_shown, error.mistakes))
         lines = tuple(map(str, mistakes))
-        remark = "nothing was sent" if session.command in SENDING_COMMANDS else ""
+        sent = "nothing was sent" if manifest is None else f"nothing of {manifest} was sent"
+        remark = clean(sent) if session.command in SENDING_COMMANDS else ""
         if len(mistakes) == 1 and not next_step:
             lines, next_step = (str(replace(mistakes[0], hint="")),), mistakes[0].hint
     return Failure(

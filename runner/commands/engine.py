@@ -52,6 +52,8 @@ from runner.provider import ProviderError
 
 MAX_UPLOADS_AT_ONCE = 4
 MAX_UPLOAD_ATTEMPTS = 12
+MAX_UNREACHED_ATTEMPTS = 5
+"""So often a server is tried that never answered this run: a minute, then a wrong address is likelier."""
 TICK_S = 0.25
 LEAVE_S = 5.0
 _STOPPING = frozenset({ProblemKind.AUTHENTICATION, ProblemKind.PAYMENT, ProblemKind.VOLUME})
@@ -67,6 +69,7 @@ class Engine:
         self._tracks: list[Track] = []
         self._landed_calls: queue.SimpleQueue[tuple[Track, str, object]] = queue.SimpleQueue()
         self._stopping: Problem | None = None
+        self._was_reached = False
         self._patience_s = LEAVE_S
         self._problems: list[tuple[ShardState, str]] = []
 
@@ -276,6 +279,8 @@ class Engine:
 
     def _landed(self, track: Track, name: str, result: object) -> None:
         track.is_busy = False
+        problem = getattr(result, "problem", None)
+        self._was_reached |= problem is None or problem.kind is not ProblemKind.UNREACHABLE
         if isinstance(result, ProviderError):
             if result.problem.kind in _STOPPING:
                 self._stopping = result.problem
@@ -345,6 +350,11 @@ class Engine:
         if problem.kind in _STOPPING:
             self._stopping = problem
             return
+        if moved.attempt > MAX_UNREACHED_ATTEMPTS and not self._was_reached:
+            raise StillRunningError(
+                f"{self._at.provider.base_url} can't be reached: {problem.message}",
+                next_step="check the network and `model.provider`; the same command goes on from here",
+            )
         pause_s = max(moved.not_before_s - self._at.clock(), 0)
         then = "given up" if moved.state is ShardState.REFUSED else f"again in {pause_s:.0f} s"
         self._at.reporter.tell(Trouble(what=f"{problem.message}; {then}", slot=moved.slot))

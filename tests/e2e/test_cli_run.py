@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+import runner
+from runner.errors import StillRunningError
 from tests.localserver_process import ServerProcess, running_server
 from tests.warm_program import run_warm
 
@@ -124,6 +126,19 @@ def test_one_bad_manifest_does_not_stop_the_others(starter: Path, tmp_path: Path
     assert done.returncode == 2
     assert "8 succeeded" in done.stderr
     assert "bad.yaml:" in done.stderr.split("error: ")[1]
+    assert f"(nothing of {tmp_path / 'bad.yaml'} was sent; exit 2)" in done.stderr
+
+
+def test_a_server_that_never_answers_is_given_up_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing listens on this port. The clock between attempts is the only thing that is not real."""
+    monkeypatch.setattr("runner.core.states._backoff_s", lambda attempt: 0.0)
+    path = (
+        write_project(tmp_path, provider="{base_url: 'http://127.0.0.1:9/v1', api_key_env: KEY}") / "m.yaml"
+    )
+    with pytest.raises(StillRunningError, match=r"http://127\.0\.0\.1:9/v1 can't be reached"):
+        runner.run(path, environ={"KEY": "x"})
 
 
 def test_a_missing_key_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
