@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,23 +22,45 @@ class HeldElsewhereError(StillRunningError):
     """Another process holds the lock."""
 
 
-@contextmanager
-def hold(path: Path) -> Iterator[None]:
-    """Hold the lock at `path` for the length of the block; at once or not at all.
+LOOK_AGAIN_S = 0.2
 
+
+def _leave(_holder: str) -> bool:
+    return False
+
+
+@contextmanager
+def hold(path: Path, *, waits: Callable[[str], bool] = _leave) -> Iterator[None]:
+    """Hold the lock at `path` for the length of the block.
+
+    While somebody else holds it, `waits` is asked five times a second, with a text that says who, whether
+    to wait on; by default nobody waits.
     Errors: HeldElsewhereError if another process (or another open of this one) has it; LedgerError if
     the file can't be made.
     """
     descriptor = _open(path)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _held_elsewhere(descriptor) from None
+        while not _take(descriptor):
+            holder = _holder(descriptor)
+            if not waits(holder):
+                raise HeldElsewhereError(
+                    f"already running: {holder}",
+                    next_step="wait until it is done (`--wait 30m` does), or stop it; the same command "
+                    "then goes on",
+                )
+            time.sleep(LOOK_AGAIN_S)
         _sign(descriptor)
         yield
     finally:
         os.close(descriptor)
+
+
+def _take(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _open(path: Path) -> int:
@@ -56,9 +79,5 @@ def _sign(descriptor: int) -> None:
     os.pwrite(descriptor, f"process {os.getpid()} since {since}\n".encode(), 0)
 
 
-def _held_elsewhere(descriptor: int) -> HeldElsewhereError:
-    holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip() or "another process"
-    return HeldElsewhereError(
-        f"already running: {holder}",
-        next_step="wait until it is done, or stop it; the same command then goes on",
-    )
+def _holder(descriptor: int) -> str:
+    return os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip() or "another process"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -70,10 +71,33 @@ def test_a_second_run_of_a_manifest_says_who_has_it_and_changes_nothing(tmp_path
     all_well(project, rows_of(4, SLOW))
 
 
-def test_many_runs_of_one_manifest_at_once_buy_once(tmp_path: Path) -> None:
+def test_with_wait_a_second_run_waits_for_the_first_and_says_for_whom(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", 4, token="[[local:slow 1]]")
+    first = project.start()
+    assert watch(first, named("batch_created")) is not None
+    second = project.run("--wait", "60s")
+    assert finish(first).code == 0
+    assert (second.code, second.event("finished")["requests_sent"]) == (0, 0)
+    assert f"already running: process {first.pid} since" in second.event("trouble")["what"]
+    all_well(project, rows_of(4, "[[local:slow 1]]"))
+
+
+def test_a_wait_for_another_run_ends_at_its_time_or_by_ctrl_c(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", 4, token=SLOW)
+    first = project.start()
+    assert watch(first, named("batch_created")) is not None
+    assert project.run("--wait", "0.5s").code == EXIT_STILL_RUNNING
+    waiting = project.start("--wait", "60s")
+    assert watch(waiting, named("trouble")) is not None
+    assert end(waiting, signal.SIGINT).code == 130
+    assert finish(first).code == 0
+
+
+@pytest.mark.parametrize("processes", [4, 16])
+def test_many_runs_of_one_manifest_at_once_buy_once(tmp_path: Path, processes: int) -> None:
     project = project_of(tmp_path / "p", 6, shards=3)
-    processes = [project.start() for _ in range(4)]
-    codes = [finish(process).code for process in processes]
+    started = [project.start() for _ in range(processes)]
+    codes = [finish(process).code for process in started]
     assert set(codes) <= {0, EXIT_STILL_RUNNING}
     assert 0 in codes
     until_done(project)
