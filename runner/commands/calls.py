@@ -14,6 +14,7 @@ from typing import Literal
 from runner.core.model import Accepted, Download, Provider, Refused, Unknown
 from runner.core.states import ShardState, Submission, looks_finished, seen
 from runner.core.wire import BatchObject
+from runner.failpoints import failpoint
 from runner.ledger import ResultKind
 from runner.provider import Client, NotFoundYetError, ProviderError
 
@@ -56,22 +57,28 @@ def upload(
     client: Client, path: Path, submission: Submission, provider: Provider, sent: Callable[[int], None]
 ) -> Accepted | Refused | Unknown:
     """One upload, one request on the wire."""
-    return client.upload(
+    failpoint("upload.sending")
+    result = client.upload(
         path,
         submission.tags.filename,
         expires_after_s=provider.upload_expires_after_s,
         on_progress=sent,
     )
+    failpoint("upload.answered")
+    return result
 
 
 def create(client: Client, submission: Submission) -> Accepted | Refused | Unknown:
     """One create, one request on the wire."""
-    return client.create_batch(
+    failpoint("create.sending")
+    result = client.create_batch(
         submission.input_file_id or "",
         submission.endpoint,
         submission.completion_window,
         submission.tags.metadata(),
     )
+    failpoint("create.answered")
+    return result
 
 
 def scan(client: Client, submission: Submission, provider: Provider) -> tuple[tuple[BatchObject, ...], bool]:
@@ -80,6 +87,7 @@ def scan(client: Client, submission: Submission, provider: Provider) -> tuple[tu
     With search, both the search and the unfiltered walk must agree that there is none. A key that does not
     see our own upload (another account's, or a replica far behind) proves nothing by what it does not see.
     """
+    failpoint("scan.begins")
     not_before_s = int((submission.send_by_s or 0) - 900)
     walks = [client.list_batches(search=None, not_before_s=not_before_s)]
     if provider.searches:
@@ -90,9 +98,11 @@ def scan(client: Client, submission: Submission, provider: Provider) -> tuple[tu
         for batch in walk.objects
         if submission.tags.match(batch, submission.input_file_id)
     }
+    failpoint("scan.listed")
     is_complete = all(walk.is_complete for walk in walks)
     if not found and provider.has_fence and submission.state in _WITH_INPUT_FILE:
         is_complete = is_complete and _sees_input_file(client, submission)
+    failpoint("scan.answered")
     return tuple(found.values()), is_complete
 
 
@@ -113,17 +123,23 @@ FenceReply = Literal["deleted", "missing", "unclear"]
 
 def draw_fence(client: Client, submission: Submission) -> FenceReply:
     """Delete the input file."""
+    failpoint("fence.sending")
+    reply: FenceReply
     try:
-        return "deleted" if client.delete_file(submission.input_file_id or "") else "unclear"
+        reply = "deleted" if client.delete_file(submission.input_file_id or "") else "unclear"
     except NotFoundYetError:
-        return "missing"
+        reply = "missing"
+    failpoint("fence.answered")
+    return reply
 
 
 def fetch(
     client: Client, submission: Submission, provider: Provider, progress: Progress, scratch: Path
 ) -> Fetched:
     """Retrieve the batch and read what there is to read of its files."""
+    failpoint("poll.sending")
     batch = client.retrieve_batch(submission.batch_id or "")
+    failpoint("poll.answered")
     downloads: list[tuple[Read, Download]] = []
     errors: list[ProviderError] = []
     for read in reads_wanted(seen(submission, batch), provider, progress):

@@ -17,6 +17,7 @@ from runner.commands.options import ManifestOptions
 from runner.commands.under_way import under_way
 from runner.commands.workplace import Workplace, open_workplace
 from runner.core.states import ShardState, Submission
+from runner.failpoints import failpoint
 from runner.ledger import HeldElsewhereError, Ledger, hold
 from runner.provider import Client, ProviderError
 
@@ -81,10 +82,13 @@ def _discard(workplace: Workplace, ledger: Ledger, manifest_id: int) -> int:
 
 def _cancel(ledger: Ledger, client: Client, submission: Submission, reporter: Reporter) -> bool:
     """The wish is recorded first: who collects the batch must know that a person wanted this."""
+    failpoint("cancel.begins")
     ledger.request_cancel(submission.shard_id)
+    failpoint("cancel.requested")
     try:
         client.cancel_batch(submission.batch_id or "")
     except ProviderError as error:
         reporter.tell(Trouble(what=f"batch {submission.batch_id}: {error.what}", slot=submission.slot))
         return False
+    failpoint("cancel.sent")
     return True

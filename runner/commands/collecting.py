@@ -20,6 +20,7 @@ from runner.commands.sharding import sync_folder
 from runner.core.model import Download, Outcome
 from runner.core.settling import is_better, judge
 from runner.core.wire import BadLine, ResultLine, read_result_line
+from runner.failpoints import failpoint
 from runner.ledger import Expected, Ledger, RawFile
 
 _STORE_LINES = 2_000
@@ -67,6 +68,7 @@ class ShardBook:
         The first download of a file becomes its raw file as it is; of later ones only new lines are
         appended. Either way a line is durable before the ledger says where it stands.
         """
+        failpoint("collect.begins")
         part = Path(download.path)
         target = raw_folder / Path(raw.path).name
         tally = Tally()
@@ -76,11 +78,14 @@ class ShardBook:
                 kept: BinaryIO | None = stack.enter_context(_appending(target))
             else:
                 part.replace(target)
+                failpoint("raw.renamed")
                 sync_folder(raw_folder)
+                failpoint("raw.in_place")
                 lines, kept = stack.enter_context(target.open("rb")), None
             held = stack.enter_context(target.open("rb"))
             self._read(lines, _Store(self._ledger, self._shard_id, raw, kept, held), tally)
         part.unlink(missing_ok=True)
+        failpoint("collect.part_removed")
         self._ledger.count_lines(
             raw,
             lines=tally.lines,
@@ -88,6 +93,7 @@ class ShardBook:
             unknown_lines=tally.unknown,
             bad_lines=tally.bad,
         )
+        failpoint("collect.counted")
         return tally
 
     def _read(self, lines: BinaryIO, store: _Store, tally: Tally) -> None:
@@ -184,7 +190,9 @@ class _Store:
         """Make it durable, in this order: bytes, then what the ledger says of them."""
         if self._kept is not None:
             self._kept.flush()
+            failpoint("raw.appended")
             os.fsync(self._kept.fileno())
+        failpoint("raw.synced")
         if self._items:
             self._ledger.store_outcomes(self._shard_id, self.raw, self._items)
         if self._quarantined:
@@ -196,6 +204,7 @@ class _Store:
             return start
         offset = self._kept.tell()
         self._kept.write(line + b"\n")
+        failpoint("raw.line_appended")
         return offset
 
 

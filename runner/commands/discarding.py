@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from runner.commands.workplace import Workplace
 from runner.core.states import discarded
+from runner.failpoints import failpoint
 from runner.ledger import HeldElsewhereError, Ledger, hold
 
 
@@ -22,9 +23,12 @@ def _discard(workplace: Workplace, ledger: Ledger, shard_id: int) -> bool:
             submission = ledger.submission(shard_id)
             if not submission.state.is_unpaid:
                 return False
+            failpoint("discard.begins")
             ledger.release(discarded(submission), what="discarded")
+            failpoint("discard.committed")
     except HeldElsewhereError:
         return False
     if not ledger.needs_file(submission.sha):
         (workplace.place.folder / submission.path).unlink(missing_ok=True)
+        failpoint("discard.file_removed")
     return True

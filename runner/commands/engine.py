@@ -47,6 +47,7 @@ from runner.errors import (
     RunnerError,
     StillRunningError,
 )
+from runner.failpoints import failpoint
 from runner.ledger import HeldElsewhereError, hold
 from runner.provider import ProviderError
 
@@ -222,7 +223,9 @@ class Engine:
                 f"{track.submission.problem}",
                 next_step="nothing is lost; run the same command again later",
             )
+        failpoint("upload.begins")
         self._at.save(track, states.upload_intended(track.submission), "upload intended")
+        failpoint("upload.intended")
         submission = track.submission
         path = self._at.place.folder / submission.path
 
@@ -242,7 +245,9 @@ class Engine:
 
     def _create(self, track: Track, now: float) -> None:
         window_s = states.send_window_s(self._at.provider)
+        failpoint("create.begins")
         self._at.save(track, states.create_intended(track.submission, now, window_s), "create intended")
+        failpoint("create.intended")
         submission = track.submission
         self._call(track, "create", lambda: self._create_in_time(submission))
 
@@ -309,9 +314,11 @@ class Engine:
         self._stopping = next(refusals, self._stopping)
 
     def _upload_landed(self, track: Track, result: Accepted | Refused | Unknown) -> None:
+        failpoint("upload.landed")
         if isinstance(result, Accepted):
             moved = states.upload_accepted(track.submission, result.object_id)
             self._at.save(track, moved, "uploaded")
+            failpoint("upload.recorded")
             self._at.reporter.tell(
                 Uploaded(
                     slot=moved.slot,
@@ -324,10 +331,12 @@ class Engine:
         self._refused(track, states.upload_failed(track.submission, result.problem, self._at.clock()), result)
 
     def _create_landed(self, track: Track, result: Accepted | Refused | Unknown) -> None:
+        failpoint("create.landed")
         match result:
             case Accepted():
                 moved = states.create_accepted(track.submission, result.object_id, self._at.clock())
                 self._at.save(track, moved, "batch created", result.raw.decode("utf-8", "replace"))
+                failpoint("create.recorded")
                 self._tell_created(track, is_adopted=False)
             case Refused():
                 moved = states.create_refused(track.submission, result.problem, self._at.clock())
@@ -336,6 +345,7 @@ class Engine:
                 now = self._at.clock()
                 moved = states.create_unknown(track.submission, result.problem, ended_at_s=now)
                 self._at.save(track, moved, "create unknown")
+                failpoint("create.unknown_recorded")
                 self._tell_unknown(
                     track, f"whether a batch was created is unknown ({result.problem.message})", now
                 )
@@ -370,6 +380,7 @@ class Engine:
         )
 
     def _scan_landed(self, track: Track, matches: tuple[BatchObject, ...], is_complete: bool) -> None:
+        failpoint("scan.landed")
         before = track.submission.state
         moved = states.scanned(
             track.submission,
@@ -383,7 +394,9 @@ class Engine:
             return
         extra = [batch.batch_id for batch in matches if batch.batch_id != moved.batch_id]
         self._at.save(track, moved, f"scanned: {moved.state}", f"also found: {extra}" if extra else "")
+        failpoint("scan.recorded")
         if moved.state is ShardState.SUBMITTED:
+            failpoint("adopt.recorded")
             self._tell_created(track, is_adopted=True)
         for batch_id in extra:
             what = f"the server holds a second batch of this shard: {batch_id}; it may be billed"
@@ -392,11 +405,13 @@ class Engine:
     def _fence_landed(self, track: Track, reply: str) -> None:
         """The file was seen before the fence was tried, so where it stays missing a delete of ours reached
         the server and only its reply was lost."""
+        failpoint("fence.landed")
         now = self._at.clock()
         track.missing_since_s = track.missing_since_s or now
         is_lasting = now - track.missing_since_s > self._at.patience_s
         if reply == "deleted" or (reply == "missing" and is_lasting):
             self._at.save(track, states.fence_held(track.submission), "fence drawn")
+            failpoint("fence.recorded")
             track.missing_since_s = None
         elif is_lasting:
             self._at.save(track, states.held(track.submission, "the input file could not be deleted"), "held")

@@ -33,6 +33,7 @@ from runner.commands.options import ManifestOptions
 from runner.commands.under_way import at_own_server
 from runner.commands.workplace import Workplace, open_workplace
 from runner.errors import LedgerError, RunnerError
+from runner.failpoints import failpoint
 from runner.ledger import HeldElsewhereError, Ledger, LedgerPlace, ManifestRecord, RemoteInput, hold, locate
 from runner.provider import Client, NotFoundYetError, ProviderError
 
@@ -128,17 +129,20 @@ def _removed(
 
 def _remove(place: LedgerPlace, ledger: Ledger, listing: Listing, leftover: Leftover) -> bool:
     """The ledger first. False where somebody needs it by now."""
+    failpoint("gc.begins")
     path = place.folder / leftover.name
     if leftover.raw_id is not None and not ledger.forget_raw(leftover.raw_id):
         return False
     for run_id in leftover.run_ids:
         ledger.note_run(run_id, history=None)
+    failpoint("gc.forgot")
     if leftover.name in listing.files and stamp(path)[1:] != listing.files[leftover.name][1:]:
         return False  # written anew since it was listed
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+    failpoint("gc.removed")
     return True
 
 
@@ -157,8 +161,11 @@ def _remove_remote(
             return [_as_leftover(one) for one in inputs]
         with connected(workplace.provider, place.folder, options.environ) as (client, _):
             for one in inputs:
+                failpoint("gc.remote_sending")
                 if _delete(client, one, reporter):
+                    failpoint("gc.remote_deleted")
                     ledger.note_input_deleted(one)
+                    failpoint("gc.remote_noted")
                     removed.append(_as_leftover(one))
     except LedgerError:
         raise

@@ -27,6 +27,7 @@ from runner.commands.workplace import Workplace
 from runner.core.planning import Plan, Policy
 from runner.dataset import Snapshot, take_snapshot
 from runner.errors import InputError, Mistake
+from runner.failpoints import failpoint
 from runner.ledger import Ledger, RunRecord, Staging
 from runner.prompt import Prompt, PromptSource
 from runner.results import check_columns, check_targets, lineage_columns
@@ -69,6 +70,7 @@ def prepared(
     """
     with _scratch_folder(workplace, keep_in_project=write_shards) as scratch:
         snapshot = take_snapshot(workplace.manifest, scratch / "snapshot.parquet", scratch=scratch)
+        failpoint("plan.snapshot")
         reporter.tell(RowsRead(rows=snapshot.rows))
         source = render_source(workplace, snapshot.path)
         prompt = source.prompt.compile()
@@ -93,6 +95,7 @@ def prepared(
                     check_stop()
                     comparison.add(chunk)
                     reporter.tell(RowsRendered(rows=comparison.rows, total=snapshot.rows))
+                failpoint("plan.rendered")
                 plan = _conclude(workplace, comparison, staging, snapshot, prompt, previous, files)
                 reporter.tell(Planned(plan=plan.plan, causes=plan.causes))
                 yield plan

@@ -22,6 +22,7 @@ from runner.commands.workplace import Workplace
 from runner.core.model import Status
 from runner.core.wire import JsonError, decode_json, encode_json
 from runner.dataset import fingerprint_of_inputs
+from runner.failpoints import failpoint
 from runner.ledger import Ledger, PlanMovedError, RunRecord, RunStart, RunState, Totals
 from runner.results import Published
 from runner.version import __version__
@@ -33,10 +34,14 @@ def commit(
     """From here on the ledger holds the plan; returns the run's id. The snapshot is durable before."""
     folder = workplace.place.folder
     snapshot = folder / "snapshots" / f"{uid}.parquet"
+    failpoint("commit.begins")
     Path(plan.snapshot.path).replace(snapshot)
+    failpoint("commit.snapshot_renamed")
     sync_folder(snapshot.parent)
+    failpoint("commit.snapshot_synced")
     begin = run_start(workplace, plan, uid=uid, manifest_id=manifest_id, snapshot=snapshot)
     run_id = ledger.start_run(begin)
+    failpoint("commit.run_started")
     try:
         ledger.commit_plan(
             run_id=run_id,
@@ -48,7 +53,9 @@ def commit(
     except PlanMovedError:
         ledger.forget_run(run_id)  # it is planned again, under the same uid
         raise
+    failpoint("commit.done")
     _forget_old_snapshots(workplace, ledger, manifest_id, begin.snapshot)
+    failpoint("commit.snapshots_forgotten")
     return run_id
 
 
@@ -98,12 +105,14 @@ def record_published(
 ) -> None:
     """Note what was written where and from which raw files, and keep the table as the run's history."""
     history = _keep_history(workplace.place.folder, uid, published.paths)
+    failpoint("publish.history_kept")
     facts = {
         "settled": is_settled,
         "tables": [_stat(path) for path in published.paths],
         "raw": sorted(raw_paths),
     }
     ledger.note_run(run_id, published=encode_json(facts).decode(), history=history)
+    failpoint("publish.recorded")
 
 
 def _keep_history(folder: Path, uid: str, paths: Sequence[Path]) -> str | None:

@@ -15,6 +15,7 @@ from runner.commands.moments import Reporter, Retrying
 from runner.commands.sharding import SealedShard, ShardFiles
 from runner.commands.workplace import Workplace
 from runner.core.states import Submission
+from runner.failpoints import failpoint
 from runner.ledger import Ledger, PlannedShard
 
 
@@ -47,6 +48,7 @@ def retry_failed(
     reporter: Reporter,
 ) -> list[Submission]:
     """Shards for every request worth repeating of those that these shards carried; empty for none."""
+    failpoint("retry.begins")
     with tempfile.TemporaryDirectory(prefix="retry-", dir=workplace.place.folder / "scratch") as scratch:
         files = ShardFiles(
             workplace.provider.limits,
@@ -56,16 +58,20 @@ def retry_failed(
         )
         try:
             placements = list(_copy_lines(workplace, ledger, manifest_id, files, shard_ids))
+            failpoint("retry.copied")
             shards = tuple(files.seal())
         except BaseException:
             files.discard()
             raise
         if not placements:
             return []
+        failpoint("retry.sealed")
         reporter.tell(Retrying(requests=len(placements), shards=len(shards)))
-        return ledger.commit_shards(
+        again = ledger.commit_shards(
             run_id=run_id, manifest_id=manifest_id, shards=planned(shards, workplace), placements=placements
         )
+        failpoint("retry.committed")
+        return again
 
 
 def _next_slot(ledger: Ledger, manifest_id: int, run_id: int) -> int:

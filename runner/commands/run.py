@@ -50,6 +50,7 @@ from runner.errors import (
     RunnerError,
     StillRunningError,
 )
+from runner.failpoints import failpoint
 from runner.ledger import Ledger, PlanMovedError, RunStart, RunState, hold
 from runner.manifest import answer_checker
 from runner.provider import Client
@@ -164,7 +165,9 @@ class _Run:
             finally:
                 exit_code = result.exit_code if result is not None else None
                 finished = result.finished if result is not None else None
+                failpoint("end.begins")
                 record_end(self._ledger, run_id, state, exit_code, finished)
+                failpoint("end.recorded")
         return result
 
     def _tell_started(self) -> None:
@@ -234,7 +237,9 @@ class _Run:
                 inputs=previous.inputs,
             )
         )
+        failpoint("repeat.started")
         self._ledger.note_run(run_id, published=previous.published, history=previous.history)
+        failpoint("repeat.noted")
         record_end(self._ledger, run_id, "finished", finished.exit_code, finished)
         self._reporter.tell(finished)
         return RunResult(finished=finished, exit_code=finished.exit_code)
@@ -264,10 +269,12 @@ class _Run:
                 reporter=self._reporter,
                 check_stop=self._check_stop,
             ) as plan:
+                failpoint("plan.ready")
                 if self._options.expected is not None:
                     refuse_if_moved(self._options.expected, plan.digests, self._options.manifest.path)
                 pass_gate(self._manifest, self._workplace.provider, plan.plan, plan.causes, self._reporter)
                 self._check_stop()
+                failpoint("plan.passed")
                 client, provider = self._connect(plan, stack)
                 try:
                     run_id = commit(
@@ -333,6 +340,7 @@ class _Run:
         """A held shard gets another look in every run: perhaps its batch is listed by now."""
         for submission in self._held():
             self._ledger.save(reexamined(submission), what="looked at again", run_id=run_id)
+            failpoint("held.reexamined")
 
     def _drive_all(self, engine: Engine, run_id: int) -> bool:
         """Until nothing is open nor worth repeating; True where the rest is left to a later run."""
@@ -364,6 +372,7 @@ class _Run:
     # ------------------------------------------------------------ publish
 
     def _publish(self, run_id: int, rows: int) -> RunResult:
+        failpoint("publish.begins")
         published, totals = write_results(
             self._workplace,
             self._ledger,
@@ -377,6 +386,7 @@ class _Run:
         is_settled = totals.by_status[Status.PENDING] == 0 and not any(
             self._ledger.repeatable(self._manifest_id, self._manifest.retry.attempts)
         )
+        failpoint("publish.unrecorded")
         record_published(
             self._workplace,
             self._ledger,
@@ -403,6 +413,7 @@ class _Run:
             path = self._folder / record.path
             if record.state is ShardState.DONE and path.exists() and not self._ledger.needs_file(record.sha):
                 path.unlink(missing_ok=True)
+                failpoint("publish.shard_removed")
 
     def _finished(self, results: list[str], totals: Totals) -> Finished:
         counts = {status: totals.by_status.get(status, 0) for status in Status}

@@ -16,6 +16,7 @@ from typing import BinaryIO, Protocol
 
 from runner.core.model import Limits
 from runner.core.splitting import Place, Splitter
+from runner.failpoints import failpoint
 
 _BUFFER_BYTES = 1 << 20
 
@@ -94,6 +95,7 @@ class ShardFiles:
             self._finish()
             self._file = self._begin(place.shard)
         self._file.write(line)
+        failpoint("shard.line")
         self._digest.update(line)
         self._bytes += len(line)
         self._lines += 1
@@ -103,6 +105,7 @@ class ShardFiles:
         self._finish()
         if self._sealed:
             sync_folder(self._folder)
+            failpoint("shard.sealed")
         return tuple(self._sealed)
 
     def discard(self) -> None:
@@ -129,7 +132,9 @@ class ShardFiles:
             return
         slot, part = self._slot, Path(str(self._file.name))
         self._file.flush()
+        failpoint("shard.written")
         os.fsync(self._file.fileno())
+        failpoint("shard.synced")
         self._file.close()
         self._file = None
         sha = self._digest.hexdigest()
@@ -137,6 +142,7 @@ class ShardFiles:
         if not path.exists():
             self._written.append(path)  # a file of equal content may belong to a shard under way
         part.replace(path)
+        failpoint("shard.renamed")
         self._sealed.append(
             SealedShard(slot=slot, sha=sha, path=str(path), size_bytes=self._bytes, requests=self._lines)
         )

@@ -17,6 +17,7 @@ from runner.core import states
 from runner.core.model import Outcome, ProblemKind
 from runner.core.settling import judge_absence
 from runner.core.wire import BatchObject
+from runner.failpoints import failpoint
 from runner.provider import NotFoundYetError, ProviderError
 
 FULL_READS = 4
@@ -33,6 +34,7 @@ class Watcher:
 
     def fetched(self, track: Track, fetched: Fetched, tracks: Sequence[Track]) -> None:
         """Record what a poll brought: the batch as seen, its lines, and whether that was all."""
+        failpoint("poll.landed")
         track.missing_since_s = None
         self._saw(track, fetched.batch)
         track.book = track.book or ShardBook(self._at.ledger, track.submission.shard_id)
@@ -54,6 +56,7 @@ class Watcher:
         moved = states.seen(track.submission, batch)
         if moved != track.submission:
             self._at.save(track, moved, "batch seen", batch.status)
+            failpoint("seen.recorded")
         self._at.reporter.tell(
             BatchSeen(
                 slot=moved.slot,
@@ -107,6 +110,7 @@ class Watcher:
         track.next_at_s = self._at.clock() + self._at.reread_pause_s
 
     def _finish(self, track: Track, batch: BatchObject, absent: list[tuple[int, int, Outcome]]) -> None:
+        failpoint("finish.begins")
         track.submission = states.reconciled(track.submission)
         self._at.ledger.finish_shard(track.submission, absent)
         track.book = None

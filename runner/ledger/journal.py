@@ -13,6 +13,7 @@ from typing import Any
 
 from runner.core.wire import JsonError, decode_json, encode_json
 from runner.errors import LedgerError
+from runner.failpoints import failpoint
 
 
 class Journal:
@@ -29,11 +30,13 @@ class Journal:
             try:
                 start = b"" if _ends_whole(descriptor) else b"\n"
                 _write_all(descriptor, start + encode_json(fact) + b"\n")
+                failpoint("save.journal_written")
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
             if is_new:
                 sync_folder(self._path.parent)
+            failpoint("save.journal_synced")
         except OSError as error:
             raise LedgerError(
                 f"{self._path}: can't be written: {error.strerror}",

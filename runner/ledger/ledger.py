@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Engine
 from runner.core.model import Outcome
 from runner.core.planning import Held
 from runner.core.states import ShardState, Submission, discarded
+from runner.failpoints import failpoint
 from runner.ledger import attempts, housekeeping, outcomes, planning, reading, runs, submissions
 from runner.ledger.bulk import without_collector
 from runner.ledger.engine import checkpoint, is_sqlite
@@ -95,11 +96,13 @@ class Ledger:
 
     def close(self) -> None:
         """Fold the log into the file and let go of it. Safe to repeat."""
+        failpoint("ledger.closing")
         self._reader.dispose()
         if self._writer is not None:
             with translated(self._where):
                 if is_sqlite(self._writer):
                     checkpoint(self._writer)
+            failpoint("ledger.folded")
             self._writer.dispose()
 
     @contextmanager
@@ -212,8 +215,10 @@ class Ledger:
         """
         with self._writing() as connection:
             ids = submissions.add(connection, run_id, manifest_id, shards, self._clock())
+            failpoint("commit.shards_added")
             writer = planning.PlanWriter(connection, manifest_id, ids, refresh=refresh)
             writer.write(staging, run_id)
+            failpoint("commit.before")
             return submissions.load_many(connection, ids.values())
 
     def commit_shards(
@@ -228,6 +233,7 @@ class Ledger:
         with self._writing() as connection:
             ids = submissions.add(connection, run_id, manifest_id, shards, self._clock())
             planning.place_known(connection, placements, ids)
+            failpoint("retry.before")
             return submissions.load_many(connection, ids.values())
 
     def discard_unpaid(self, manifest_id: int) -> list[Submission]:
@@ -294,6 +300,7 @@ class Ledger:
         first. Durable when it returns."""
         with self._writing() as connection:
             self._store(connection, submission, what, detail, run_id)
+        failpoint("save.committed")
 
     def request_cancel(self, shard_id: int) -> None:
         """Record that a person wants the shard's batch stopped, beside whoever moves the shard."""
@@ -339,11 +346,14 @@ class Ledger:
         """Outcomes of lines: (line, request id, outcome, offset, length). Repeating it changes nothing."""
         with self._writing() as connection:
             outcomes.store(connection, shard_id, raw.id, items, self._clock())
+            failpoint("outcomes.before")
+        failpoint("outcomes.committed")
 
     def quarantine(self, raw: RawFile, items: Sequence[tuple[int, int, str]]) -> None:
         """Lines that match nothing: (offset, length, reason). Repeating it changes nothing."""
         with self._writing() as connection:
             outcomes.store_quarantine(connection, raw, items)
+        failpoint("quarantine.committed")
 
     def count_lines(
         self, raw: RawFile, *, lines: int, duplicate_lines: int, unknown_lines: int, bad_lines: int
@@ -375,6 +385,8 @@ class Ledger:
             outcomes.store(connection, submission.shard_id, None, items, self._clock())
             outcomes.refuse_unsettled(connection, submission.shard_id)
             self._store(connection, submission, what, detail, run_id)
+            failpoint("finish.before")
+        failpoint("finish.committed")
 
     # ------------------------------------------------------------ housekeeping
 

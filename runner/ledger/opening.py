@@ -18,6 +18,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from runner.errors import LedgerError
+from runner.failpoints import failpoint
 from runner.ledger.disks import refuse_network_disk
 from runner.ledger.engine import (
     database_file,
@@ -56,6 +57,7 @@ def open_engines(place: LedgerPlace) -> tuple[Engine, Engine]:
     if path is not None:
         refuse_network_disk(Path(path), is_allowed=place.allows_network_disk)
         _make_private(Path(path))
+    failpoint("ledger.made")
     with translated(where), _only_one(place):
         _bring_up_to_date(place.url, where, path)
     return writing_engine(place.url), reading_engine(place.url)
@@ -93,6 +95,7 @@ def _bring_up_to_date(url: str, where: str, path: str | None) -> None:
         refuse_newer(version, where)
         if version != VERSIONS[-1]:
             migrate(engine)
+            failpoint("ledger.migrated")
     finally:
         engine.dispose()
 

@@ -36,6 +36,7 @@ from runner.core.identity import custom_id
 from runner.core.model import Outcome, Status
 from runner.core.settling import is_better
 from runner.errors import LedgerError
+from runner.failpoints import failpoint
 from runner.ledger.bulk import Bulk, Query
 from runner.ledger.records import Expected, RawFile, ResultKind
 from runner.ledger.tables import (
@@ -201,6 +202,7 @@ def store(
         group.sort(key=itemgetter(0))  # neighbours share a page
         stored = [_stored(shard_id, file_id, item, usual_model, int(now_s)) for item in group]
         STORE[status].run(connection, stored)
+        failpoint("outcomes.attempts_written")
         ADD_CAUSE.run(connection, _causes(shard_id, status, group))
         settled = [(int(item[2].retryable), shard_id, item[0], item[1]) for item in group]
         if SETTLE[status].run(connection, settled) != len(settled):

@@ -34,6 +34,7 @@ from runner.core.identity import key_part
 from runner.core.model import Cause
 from runner.core.planning import Held
 from runner.errors import StillRunningError
+from runner.failpoints import failpoint
 from runner.ledger.plan_statements import (
     ADD_ATTEMPT,
     ADD_REQUEST,
@@ -150,7 +151,10 @@ class PlanWriter:
         """Everything. Errors: PlanMovedError, and then the transaction must be rolled back."""
         after = -1
         for rows in staging.slices():
-            self._replace_rows(rows, self._place_requests(rows), after)
+            placed = self._place_requests(rows)
+            failpoint("commit.requests_placed")
+            self._replace_rows(rows, placed, after)
+            failpoint("commit.rows_replaced")
             after = rows[-1].position
         self._remove_beyond(after)
         self._connection.execute(

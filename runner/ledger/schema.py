@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Engine, inspect
 
 from runner.errors import LedgerError
+from runner.failpoints import failpoint
 from runner.ledger.engine import broken_references, is_sqlite
 
 VERSIONS = ("0001",)
@@ -61,6 +62,7 @@ def _check_references(engine: Engine) -> Callable[..., None]:
     """Called inside each migration's transaction, after its last statement (fact 7 of the recipe)."""
 
     def check(*, ctx: Any, **_others: Any) -> None:
+        failpoint("ledger.migrating")
         if is_sqlite(engine) and (broken := broken_references(ctx.connection)):
             raise LedgerError(
                 f"the migration would leave {broken} rows that point to nothing",

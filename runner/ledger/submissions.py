@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, insert, or_, select, update
 
 from runner.core.states import ShardState, Submission, terminal_word
+from runner.failpoints import failpoint
 from runner.ledger.journal import Journal
 from runner.ledger.records import Ids, PlannedShard, ShardRecord
 from runner.ledger.tables import batch, event, file, request, run, shard
@@ -254,6 +255,7 @@ def store(
     _store_input_file(connection, submission, now_s)
     _store_batch(connection, submission, now_s)
     add_event(connection, what=what, detail=detail, run_id=run_id, shard_id=submission.shard_id, now_s=now_s)
+    failpoint("save.rows_written")
     if submission.state in _INTENTS or _ids(submission) - _ids(before):
         journal.append(_fact(submission, what, now_s))
 

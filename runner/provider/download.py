@@ -18,6 +18,7 @@ from typing import BinaryIO, Final
 from runner.core.model import Download
 from runner.core.wire import JsonError, decode_json
 from runner.errors import LedgerError
+from runner.failpoints import failpoint
 from runner.provider.exchange import Stream, Timeouts
 
 _MAX_LAST_LINE_BYTES: Final = 64 * 1024 * 1024
@@ -48,12 +49,15 @@ def receive(
     Raises LedgerError if the disk refuses.
     """
     stream.extend(timeouts.download_s)
+    failpoint("download.begins")
     try:
         with os.fdopen(_create(target), "w+b") as file:
             arrived = _copy(stream, file, timeouts, on_progress)
             _settle_last_line(file, arrived)
             file.flush()
+            failpoint("download.received")
             os.fsync(file.fileno())
+        failpoint("download.synced")
     except OSError as error:
         raise LedgerError(
             f"{target}: the download can't be written: {error.strerror or error}",
@@ -85,6 +89,7 @@ def _copy(
     started = time.monotonic()
     for chunk in stream.chunks():
         file.write(chunk)
+        failpoint("download.piece")
         newlines = chunk.count(b"\n")
         if newlines:
             arrived.lines += newlines

@@ -13,6 +13,8 @@ import secrets
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final
 
+from runner.failpoints import failpoint
+
 _PIECE_BYTES: Final = 64 * 1024
 _FILENAME: Final = re.compile(r"[A-Za-z0-9._-]{1,200}\Z")
 
@@ -67,6 +69,7 @@ class UploadForm:
                 raise OSError("the file became shorter while it was sent")
             left -= len(piece)
             yield piece
+            failpoint("upload.piece_sent")
             if self._on_progress is not None:
                 self._on_progress(self._file_bytes - left)
         yield self._tail

@@ -20,6 +20,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from runner.failpoints import failpoint
+
 _SCRATCH = "publish-"
 
 
@@ -34,12 +36,14 @@ class Draft:
     def seal(self) -> str:
         """Make the draft durable. Its SHA-256 as hex."""
         os.fsync(self.descriptor)
+        failpoint("publish.synced")
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def place(self) -> None:
         """The draft becomes the target, in one step."""
         self.path.replace(self.target)
+        failpoint("publish.renamed")
         sync_folder(self.target.parent)
 
 

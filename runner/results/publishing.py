@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import InputError, Mistake
+from runner.failpoints import failpoint
 from runner.results.columns import KEY, ResultColumn
 from runner.results.engine import open_engine
 from runner.results.faults import program_fault, told_plainly
@@ -68,13 +69,17 @@ def publish(
             folder = stack.enter_context(scratch_folder(scratch))
         with told_plainly(_parents(targets)):
             drafts = stack.enter_context(drafting(targets))
+        failpoint("publish.drafted")
         written = write_lineage(lineage, columns, folder)
+        failpoint("publish.lineage_written")
         engine = stack.enter_context(open_engine(folder))
         with told_plainly(str(scratch)):
             joined = join(engine, snapshot, written, columns)
+        failpoint("publish.joined")
         for target, draft in zip(targets, drafts, strict=True):
             with told_plainly(str(target)):
                 write_table(engine, joined, _suffix(target), draft.path, csv_safe=csv_safe)
+            failpoint("publish.table_written")
         return _place(targets, drafts, rows=joined.rows)
 
 
@@ -83,6 +88,7 @@ def _place(targets: Sequence[Path], drafts: Sequence[Draft], *, rows: int) -> Pu
     for target, draft in zip(targets, drafts, strict=True):
         with told_plainly(str(target)):
             digests.append(draft.seal())
+    failpoint("publish.sealed")
     # Again: the first look was before the work, which may have taken minutes.
     mistakes = check_targets(targets)
     if mistakes:
@@ -90,6 +96,8 @@ def _place(targets: Sequence[Path], drafts: Sequence[Draft], *, rows: int) -> Pu
     for target, draft in zip(targets, drafts, strict=True):
         with told_plainly(str(target)):
             draft.place()
+        failpoint("publish.placed")
+    failpoint("publish.all_placed")
     return Published(paths=tuple(targets), rows=rows, digests=tuple(digests))
 
 
