@@ -26,6 +26,8 @@ import threading
 from contextlib import suppress
 from typing import Any, NoReturn
 
+from runner import failpoints
+
 MODULES = ("runner", "runner.localserver")
 _PRELOADED = (
     *("runner.__main__", "runner.cli.app", "runner.commands.run", "runner.commands.plan", "runner.interface"),
@@ -93,6 +95,7 @@ def _become(order: dict[str, Any], descriptors: list[int]) -> NoReturn:
     os.chdir(order["cwd"])
     os.environ.clear()
     os.environ.update(order["environ"])
+    failpoints.arm(os.environ)
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
     for descriptor in descriptors:

@@ -13,10 +13,10 @@ from typing import Literal
 
 from runner.core.model import Accepted, Download, Provider, Refused, Unknown
 from runner.core.states import ShardState, Submission, looks_finished, seen
-from runner.core.wire import BatchObject
+from runner.core.wire import BatchObject, FileObject
 from runner.failpoints import failpoint
 from runner.ledger import ResultKind
-from runner.provider import Client, NotFoundYetError, ProviderError
+from runner.provider import Client, InvalidRequestError, NotFoundYetError, ProviderError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +86,12 @@ def scan(client: Client, submission: Submission, provider: Provider) -> tuple[tu
 
     With search, both the search and the unfiltered walk must agree that there is none. A key that does not
     see our own upload (another account's, or a replica far behind) proves nothing by what it does not see.
+    A batch is younger than its input file, by the server's own clock: no walk goes further back than that.
     """
     failpoint("scan.begins")
-    not_before_s = int((submission.send_by_s or 0) - 900)
+    input_file = _input_file(client, submission)
+    created_at_s = input_file.created_at_s if input_file is not None else None
+    not_before_s = None if created_at_s is None else created_at_s - _ONE_CLOCK_S
     walks = [client.list_batches(search=None, not_before_s=not_before_s)]
     if provider.searches:
         walks.append(client.list_batches(search=submission.run, not_before_s=not_before_s))
@@ -101,20 +104,22 @@ def scan(client: Client, submission: Submission, provider: Provider) -> tuple[tu
     failpoint("scan.listed")
     is_complete = all(walk.is_complete for walk in walks)
     if not found and provider.has_fence and submission.state in _WITH_INPUT_FILE:
-        is_complete = is_complete and _sees_input_file(client, submission)
+        is_complete = is_complete and input_file is not None
     failpoint("scan.answered")
     return tuple(found.values()), is_complete
 
 
 _WITH_INPUT_FILE = frozenset({ShardState.CREATING, ShardState.UNKNOWN})
+_ONE_CLOCK_S = 600
+"""Several machines may give a server's times."""
 
 
-def _sees_input_file(client: Client, submission: Submission) -> bool:
+def _input_file(client: Client, submission: Submission) -> FileObject | None:
+    """The attempt's input file as the server has it; None where it is deleted, not seen, or not told."""
     try:
-        client.retrieve_file(submission.input_file_id or "")
-    except NotFoundYetError:
-        return False
-    return True
+        return client.retrieve_file(submission.input_file_id or "")
+    except (NotFoundYetError, InvalidRequestError):
+        return None
 
 
 FenceReply = Literal["deleted", "missing", "unclear"]

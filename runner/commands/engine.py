@@ -77,14 +77,15 @@ class Engine:
     # ------------------------------------------------------------ the loop
 
     def drive(
-        self, submissions: Iterable[Submission], *, until_submitted: bool, deadline_s: float | None
+        self, submissions: Iterable[Submission], *, until_submitted: bool, left_s: float | None
     ) -> list[Submission]:
-        """Move the shards until all are final, or until all are submitted.
+        """Move the shards until all are final, or until all are submitted; for `left_s` seconds at most.
 
         Raises InterruptedRunError, StillRunningError (deadline), ProviderRefusedError (key, payment); what
         was reached is in the ledger either way. What else went wrong, `complaint` says afterwards.
         """
         self._tracks = [Track(submission=submission) for submission in submissions]
+        deadline_s = None if left_s is None else time.monotonic() + left_s
         try:
             while not self._is_over(until_submitted):
                 self._check_stop(deadline_s)
@@ -125,7 +126,7 @@ class Engine:
                 f"interrupted; {waiting} at the provider",
                 next_step="run the same command again: it goes on from here and pays for nothing twice",
             )
-        if deadline_s is not None and self._at.clock() >= deadline_s:
+        if deadline_s is not None and time.monotonic() >= deadline_s:
             raise StillRunningError(
                 f"this run is not done; {waiting} at the provider",
                 next_step="run the same command again later: it collects what is there",
@@ -203,7 +204,8 @@ class Engine:
             track.is_taken = True
         except HeldElsewhereError:
             track.next_at_s = now + 1.0
-        track.submission = self._at.ledger.submission(shard_id)
+        found = self._at.ledger.submission(shard_id)
+        track.submission = states.after_the_clock_was_set_back(found, self._at.wall())
         if track.is_taken and track.submission.state in (ShardState.CREATING, ShardState.UNKNOWN):
             self._tell_unknown(track, "an earlier run never learned whether its create arrived", now)
         return track.is_taken and not track.submission.state.is_final

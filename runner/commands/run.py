@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runner.commands.cancel import cancel_unwanted
+from runner.commands.clock import SteadyClock
 from runner.commands.discarding import take_back_unsent
 from runner.commands.engine import Engine
 from runner.commands.gate import pass_gate
@@ -142,7 +143,8 @@ class _Run:
         self._reporter = reporter
         self._stop = stop
         self._uid = uuid.uuid4().hex
-        self._started_s = time.time()
+        self._clock = SteadyClock()
+        self._started_s = self._clock()
         self._manifest_id = ledger.ensure_manifest(workplace.manifest_path, workplace.manifest.name)
         self._ended: list[Submission] = []
 
@@ -322,7 +324,7 @@ class _Run:
                 client=client,
                 reporter=self._reporter,
                 run_id=run_id,
-                clock=time.time,
+                clock=self._clock,
             )
             engine = Engine(at, self._stop)
             self._look_again(run_id)
@@ -350,7 +352,7 @@ class _Run:
             self._ended += engine.drive(
                 submissions,
                 until_submitted=self._options.detach,
-                deadline_s=None if wait_s is None else self._started_s + wait_s,
+                left_s=None if wait_s is None else self._started_s + wait_s - self._clock(),
             )
             if self._options.detach and self._under_way():
                 return True
@@ -434,5 +436,5 @@ class _Run:
             exit_code=EXIT_DONE if tolerated else EXIT_FAILED_ROWS,
             run=self._uid,
             manifest=self._manifest.name,
-            duration_s=round(time.time() - self._started_s, 3),
+            duration_s=round(self._clock() - self._started_s, 3),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -44,7 +45,10 @@ class Track:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What the engine works with: server, ledger, listener, clock (Unix seconds)."""
+    """What the engine works with: server, ledger, listener, clocks (Unix seconds).
+
+    `clock` never jumps (see `commands.clock`); `wall` is the one that the ledger's times are of.
+    """
 
     provider: Provider
     place: LedgerPlace
@@ -53,6 +57,7 @@ class Surroundings:
     reporter: Reporter
     run_id: int
     clock: Callable[[], float]
+    wall: Callable[[], float] = time.time
 
     def save(self, track: Track, moved: Submission, what: str, detail: str = "") -> None:
         """Record a move durably; only then is it true in memory."""

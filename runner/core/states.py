@@ -40,7 +40,7 @@ time and three complete listings. There the default is HELD, so that a person, n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import assert_never
 
@@ -55,6 +55,7 @@ CLEAN_SCANS_NEEDED = 3
 """Several replicas may answer a listing: so many complete scans without a match are taken as proof."""
 FAILED_SCANS_ALLOWED = 10
 SCAN_PAUSE_S = 5.0
+CLOCK_TOLERANCE_S = 5.0
 
 
 class ShardState(StrEnum):
@@ -113,6 +114,7 @@ class Submission:
     """One shard and its current attempt, as the ledger knows it. All times are Unix seconds.
 
     `server` is where its file and batch are (see `Provider.server`): their ids mean nothing elsewhere.
+    `saved_at_s` is when this was stored, by the clock of the machine that stored it.
     `clean_scans` and `failed_scans` live in memory only: after a crash the proof starts afresh.
     """
 
@@ -142,6 +144,7 @@ class Submission:
     is_fenced: bool = False
     cancel_requested: bool = False
     not_before_s: float = 0.0
+    saved_at_s: float | None = field(default=None, compare=False)
     problem: str | None = None
     clean_scans: int = 0
     failed_scans: int = 0
@@ -229,6 +232,21 @@ def _move(submission: Submission, state: ShardState, **changes: object) -> Submi
     if state is not submission.state and state not in _MOVES[submission.state]:
         raise IllegalMoveError(f"shard {submission.shard_id}: {submission.state} can't become {state}")
     return replace(submission, state=state, **changes)  # type: ignore[arg-type]
+
+
+def after_the_clock_was_set_back(submission: Submission, wall_s: float) -> Submission:
+    """What was stored in the future, by the wall clock, was stored before that was set back: move it along.
+
+    Its waits keep their length, counted from now. Else an hour's pause could last for a day.
+    """
+    back_s = (submission.saved_at_s or wall_s) - wall_s
+    if back_s <= CLOCK_TOLERANCE_S:
+        return submission
+    return replace(
+        submission,
+        not_before_s=max(submission.not_before_s - back_s, 0.0),
+        send_by_s=None if submission.send_by_s is None else submission.send_by_s - back_s,
+    )
 
 
 def upload_intended(submission: Submission) -> Submission:

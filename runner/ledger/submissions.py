@@ -88,6 +88,7 @@ def _submission(found: Row[Any]) -> Submission:
         is_fenced=bool(found.is_fenced),
         cancel_requested=bool(found.cancel_requested),
         not_before_s=found.not_before_s,
+        saved_at_s=seconds_or_none(found.updated_at),
         problem=found.problem,
     )
 
