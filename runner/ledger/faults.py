@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from runner.errors import LedgerError
+from runner.errors import EXIT_STILL_RUNNING, LedgerError
 
 _RESTORE = (
     "restore the ledger from a copy (with its -wal file), or set it aside: the ids of everything that was "
@@ -32,6 +32,12 @@ _FAULTS: tuple[tuple[str, str, str], ...] = (
     ("SQLITE_IOERR", "the disk reports an error", "check the disk, then run the same command again"),
     ("SQLITE_TOOBIG", "a value is too large for the database", "send smaller rows"),
 )
+
+
+class LedgerBusyError(LedgerError):
+    """Another process is in the middle of a change and does not come to its end: stopped, or very slow."""
+
+    exit_code = EXIT_STILL_RUNNING
 
 
 @contextmanager
@@ -55,7 +61,8 @@ def fault_of(where: str, error: BaseException | None) -> LedgerError:
     name = getattr(error, "sqlite_errorname", None) or ""
     for prefix, what, next_step in _FAULTS:
         if name.startswith(prefix):
-            return LedgerError(f"{where}: {what} ({name})", next_step=next_step)
+            kind = LedgerBusyError if prefix == "SQLITE_BUSY" else LedgerError
+            return kind(f"{where}: {what} ({name})", next_step=next_step)
     return LedgerError(
         f"{where}: {_first_line(error)}",
         next_step="nothing was changed; run the same command again when the database can be reached",

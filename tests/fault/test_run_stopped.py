@@ -1,0 +1,131 @@
+"""Processes that are stopped, killed or overlap: the witness is that of one process.
+
+A process is stopped (SIGSTOP) at a named point between two effects, as by a closed lid or a paused virtual
+machine. It keeps its locks; whoever comes meanwhile leaves or waits; nobody sends what it may have sent.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from runner.ledger import HeldElsewhereError, hold
+from tests.fault.run_factories import (
+    EXIT_DONE,
+    EXIT_STILL_RUNNING,
+    all_well,
+    complete,
+    paid_once,
+    project_of,
+    rows_of,
+    until_done,
+)
+from tests.fault.test_run_races import second_manifest, start
+from tests.localserver_process import eventually
+from tests.project_factory import Project, finish
+
+ROWS = 4
+POINTS = (
+    *(
+        "plan.ready",
+        "commit.before",
+        "upload.intended",
+        "upload.answered",
+        "create.intended",
+        "create.sending",
+    ),
+    *("create.answered", "save.journal_synced", "outcomes.before", "finish.before", "publish.sealed"),
+)
+
+
+def stopped_at(project: Project, point: str) -> subprocess.Popen[str]:
+    """A run that has just been stopped there."""
+    project.environ["RUNNER_FAILPOINT"] = f"{point}@stop"
+    process = project.start()
+    del project.environ["RUNNER_FAILPOINT"]
+
+    def is_stopped() -> bool:
+        assert process.poll() is None, process.communicate()
+        return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+    eventually(is_stopped, what=f"the stop at {point}")
+    return process
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_while_a_run_is_stopped_nobody_takes_over_and_it_goes_on(tmp_path: Path, point: str) -> None:
+    project = project_of(tmp_path / "p", ROWS, shards=2)
+    process = stopped_at(project, point)
+    other = project.run()
+    assert other.code == EXIT_STILL_RUNNING
+    assert f"already running: process {process.pid} since" in other.stderr
+    process.send_signal(signal.SIGCONT)
+    assert finish(process).code == EXIT_DONE
+    assert len(project.witness.creates()) == 2
+    all_well(project, rows_of(ROWS))
+
+
+@pytest.mark.parametrize("point", ["upload.intended", "create.intended", "outcomes.before"])
+def test_a_manifest_beside_a_stopped_one_waits_for_what_both_want(tmp_path: Path, point: str) -> None:
+    """Stopped in the middle of a change of the ledger, it keeps everybody out; else only its own shards."""
+    project = project_of(tmp_path / "p", ROWS, shards=2)
+    process = stopped_at(project, point)
+    other = second_manifest(project)
+    beside = start(project, other, "--wait", "1s")
+    assert finish(beside).code == EXIT_STILL_RUNNING
+    process.send_signal(signal.SIGCONT)
+    assert finish(process).code == EXIT_DONE
+    assert finish(start(project, other)).code == EXIT_DONE
+    all_well(project, rows_of(ROWS))
+    complete(project, rows_of(ROWS), project.folder / "other.jsonl")
+
+
+@pytest.mark.parametrize("point", ["commit.before", "create.intended", "create.answered", "publish.sealed"])
+def test_the_lock_of_a_killed_run_is_free_within_a_second(tmp_path: Path, point: str) -> None:
+    project = project_of(tmp_path / "p", ROWS, shards=2)
+    process = stopped_at(project, point)
+    (lock,) = (project.folder / ".runner" / "locks").glob("manifest-*.lock")
+
+    def is_free() -> bool:
+        try:
+            with hold(lock):
+                return True
+        except HeldElsewhereError:
+            return False
+
+    assert not is_free()
+    process.kill()
+    eventually(is_free, wait_s=1.0, what="the lock of a killed process")
+    finish(process)
+    until_done(project)
+    all_well(project, rows_of(ROWS))
+
+
+def test_a_cron_job_that_overlaps_itself_is_one_run(tmp_path: Path) -> None:
+    """Started again and again while the first is at work; some overlap, some come after."""
+    token = "[[local:slow 1]]"
+    project = project_of(tmp_path / "p", ROWS, shards=2, token=token)
+    processes = []
+    for _ in range(8):
+        processes.append(project.start())
+        eventually(lambda: (project.folder / ".runner" / "locks").exists(), what="a begin")
+    codes = [finish(process).code for process in processes]
+    assert set(codes) <= {EXIT_DONE, EXIT_STILL_RUNNING}
+    until_done(project)
+    assert len(project.witness.creates()) == 2
+    all_well(project, rows_of(ROWS, token))
+
+
+def test_four_manifests_four_times_each_share_one_ledger(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", ROWS, shards=2)
+    manifests = [project.manifest_path, *(second_manifest(project, name) for name in ("b", "c", "d"))]
+    processes = [start(project, manifest, "--wait", "60s") for manifest in manifests for _ in range(4)]
+    for done in [finish(process) for process in processes]:
+        assert "Traceback" not in done.stderr
+        assert done.code == EXIT_DONE, (done.code, done.stdout, done.stderr)
+    paid_once(project)
+    for table in ("results.jsonl", "b.jsonl", "c.jsonl", "d.jsonl"):
+        complete(project, rows_of(ROWS), project.folder / table)
