@@ -56,7 +56,7 @@ MAX_UPLOAD_ATTEMPTS = 12
 MAX_UNREACHED_ATTEMPTS = 5
 """So often a server is tried that never answered this run: a minute, then a wrong address is likelier."""
 TICK_S = 0.25
-LEAVE_S = 5.0
+LEAVE_S = 3.0
 _STOPPING = frozenset({ProblemKind.AUTHENTICATION, ProblemKind.PAYMENT, ProblemKind.VOLUME})
 
 

@@ -21,6 +21,8 @@ from runner.errors import RunnerError
 from runner.provider import ApiKey, Client
 
 START_TIMEOUT_S = 30.0
+LEAVE_S = 1.5
+"""Then it is killed: everything it promised is on its disk, and a whole program is to leave within 5 s."""
 LOCAL_KEY = "local"
 
 
@@ -69,7 +71,7 @@ def local_server(state: Path, *, upstream: str | None, environ: Mapping[str, str
         if child.stdin is not None:
             child.stdin.close()
         try:
-            child.wait(timeout=5)
+            child.wait(timeout=LEAVE_S)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()

@@ -84,6 +84,21 @@ def test_a_create_under_way_is_recorded_before_leaving(tmp_path: Path) -> None:
     all_well(project, rows_of(2))
 
 
+def test_sigterm_ends_the_program_within_5_seconds_even_while_a_create_hangs(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", 4)
+    arm(project, "slow-request", route="POST /v1/batches", params={"seconds": 60})
+    process = project.start()
+    assert watch(process, named("uploaded")) is not None
+    eventually(lambda: project.ledger("SELECT id FROM shard WHERE state = 'creating'"), what="the create")
+    asked = time.monotonic()
+    done = end(process, signal.SIGTERM)
+    assert time.monotonic() - asked < 5
+    assert done.code == EXIT_INTERRUPTED
+    all_gone(project.folder)
+    until_done(project)
+    all_well(project, rows_of(4))
+
+
 def test_a_second_interrupt_leaves_at_once_even_from_a_slow_create(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", 2)
     arm(project, "slow-request", route="POST /v1/batches", params={"seconds": 20})
