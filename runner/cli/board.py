@@ -14,9 +14,11 @@ from runner.commands.moments import (
     BatchCreated,
     BatchDone,
     BatchSeen,
+    Cut,
     Moment,
     Planned,
     Publishing,
+    Raising,
     Retrying,
     RowsRead,
     RowsRendered,
@@ -126,8 +128,13 @@ class Board:
         entry.status, entry.is_done = moment.status or entry.status, True
 
     @take.register
-    def _(self, moment: Retrying) -> None:
+    def _(self, moment: Retrying | Raising) -> None:
         self.more_shards += moment.shards
+
+    @take.register
+    def _(self, moment: Cut) -> None:
+        self.uploads.pop(moment.slot, None)  # it is not sent, its parts are
+        self.more_shards += moment.shards - 1
 
     @take.register
     def _(self, moment: Publishing) -> None:

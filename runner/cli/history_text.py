@@ -1,4 +1,7 @@
-"""Past runs as a table: one line each where there is room, else two."""
+"""Past runs as a table: one line each where there is room, else two.
+
+Tokens and cost are what a run paid, failed and superseded attempts included, so that the lines add up.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +50,8 @@ def _short(run: PastRun) -> tuple[str, ...]:
 
 def _cells(run: PastRun, *, day: str, number: Callable[[int], str]) -> tuple[str, ...]:
     failed = None if run.failed is None else run.failed + (run.unsendable or 0)
-    tokens = None if run.input_tokens is None else run.input_tokens + (run.output_tokens or 0)
-    figures = (run.rows, run.requests_sent, run.succeeded, failed, tokens)
+    paid = None if run.paid_input_tokens is None else run.paid_input_tokens + (run.paid_output_tokens or 0)
+    figures = (run.rows, run.requests_sent, run.succeeded, failed, paid)
     return (
         clean(run.run)[:8],
         datetime.fromisoformat(run.started_at).strftime(day),
@@ -59,7 +62,7 @@ def _cells(run: PastRun, *, day: str, number: Callable[[int], str]) -> tuple[str
 
 
 def _cost(run: PastRun) -> str:
-    return money(run.cost, run.currency) if run.cost is not None else ""
+    return money(run.paid_cost, run.currency) if run.paid_cost is not None else ""
 
 
 def _remarks(run: PastRun, names_manifests: bool) -> str:

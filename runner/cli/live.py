@@ -20,13 +20,25 @@ from rich.text import Text
 from runner.cli.board import Board
 from runner.cli.live_view import header, labelled, view
 from runner.cli.signals import Interrupts
-from runner.cli.summary import Explain, Line, Tone, finished_lines, planned_lines, unexplained
+from runner.cli.summary import (
+    Explain,
+    Line,
+    Tone,
+    cut_text,
+    finished_lines,
+    planned_lines,
+    raising_text,
+    retrying_text,
+    unexplained,
+)
 from runner.cli.texts import clean, counted, here
 from runner.commands.moments import (
     BatchCreated,
+    Cut,
     Finished,
     Moment,
     Planned,
+    Raising,
     Retrying,
     Started,
     Submitted,
@@ -121,8 +133,12 @@ class LiveReporter:
                 where = f"batch {moment.slot}: " if moment.slot is not None else ""
                 return [Line(label="warning", text=where + clean(moment.what), tone=Tone.WARN)]
             case Retrying():
-                text = f"{counted(moment.requests, 'request')} again in {counted(moment.shards, 'file')}"
-                return [Line(label="retrying", text=text, tone=Tone.WARN)]
+                return [Line(label="retrying", text=retrying_text(moment), tone=Tone.WARN)]
+            case Raising():
+                return [Line(label="retrying", text=raising_text(moment), tone=Tone.WARN)]
+            case Cut():
+                text = f"file {moment.slot}: {cut_text(moment)}"
+                return [Line(label="warning", text=text, tone=Tone.WARN)]
             case BatchCreated(is_adopted=True):
                 return [
                     Line(label="found", text=f"batch {moment.slot} on the server: {clean(moment.batch_id)}")

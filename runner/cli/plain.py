@@ -11,16 +11,27 @@ from dataclasses import dataclass, field
 from functools import singledispatchmethod
 
 from runner.cli.streams import say
-from runner.cli.summary import Explain, finished_lines, planned_lines, short_run, unexplained
+from runner.cli.summary import (
+    Explain,
+    cut_text,
+    finished_lines,
+    planned_lines,
+    raising_text,
+    retrying_text,
+    short_run,
+    unexplained,
+)
 from runner.cli.texts import clean, counted, here, size
 from runner.commands.moments import (
     BatchCreated,
     BatchDone,
     BatchSeen,
+    Cut,
     Finished,
     Moment,
     Planned,
     Publishing,
+    Raising,
     Retrying,
     RowsRendered,
     Started,
@@ -117,7 +128,15 @@ class PlainReporter:
 
     @_lines.register
     def _(self, moment: Retrying) -> list[str]:
-        return [f"sending {counted(moment.requests, 'request')} again in {counted(moment.shards, 'file')}"]
+        return [retrying_text(moment)]
+
+    @_lines.register
+    def _(self, moment: Raising) -> list[str]:
+        return [raising_text(moment)]
+
+    @_lines.register
+    def _(self, moment: Cut) -> list[str]:
+        return [f"warning: file {moment.slot}: {cut_text(moment)}"]
 
     @_lines.register
     def _(self, moment: Submitted) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from runner.cli.texts import clean, counted, money, path_here, size, span
-from runner.commands.moments import Finished
+from runner.commands.moments import Cut, Finished, Raising, Retrying
 from runner.core.planning import Estimate, Plan
 from runner.errors import EXIT_DONE, EXIT_STILL_RUNNING
 
@@ -110,7 +110,8 @@ def to_send(plan: Plan) -> str:
     if not plan.requests_to_send:
         return "nothing"
     files = counted(plan.shards, "file")
-    return f"{counted(plan.requests_to_send, 'request')} in {files}, {size(plan.size_bytes)}"
+    text = f"{counted(plan.requests_to_send, 'request')} in {files}, {size(plan.size_bytes)}"
+    return f"{text}; {plan.raised:,} of them with a larger token limit" if plan.raised else text
 
 
 def estimate_text(estimate: Estimate) -> str:
@@ -124,6 +125,25 @@ def estimate_text(estimate: Estimate) -> str:
         return f"{text}; costs nothing"
     bound = "at most " if estimate.output_tokens is not None else ""
     return f"{text}; {bound}{money(estimate.cost, estimate.currency)}"
+
+
+def retrying_text(moment: Retrying) -> str:
+    """What is sent again, and when."""
+    again = f"sending {counted(moment.requests, 'request')} again in {counted(moment.shards, 'file')}"
+    return again if moment.pause_s < 1 else f"{again}, after {span(moment.pause_s)}"
+
+
+def raising_text(moment: Raising) -> str:
+    """What is asked with a larger token limit."""
+    asked = f"asking {counted(moment.requests, 'request')} again in {counted(moment.shards, 'file')}"
+    return f"{asked}, with a larger token limit"
+
+
+def cut_text(moment: Cut) -> str:
+    """What became of a file that was too large."""
+    if moment.failed:
+        return f"a request is too large for the server and was given up ({clean(moment.why)})"
+    return f"too large for the server, goes on as {counted(moment.shards, 'file')} ({clean(moment.why)})"
 
 
 def planned_lines(plan: Plan, causes: Sequence[str]) -> list[Line]:
@@ -195,9 +215,21 @@ def finished_lines(finished: Finished, *, cwd: str, explanation: Explanation) ->
         )
     if finished.cost:
         lines.append(Line(label="cost", text=money(finished.cost, finished.currency)))
+    lines += _paid_lines(finished)
     lines += _labelled("results", [path_here(path, cwd) for path in finished.results])
     lines += _labelled("causes", [clean(cause, limit=200) for cause in explanation.causes], tone=Tone.BAD)
     return lines + _next_lines(finished, explanation.manifest)
+
+
+def _paid_lines(finished: Finished) -> list[Line]:
+    """What this run paid, where that is something else than what the answers in the table cost."""
+    paid = (finished.paid_input_tokens, finished.paid_output_tokens)
+    if paid in ((0, 0), (finished.input_tokens, finished.output_tokens)):
+        return []
+    text = f"{paid[0]:,} tokens in, {paid[1]:,} out in all attempts that this run collected"
+    if finished.paid_cost:
+        text = f"{money(finished.paid_cost, finished.currency)}: {text}"
+    return [Line(label="paid", text=text)]
 
 
 def _labelled(label: str, texts: Sequence[str], *, tone: Tone = Tone.PLAIN) -> list[Line]:

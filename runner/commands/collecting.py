@@ -43,13 +43,16 @@ class Tally:
 class ShardBook:
     """The requests of one shard and what is known of each, while its batch is being collected.
 
-    Memory: one entry per request of the shard, which the provider's limit bounds (50,000).
+    `blocked`: a failure that the account is to blame for. `retry_after_s`: the longest wait that a line
+    asks for. Memory: one entry per request of the shard, which the provider's limit bounds (50,000).
     """
 
     def __init__(self, ledger: Ledger, shard_id: int) -> None:
         self._ledger = ledger
         self._shard_id = shard_id
         self._expected: dict[str, Expected] = ledger.expected(shard_id)
+        self.blocked: Outcome | None = None
+        self.retry_after_s = 0.0
         self._set_aside: set[bytes] = set()
 
     @property
@@ -126,6 +129,8 @@ class ShardBook:
         self, start: int, line: bytes, store: _Store, tally: Tally, entry: Expected, result: ResultLine
     ) -> None:
         outcome = judge(result)
+        self.blocked = outcome if outcome.blocked else self.blocked
+        self.retry_after_s = max(self.retry_after_s, outcome.retry_after_s or 0.0)
         if not is_better(outcome.status, entry.status):
             if store.holds(entry, line):
                 tally.repeated += 1

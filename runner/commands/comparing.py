@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from runner.commands.narrowing import Selection
 from runner.commands.rendering import Rendered
 from runner.commands.sharding import SealedShard, Shards
 from runner.commands.workplace import Workplace
-from runner.core.identity import custom_id, key_part
+from runner.core.identity import RequestShape, custom_id, key_part
 from runner.core.model import Cause, Fingerprint
 from runner.core.planning import Estimate, Held, Plan, Policy, Reason, Standing, estimate, stand
+from runner.core.raising import TOKEN_LIMITS, is_climbed
+from runner.core.settling import due_s
 from runner.ledger import Ledger, StagedRow, Staging
 
 LINE_OVERHEAD_BYTES = 256
@@ -34,6 +37,17 @@ class _Want:
     fingerprint: Fingerprint
     name: str
     body: bytes
+    due_s: float
+    rung: int
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A row as it is asked now: `rung` steps up the ladder of token limits; `below` is one step less."""
+
+    row: Rendered
+    rung: int = 0
+    below: Rendered | None = None
 
 
 class Comparison:
@@ -49,8 +63,10 @@ class Comparison:
         policy: Policy,
         selection: Selection,
         taken_back: Container[int] = (),
+        only_raised: bool = False,
     ) -> None:
-        """`taken_back`: requests in shards that were never sent, which a run plans anew."""
+        """`taken_back`: requests in shards that were never sent, which a run plans anew. `only_raised`: send
+        nothing but what asks again for an answer that was cut at the token limit."""
         self._manifest = workplace.manifest
         self._provider = workplace.provider
         self._ledger = ledger
@@ -59,7 +75,14 @@ class Comparison:
         self._policy = policy
         self._selection = selection
         self._taken_back = taken_back
-        self._shape = workplace.shape()
+        self._only_raised = only_raised
+        self._backoff = workplace.backoff
+        self._ladder = [workplace.shape(parameters) for parameters in workplace.ladder]
+        self._limits = [_token_limit(workplace, rung) for rung in range(len(self._ladder))]
+        self._shape = self._ladder[0]
+        self._raised = 0
+        self._extra_tokens = 0
+        self._body_most = workplace.provider.limits.max_body_bytes
         self._body_limit = workplace.provider.limits.max_file_bytes - LINE_OVERHEAD_BYTES
         self._body_bytes = 0
         self._cause_counts: Counter[str] = Counter()
@@ -73,7 +96,8 @@ class Comparison:
         before = self._before(rendered)
         staged: list[StagedRow] = []
         wants: list[_Want] = []
-        for one in rendered:
+        for asked in self._climbed(rendered, held):
+            one = asked.row
             cause = one.cause or self._too_large(one)
             if cause is not None or one.fingerprint is None:
                 staged.append(self._unsendable(one, cause))
@@ -81,11 +105,15 @@ class Comparison:
             known = held.get(one.fingerprint)
             standing = stand(known, self._policy)
             takes = self._selection.takes(self._row_of(one), one.key, one.fingerprint, known, before)
-            if standing is Standing.TO_SEND and takes:
+            if standing is Standing.TO_SEND and takes and self._is_to_go(asked, known):
                 name = known.name if known is not None else one.name
-                wants.append(_Want(len(staged), one.fingerprint, name, one.body))
+                wants.append(
+                    _Want(len(staged), one.fingerprint, name, one.body, self._due_s(known), asked.rung)
+                )
             elif standing is Standing.TO_SEND and known is not None and known.status is not None:
                 standing = stand(known, AS_IT_IS)  # left out of a narrowed run: it keeps what it has
+            elif standing is Standing.TO_SEND and asked.below is not None:
+                one, standing = asked.below, Standing.ANSWERED  # left out: it keeps the answer that was cut
             staged.append(StagedRow(one.position, one.key, one.fingerprint, standing.value, None, None, None))
         self._place(staged, wants)
         self._staging.add_rows(staged)
@@ -109,6 +137,50 @@ class Comparison:
             )
             for number in range(repeats)
         ]
+
+    def _climbed(self, rendered: Sequence[Rendered], held: dict[bytes, Held]) -> list[_Asked]:
+        """Each row as it is to be asked: where an answer was cut, with the next larger limit. `held` grows
+        by what is known of the larger requests."""
+        asked = [_Asked(one) for one in rendered]
+        climbing = asked
+        for lower, upper in pairwise(self._ladder):
+            raised = [
+                (one, self._with_limit(one.row, known, lower, upper))
+                for one in climbing
+                if one.row.fingerprint is not None
+                and (known := held.get(one.row.fingerprint)) is not None
+                and is_climbed(known, None, self._policy)
+            ]
+            held |= self._held([row for _, row in raised])
+            climbing = []
+            for one, row in raised:
+                known = held[one.row.fingerprint or b""]
+                fits = self._too_large(row) is None and len(row.body) <= self._body_most
+                if fits and is_climbed(known, held.get(row.fingerprint or b""), self._policy):
+                    one.row, one.rung, one.below = row, one.rung + 1, one.row
+                    climbing.append(one)
+            if not climbing:
+                break
+        return asked
+
+    def _is_to_go(self, asked: _Asked, known: Held | None) -> bool:
+        """With `only_raised`: larger requests that were never sent. Their failures are repeated otherwise."""
+        return not self._only_raised or (asked.rung > 0 and (known is None or known.status is None))
+
+    def _with_limit(self, row: Rendered, known: Held, lower: RequestShape, upper: RequestShape) -> Rendered:
+        """The same row asked with the next limit; under the name that its request has already."""
+        body = upper.moved_from(lower, row.body)
+        repeat = row.position % self._manifest.repeats + 1
+        return replace(row, name=known.name, body=body, fingerprint=upper.fingerprint(body, repeat))
+
+    def _due_s(self, known: Held | None) -> float:
+        """When a request that failed may be sent again; 0 where nothing has to be waited for."""
+        if known is None or known.status is None or self._policy.retry_failed:
+            return 0.0
+        if stand(known, AS_IT_IS) is not Standing.FAILED:
+            return 0.0
+        attempts = known.attempts - known.excused
+        return due_s(self._backoff, failed_at_s=known.answered_at_s, attempts=attempts)
 
     def _row_of(self, one: Rendered) -> int:
         return one.position // self._manifest.repeats
@@ -144,8 +216,10 @@ class Comparison:
         for want, is_first in zip(wants, claims, strict=True):
             if is_first:
                 line = self._shape.line(custom_id(want.name, want.fingerprint), want.body)
-                place = self._shards.place(line)
+                place = self._shards.place(line, want.due_s)
                 self._body_bytes += len(want.body)
+                self._raised += want.rung > 0
+                self._extra_tokens += self._limits[want.rung] - self._limits[0]
                 staged[want.index] = staged[want.index]._replace(
                     slot=place.shard, line=place.line, name=want.name
                 )
@@ -186,12 +260,14 @@ class Comparison:
             requests_to_send=requests,
             shards=len(shards),
             size_bytes=sum(shard.size_bytes for shard in shards),
-            estimate=self._estimate(requests),
+            estimate=self.estimate(requests),
             reasons=tuple(replace(reason, rows=compared.changed) for reason in reasons),
             causes=dict(self._cause_counts),
+            raised=self._raised,
         )
 
-    def _estimate(self, requests: int) -> Estimate:
+    def estimate(self, requests: int) -> Estimate:
+        """What so many requests, the ones placed so far, may cost at most."""
         parameters = self._manifest.model.parameters
         bounds = (
             parameters.get(name) for name in ("max_tokens", "max_completion_tokens", "max_output_tokens")
@@ -203,7 +279,15 @@ class Comparison:
             max_output_tokens=0 if self._manifest.model.endpoint == "/v1/embeddings" else bound,
             prices=self._manifest.model.prices,
             is_free=self._provider.is_local,
+            extra_output_tokens=self._extra_tokens,
         )
+
+
+def _token_limit(workplace: Workplace, rung: int) -> int:
+    """The largest limit of a rung's parameters; 0 where there is none."""
+    parameters = workplace.ladder[rung]
+    limits = (parameters.get(name) for name in TOKEN_LIMITS.get(workplace.manifest.model.endpoint, ()))
+    return max((limit for limit in limits if isinstance(limit, int)), default=0)
 
 
 def repeat_key(key: str, repeat: int) -> str:

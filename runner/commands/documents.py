@@ -66,6 +66,7 @@ _PARTS = (
     ("model", ("manifest", "model")),
     ("schema", ("schema",)),
     ("repeats", ("manifest", "repeats")),
+    ("on_truncated", ("manifest", "on_truncated")),
 )
 _SHOWN_CHARACTERS = 120
 

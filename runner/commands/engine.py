@@ -22,10 +22,11 @@ from collections.abc import Callable, Iterable
 
 from runner.commands import calls
 from runner.commands.calls import Fetched
+from runner.commands.cutting import TOO_LARGE, Cutter
 from runner.commands.interrupts import StopFlag
 from runner.commands.moments import BatchCreated, Trouble, Uploaded, UploadProgress
 from runner.commands.tracks import Surroundings, Track
-from runner.commands.watching import Watcher
+from runner.commands.watching import Watcher, refusal_in
 from runner.core import states
 from runner.core.model import Accepted, Problem, ProblemKind, Refused, Unknown
 from runner.core.states import (
@@ -61,11 +62,16 @@ _STOPPING = frozenset({ProblemKind.AUTHENTICATION, ProblemKind.PAYMENT, ProblemK
 
 
 class Engine:
-    """Drives shards to their end. One instance for one run; see the module for its rules."""
+    """Drives shards to their end. One instance for one run; see the module for its rules.
 
-    def __init__(self, at: Surroundings, stop: StopFlag) -> None:
+    `pause_until_s`: until when (Unix seconds) the server wants nothing sent.
+    """
+
+    def __init__(self, at: Surroundings, stop: StopFlag, cutter: Cutter) -> None:
         self._at = at
         self._stop = stop
+        self._cutter = cutter
+        self.pause_until_s = 0.0
         self._watcher = Watcher(at)
         self._tracks: list[Track] = []
         self._landed_calls: queue.SimpleQueue[tuple[Track, str, object]] = queue.SimpleQueue()
@@ -108,6 +114,10 @@ class Engine:
             for track in self._tracks
             if track.submission.state in _NEXT_STEPS_BY_STATE
         ]
+        return self.reached()
+
+    def reached(self) -> list[Submission]:
+        """The shards of the last drive as they are now; those that were cut on the way too."""
         return [track.submission for track in self._tracks]
 
     def _is_over(self, until_submitted: bool) -> bool:
@@ -177,8 +187,12 @@ class Engine:
             return
         if not track.is_taken and not self._take(track, now):
             return
-        action = states.decide(track.submission, self._at.provider, now)
+        self._act(track, states.decide(track.submission, self._at.provider, now), now)
+
+    def _act(self, track: Track, action: states.Action, now: float) -> None:
         match action:
+            case Upload() | Create() if now < self.pause_until_s:
+                track.next_at_s = self.pause_until_s
             case Upload():
                 self._upload(track)
             case Create():
@@ -225,6 +239,9 @@ class Engine:
                 f"{track.submission.problem}",
                 next_step="nothing is lost; run the same command again later",
             )
+        if self._cutter.is_too_large(track.submission):
+            self._cut_up(track, states.discarded(track.submission), TOO_LARGE)
+            return
         failpoint("upload.begins")
         self._at.save(track, states.upload_intended(track.submission), "upload intended")
         failpoint("upload.intended")
@@ -237,6 +254,12 @@ class Engine:
         self._call(
             track, "upload", lambda: calls.upload(self._at.client, path, submission, self._at.provider, sent)
         )
+
+    def _cut_up(self, track: Track, given_up: Submission, problem: Problem) -> None:
+        """Smaller shards take the place of this one."""
+        new = self._cutter.cut(given_up, problem)
+        track.submission = given_up
+        self._tracks += [Track(submission=submission) for submission in new]
 
     def _open_beside(self, track: Track) -> int:
         return sum(
@@ -314,6 +337,13 @@ class Engine:
         self._watcher.fetched(track, fetched, self._tracks)
         refusals = (error.problem for error in fetched.errors if error.problem.kind in _STOPPING)
         self._stopping = next(refusals, self._stopping)
+        if track.is_in(ShardState.DONE):
+            self._pause(track.retry_after_s)
+            self._stopping = self._stopping or refusal_in(track)
+
+    def _pause(self, seconds: float | None) -> None:
+        """The longest wait that the server asked for counts, for every shard."""
+        self.pause_until_s = max(self.pause_until_s, self._at.clock() + seconds if seconds else 0.0)
 
     def _upload_landed(self, track: Track, result: Accepted | Refused | Unknown) -> None:
         failpoint("upload.landed")
@@ -354,6 +384,10 @@ class Engine:
 
     def _refused(self, track: Track, moved: Submission, result: Refused | Unknown) -> None:
         problem = result.problem
+        if moved.state is ShardState.DISCARDED:
+            self._cut_up(track, moved, problem)
+            return
+        self._pause(problem.retry_after_s)
         if moved.state is ShardState.REFUSED:
             self._at.ledger.release(moved)
             track.submission = moved

@@ -16,6 +16,9 @@ from runner.ledger import Ledger, LedgerPlace, ManifestRecord, RunRecord, locate
 class PastRun:
     """One run. Figures are None where it never came to its end; times are UTC text.
 
+    `input_tokens`, `output_tokens` and `cost` are those of the answers in its table; `paid_*` those of every
+    attempt that it collected, failed and superseded ones too.
+
     `changed` names what was another than in the run before it (dataset, template, params, model, schema,
     repeats, or `manifest` for any other part of it), and is None for the first run.
     """
@@ -36,6 +39,9 @@ class PastRun:
     input_tokens: int | None
     output_tokens: int | None
     cost: float | None
+    paid_input_tokens: int | None
+    paid_output_tokens: int | None
+    paid_cost: float | None
     currency: str | None
     changed: tuple[str, ...] | None
     model: str
@@ -91,7 +97,10 @@ def _past_run(manifest: ManifestRecord, run: RunRecord, before: RunRecord | None
         input_tokens=run.input_tokens,
         output_tokens=run.output_tokens,
         cost=run.cost,
-        currency=currency_of(run) if run.cost is not None else None,
+        paid_input_tokens=run.paid_input_tokens,
+        paid_output_tokens=run.paid_output_tokens,
+        paid_cost=run.paid_cost,
+        currency=currency_of(run) if run.cost is not None or run.paid_cost is not None else None,
         changed=what_changed(before, run),
         model=run.model,
         version=run.version,

@@ -142,11 +142,33 @@ class Trouble(Moment):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retrying(Moment):
-    """Requests whose failure may pass are sent again."""
+    """Requests whose failure may pass are sent again, after a pause."""
 
     event: ClassVar[str] = "retrying"
     requests: int
     shards: int
+    pause_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raising(Moment):
+    """Requests whose answers were cut at the token limit are asked again with a larger limit."""
+
+    event: ClassVar[str] = "raising"
+    requests: int
+    shards: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut(Moment):
+    """A shard was too large for the server: it goes on as so many smaller ones. `failed`: requests that
+    are too large on their own."""
+
+    event: ClassVar[str] = "cut"
+    slot: int
+    shards: int
+    failed: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +190,11 @@ class Publishing(Moment):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished(Moment):
-    """The end of a run of one manifest; the last event of the JSON stream."""
+    """The end of a run of one manifest; the last event of the JSON stream.
+
+    `input_tokens`, `output_tokens` and `cost` are those of the answers in the table, whenever they were
+    given; `paid_*` those of every attempt that this run collected, failed and superseded ones too.
+    """
 
     event: ClassVar[str] = "finished"
     rows: int
@@ -188,6 +214,9 @@ class Finished(Moment):
     input_tokens: int
     output_tokens: int
     cost: float | None
+    paid_input_tokens: int
+    paid_output_tokens: int
+    paid_cost: float | None
     currency: str | None
     exit_code: int
     run: str

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from runner.commands.documents import document_of
-from runner.commands.moments import Finished
+from runner.commands.moments import Finished, Reporter
 from runner.commands.planning import Prepared
-from runner.commands.retrying import planned
+from runner.commands.retrying import planned, tell_waiting
 from runner.commands.revision import git_commit
 from runner.commands.sharding import sync_folder
 from runner.commands.workplace import Workplace
@@ -29,7 +29,14 @@ from runner.version import __version__
 
 
 def commit(
-    workplace: Workplace, ledger: Ledger, plan: Prepared, *, uid: str, manifest_id: int, refresh: bool
+    workplace: Workplace,
+    ledger: Ledger,
+    plan: Prepared,
+    *,
+    uid: str,
+    manifest_id: int,
+    refresh: bool,
+    reporter: Reporter,
 ) -> int:
     """From here on the ledger holds the plan; returns the run's id. The snapshot is durable before."""
     folder = workplace.place.folder
@@ -42,12 +49,13 @@ def commit(
     begin = run_start(workplace, plan, uid=uid, manifest_id=manifest_id, snapshot=snapshot)
     run_id = ledger.start_run(begin)
     failpoint("commit.run_started")
+    shards = planned(plan.shards, workplace, pause_until_s=ledger.pause(manifest_id))
     try:
         ledger.commit_plan(
             run_id=run_id,
             manifest_id=manifest_id,
             staging=plan.staging,
-            shards=planned(plan.shards, workplace),
+            shards=shards,
             refresh=refresh,
         )
     except PlanMovedError:
@@ -56,6 +64,7 @@ def commit(
     failpoint("commit.done")
     _forget_old_snapshots(workplace, ledger, manifest_id, begin.snapshot)
     failpoint("commit.snapshots_forgotten")
+    tell_waiting(shards, reporter)
     return run_id
 
 
@@ -191,5 +200,6 @@ def record_end(
             input_tokens=finished.input_tokens,
             output_tokens=finished.output_tokens,
             cost=finished.cost,
+            paid_cost=finished.paid_cost,
         )
     ledger.end_run(run_id, state=state, exit_code=exit_code, totals=totals)

@@ -2,25 +2,33 @@
 
 The lines are copied from the shard files that carried them before, byte for byte, so a request keeps its
 custom_id and its fingerprint. What a person cancelled is not asked again by the run that saw it.
+
+When they go is a function of the ledger (`core.settling.due_s`: when the attempt failed, how many there
+were), stands in the new shard (`not_before_s`), and is never earlier than what a server asked for. So a run
+that is killed while it waits goes on waiting for the same moment in the next one.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Container, Iterator
+import time
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from runner.commands.moments import Reporter, Retrying
+from runner.commands.moments import Reporter, Retrying, Trouble
 from runner.commands.sharding import SealedShard, ShardFiles
 from runner.commands.workplace import Workplace
+from runner.core.settling import due_s
 from runner.core.states import Submission
 from runner.failpoints import failpoint
 from runner.ledger import Ledger, PlannedShard
 
 
-def planned(shards: tuple[SealedShard, ...], workplace: Workplace) -> list[PlannedShard]:
-    """Sealed files as the ledger records them."""
+def planned(
+    shards: tuple[SealedShard, ...], workplace: Workplace, *, pause_until_s: float = 0.0
+) -> list[PlannedShard]:
+    """Sealed files as the ledger records them; those that are sent again wait for `pause_until_s` too."""
     manifest = workplace.manifest
     return [
         PlannedShard(
@@ -33,6 +41,7 @@ def planned(shards: tuple[SealedShard, ...], workplace: Workplace) -> list[Plann
             completion_window=manifest.batch.completion_window,
             model=manifest.model.name,
             server=workplace.provider.server,
+            not_before_s=max(shard.not_before_s, pause_until_s) if shard.not_before_s else 0.0,
         )
         for shard in shards
     ]
@@ -45,16 +54,20 @@ def retry_failed(
     run_id: int,
     manifest_id: int,
     shard_ids: Container[int],
+    pause_until_s: float,
     reporter: Reporter,
 ) -> list[Submission]:
-    """Shards for every request worth repeating of those that these shards carried; empty for none."""
+    """Shards for every request worth repeating of those that these shards carried; empty for none.
+
+    `pause_until_s`: the latest moment (Unix seconds) that the server asked to wait for.
+    """
     failpoint("retry.begins")
     with tempfile.TemporaryDirectory(prefix="retry-", dir=workplace.place.folder / "scratch") as scratch:
         files = ShardFiles(
             workplace.provider.limits,
             folder=workplace.place.folder / "shards",
             scratch=Path(scratch),
-            first_slot=_next_slot(ledger, manifest_id, run_id),
+            first_slot=next_slot(ledger, manifest_id, run_id),
         )
         try:
             placements = list(_copy_lines(workplace, ledger, manifest_id, files, shard_ids))
@@ -66,15 +79,29 @@ def retry_failed(
         if not placements:
             return []
         failpoint("retry.sealed")
-        reporter.tell(Retrying(requests=len(placements), shards=len(shards)))
+        new = planned(shards, workplace, pause_until_s=pause_until_s)
+        pause_s = max(max(shard.not_before_s for shard in new) - time.time(), 0.0)
+        reporter.tell(Retrying(requests=len(placements), shards=len(new), pause_s=round(pause_s, 3)))
         again = ledger.commit_shards(
-            run_id=run_id, manifest_id=manifest_id, shards=planned(shards, workplace), placements=placements
+            run_id=run_id, manifest_id=manifest_id, shards=new, placements=placements
         )
         failpoint("retry.committed")
         return again
 
 
-def _next_slot(ledger: Ledger, manifest_id: int, run_id: int) -> int:
+def tell_waiting(shards: Sequence[PlannedShard], reporter: Reporter) -> None:
+    """Say what of a plan must wait, where that is long enough to be noticed."""
+    now_s = time.time()
+    waiting = [shard for shard in shards if shard.not_before_s > now_s + 1]
+    if waiting:
+        requests = sum(shard.requests for shard in waiting)
+        pause_s = max(shard.not_before_s for shard in waiting) - now_s
+        what = f"{requests:,} requests failed a moment ago; they are sent again in {pause_s:.0f} s"
+        reporter.tell(Trouble(what=what))
+
+
+def next_slot(ledger: Ledger, manifest_id: int, run_id: int) -> int:
+    """The first slot of a run that no shard has yet."""
     return max((one.slot + 1 for one in ledger.shards(manifest_id) if one.run_id == run_id), default=0)
 
 
@@ -84,11 +111,12 @@ def _copy_lines(
     """(slot, line, request id) of each request that goes into the new shards."""
     sources = _Sources(ledger, workplace.place.folder)
     for chunk in ledger.repeatable(manifest_id, workplace.manifest.retry.attempts):
-        for request_id, shard_id, line in chunk:
-            text = sources.line(shard_id, line) if shard_id in shard_ids else None
+        for one in chunk:
+            text = sources.line(one.shard_id, one.line) if one.shard_id in shard_ids else None
             if text is not None:
-                place = files.place(text)
-                yield place.shard, place.line, request_id
+                due = due_s(workplace.backoff, failed_at_s=one.failed_at_s, attempts=one.attempts)
+                place = files.place(text, due)
+                yield place.shard, place.line, one.request_id
     sources.close()
 
 

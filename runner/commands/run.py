@@ -8,6 +8,7 @@ The outline::
       commit        run, rows, requests and shards in one transaction
       drive         upload, create, poll, collect, side by side
       retry_failed  new shards for failures that may pass; drive again
+      ask_larger    new shards for what was cut at the token limit, if the manifest says so; drive again
       write_results the joined table, atomically
 
 A second `run` does the same and finds most of it done; that is how it resumes, collects and repeats.
@@ -25,6 +26,7 @@ from pathlib import Path
 
 from runner.commands.cancel import cancel_unwanted
 from runner.commands.clock import SteadyClock
+from runner.commands.cutting import Cutter
 from runner.commands.discarding import take_back_unsent
 from runner.commands.engine import Engine
 from runner.commands.gate import pass_gate
@@ -35,6 +37,7 @@ from runner.commands.options import Narrowing, RunOptions
 from runner.commands.planfile import refuse_if_moved
 from runner.commands.planning import Prepared, prepared, render_source
 from runner.commands.publishing import Totals, write_results
+from runner.commands.raising import Asked, ask_larger
 from runner.commands.recording import commit, history_path, is_unchanged, record_end, record_published
 from runner.commands.retrying import retry_failed
 from runner.commands.revision import git_commit
@@ -42,12 +45,15 @@ from runner.commands.tracks import Surroundings
 from runner.commands.under_way import at_own_server, under_way
 from runner.commands.workplace import Workplace, open_workplace
 from runner.core.model import Provider, Status
+from runner.core.planning import cost_of
 from runner.core.states import ShardState, Submission, reexamined
+from runner.dataset import Snapshot
 from runner.errors import (
     EXIT_DONE,
     EXIT_FAILED_ROWS,
     EXIT_STILL_RUNNING,
     InterruptedRunError,
+    ProviderRefusedError,
     RunnerError,
     StillRunningError,
 )
@@ -155,11 +161,11 @@ class _Run:
         if self._has_nothing_to_do():
             return self._repeat_last()
         with ExitStack() as stack:
-            run_id, rows, client, provider = self._plan_and_commit(stack)
+            run_id, asked, client, provider = self._plan_and_commit(stack)
             state: RunState = "failed"
             result = None
             try:
-                result = self._work(run_id, rows, client, provider)
+                result = self._work(run_id, asked, client, provider)
                 state = "detached" if result.finished is None else "finished"
             except (InterruptedRunError, StillRunningError, KeyboardInterrupt):
                 state = "interrupted"
@@ -222,7 +228,7 @@ class _Run:
             cost=previous.cost,
             rows=totals.rows,
         )
-        finished = self._finished(list(self._manifest.output.paths), counts)
+        finished = self._finished(list(self._manifest.output.paths), counts, (0, 0))
         run_id = self._ledger.start_run(
             RunStart(
                 uid=self._uid,
@@ -260,7 +266,7 @@ class _Run:
         ]
         return at_own_server(self._workplace, held)
 
-    def _plan_and_commit(self, stack: ExitStack) -> tuple[int, int, Client | None, Provider]:
+    def _plan_and_commit(self, stack: ExitStack) -> tuple[int, Asked, Client | None, Provider]:
         """Plan, pass the gate, connect, commit. Planned again if another process moved the ledger."""
         for attempt in range(1, _PLANNING_ATTEMPTS + 1):
             with prepared(
@@ -286,13 +292,16 @@ class _Run:
                         uid=self._uid,
                         manifest_id=self._manifest_id,
                         refresh=self._options.refresh or self._manifest.refresh_older_than_s is not None,
+                        reporter=self._reporter,
                     )
                 except PlanMovedError:
                     stack.pop_all().close()
                     if attempt == _PLANNING_ATTEMPTS:
                         raise
                     continue
-                return run_id, plan.snapshot.rows, client, provider
+                snapshot = self._folder / "snapshots" / f"{self._uid}.parquet"
+                asked = Asked(snapshot=replace(plan.snapshot, path=str(snapshot)), prompt=plan.prompt)
+                return run_id, asked, client, provider
         raise AssertionError("unreachable")
 
     def _check_stop(self) -> None:
@@ -314,7 +323,7 @@ class _Run:
 
     # ------------------------------------------------------------ work
 
-    def _work(self, run_id: int, rows: int, client: Client | None, provider: Provider) -> RunResult:
+    def _work(self, run_id: int, asked: Asked, client: Client | None, provider: Provider) -> RunResult:
         complaint: RunnerError | None = None
         if client is not None:
             at = Surroundings(
@@ -326,14 +335,27 @@ class _Run:
                 run_id=run_id,
                 clock=self._clock,
             )
-            engine = Engine(at, self._stop)
+            cutter = Cutter(
+                workplace=self._workplace,
+                ledger=self._ledger,
+                run_id=run_id,
+                manifest_id=self._manifest_id,
+                reporter=self._reporter,
+            )
+            engine = Engine(at, self._stop, cutter)
             self._look_again(run_id)
             if self._manifest.on_edit == "cancel":
                 cancel_unwanted(self._ledger, client, self._under_way(), self._reporter)
-            if self._drive_all(engine, run_id):
-                return self._detached()
-            complaint = engine.complaint()
-        result = self._publish(run_id, rows)
+            try:
+                if self._drive_all(engine, run_id, asked):
+                    return self._detached()
+                complaint = engine.complaint()
+            except ProviderRefusedError as refusal:
+                if self._under_way():
+                    raise  # the table of before stays until what is on its way has come
+                self._ended += engine.reached()
+                complaint = refusal
+        result = self._publish(run_id, asked.snapshot, complaint)
         if complaint is not None:
             raise complaint
         return result
@@ -344,7 +366,7 @@ class _Run:
             self._ledger.save(reexamined(submission), what="looked at again", run_id=run_id)
             failpoint("held.reexamined")
 
-    def _drive_all(self, engine: Engine, run_id: int) -> bool:
+    def _drive_all(self, engine: Engine, run_id: int, asked: Asked) -> bool:
         """Until nothing is open nor worth repeating; True where the rest is left to a later run."""
         submissions = self._under_way()
         while submissions:
@@ -356,15 +378,31 @@ class _Run:
             )
             if self._options.detach and self._under_way():
                 return True
-            submissions = retry_failed(
+            retry_failed(
                 self._workplace,
                 self._ledger,
                 run_id=run_id,
                 manifest_id=self._manifest_id,
                 shard_ids={one.shard_id for one in self._ended},
+                pause_until_s=engine.pause_until_s,
                 reporter=self._reporter,
             )
+            ask_larger(
+                self._workplace,
+                self._ledger,
+                asked,
+                run_id=run_id,
+                manifest_id=self._manifest_id,
+                narrowing=self._options.narrowing,
+                reporter=self._reporter,
+                check_stop=self._check_interrupt,
+            )
+            submissions = self._under_way()
         return False
+
+    def _check_interrupt(self) -> None:
+        if self._stop.is_set:
+            raise InterruptedRunError("interrupted; nothing is lost", next_step="run the same command again")
 
     def _detached(self) -> RunResult:
         batches = sum(submission.state is ShardState.SUBMITTED for submission in self._under_way())
@@ -373,14 +411,14 @@ class _Run:
 
     # ------------------------------------------------------------ publish
 
-    def _publish(self, run_id: int, rows: int) -> RunResult:
+    def _publish(self, run_id: int, snapshot: Snapshot, complaint: RunnerError | None) -> RunResult:
         failpoint("publish.begins")
         published, totals = write_results(
             self._workplace,
             self._ledger,
             manifest_id=self._manifest_id,
-            snapshot=self._folder / "snapshots" / f"{self._uid}.parquet",
-            rows=rows,
+            snapshot=Path(snapshot.path),
+            rows=snapshot.rows,
             history=self._history_target(),
             check_answer=answer_checker(self._manifest.output.schema),
             reporter=self._reporter,
@@ -399,7 +437,9 @@ class _Run:
             is_settled=is_settled,
         )
         self._remove_collected_shards()
-        finished = self._finished(list(self._manifest.output.paths), totals)
+        finished = self._finished(list(self._manifest.output.paths), totals, self._ledger.paid(run_id))
+        if complaint is not None:
+            finished = replace(finished, exit_code=complaint.exit_code)
         self._reporter.tell(finished)
         return RunResult(finished=finished, exit_code=finished.exit_code)
 
@@ -417,7 +457,7 @@ class _Run:
                 path.unlink(missing_ok=True)
                 failpoint("publish.shard_removed")
 
-    def _finished(self, results: list[str], totals: Totals) -> Finished:
+    def _finished(self, results: list[str], totals: Totals, paid: tuple[int, int]) -> Finished:
         counts = {status: totals.by_status.get(status, 0) for status in Status}
         failed = totals.rows - counts[Status.SUCCEEDED] - counts[Status.PENDING]
         tolerated = self._manifest.allow_failures.allows(failed, totals.rows)
@@ -432,6 +472,9 @@ class _Run:
             input_tokens=totals.input_tokens,
             output_tokens=totals.output_tokens,
             cost=totals.cost,
+            paid_input_tokens=paid[0],
+            paid_output_tokens=paid[1],
+            paid_cost=cost_of(*paid, prices) if prices is not None else None,
             currency=prices.currency if prices is not None else None,
             exit_code=EXIT_DONE if tolerated else EXIT_FAILED_ROWS,
             run=self._uid,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -23,23 +23,64 @@ _BUFFER_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealedShard:
-    """A finished input file. `path` is empty where only the size was wanted."""
+    """A finished input file. `path` is empty where only the size was wanted.
+
+    `not_before_s`: the latest moment (Unix seconds) that one of its requests must wait for; 0: none.
+    """
 
     slot: int
     sha: str
     path: str
     size_bytes: int
     requests: int
+    not_before_s: float = 0.0
 
 
 class Shards(Protocol):
     """Takes request lines one by one; gives each its place."""
 
-    def place(self, line: bytes) -> Place:
-        """Append a line that is known to fit into a file."""
+    def place(self, line: bytes, due_s: float = 0.0) -> Place:
+        """Append a line that is known to fit into a file. `due_s`: it is sent again, and not before."""
 
     def seal(self) -> Sequence[SealedShard]:
         """No more lines: the finished files, by slot."""
+
+
+def _lane(due_s: float) -> int:
+    """Requests that are sent again go into files of their own, whenever they are due: what may be sent at
+    once does not wait for them, and the files of a plan don't depend on when it is made."""
+    return 1 if due_s > 0 else 0
+
+
+@dataclass(slots=True)
+class _Part:
+    """One file while it grows; `file` is None where it is only counted."""
+
+    slot: int
+    file: BinaryIO | None = None
+    digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+    size_bytes: int = 0
+    lines: int = 0
+    not_before_s: float = 0.0
+
+    def add(self, line: bytes, due_s: float) -> None:
+        if self.file is not None:
+            self.file.write(line)
+            failpoint("shard.line")
+        self.digest.update(line)
+        self.size_bytes += len(line)
+        self.lines += 1
+        self.not_before_s = max(self.not_before_s, due_s)
+
+    def sealed(self, path: str = "") -> SealedShard:
+        return SealedShard(
+            slot=self.slot,
+            sha=self.digest.hexdigest(),
+            path=path,
+            size_bytes=self.size_bytes,
+            requests=self.lines,
+            not_before_s=self.not_before_s,
+        )
 
 
 class CountingShards:
@@ -47,28 +88,17 @@ class CountingShards:
 
     def __init__(self, limits: Limits) -> None:
         self._splitter = Splitter(limits)
-        self._sizes: list[int] = []
-        self._lines: list[int] = []
-        self._digests: list[hashlib._Hash] = []
+        self._parts: list[_Part] = []
 
-    def place(self, line: bytes) -> Place:
-        place = _placed(self._splitter, line)
-        if place.shard == len(self._sizes):
-            self._sizes.append(0)
-            self._lines.append(0)
-            self._digests.append(hashlib.sha256())
-        self._digests[place.shard].update(line)
-        self._sizes[place.shard] += len(line)
-        self._lines[place.shard] += 1
+    def place(self, line: bytes, due_s: float = 0.0) -> Place:
+        place = _placed(self._splitter, line, _lane(due_s))
+        if place.shard == len(self._parts):
+            self._parts.append(_Part(place.shard))
+        self._parts[place.shard].add(line, due_s)
         return place
 
     def seal(self) -> Sequence[SealedShard]:
-        return [
-            SealedShard(slot=slot, sha=digest.hexdigest(), path="", size_bytes=size, requests=lines)
-            for slot, (size, lines, digest) in enumerate(
-                zip(self._sizes, self._lines, self._digests, strict=True)
-            )
-        ]
+        return [part.sealed() for part in self._parts]
 
 
 class ShardFiles:
@@ -79,77 +109,65 @@ class ShardFiles:
 
     def __init__(self, limits: Limits, *, folder: Path, scratch: Path, first_slot: int = 0) -> None:
         self._splitter = Splitter(limits, first_slot)
-        self._slot = first_slot
         self._folder = folder
         self._scratch = scratch
         self._sealed: list[SealedShard] = []
         self._written: list[Path] = []
-        self._file: BinaryIO | None = None
-        self._digest = hashlib.sha256()
-        self._bytes = 0
-        self._lines = 0
+        self._open: dict[int, _Part] = {}
 
-    def place(self, line: bytes) -> Place:
-        place = _placed(self._splitter, line)
-        if self._file is None or place.line == 0:
-            self._finish()
-            self._file = self._begin(place.shard)
-        self._file.write(line)
-        failpoint("shard.line")
-        self._digest.update(line)
-        self._bytes += len(line)
-        self._lines += 1
+    def place(self, line: bytes, due_s: float = 0.0) -> Place:
+        lane = _lane(due_s)
+        place = _placed(self._splitter, line, lane)
+        if place.line == 0:
+            self._finish(self._open.pop(lane, None))
+            self._open[lane] = self._begin(place.shard)
+        self._open[lane].add(line, due_s)
         return place
 
     def seal(self) -> Sequence[SealedShard]:
-        self._finish()
+        for part in self._open.values():
+            self._finish(part)
+        self._open = {}
         if self._sealed:
             sync_folder(self._folder)
             failpoint("shard.sealed")
-        return tuple(self._sealed)
+        return tuple(sorted(self._sealed, key=lambda shard: shard.slot))
 
     def discard(self) -> None:
         """Remove every file of this writer: the plan was not carried out."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        for part in self._open.values():
+            if part.file is not None:
+                part.file.close()
+        self._open = {}
         for path in (*self._scratch.glob("shard-*.part"), *self._written):
             path.unlink(missing_ok=True)
         self._sealed, self._written = [], []
 
-    def _begin(self, slot: int) -> BinaryIO:
-        self._slot = slot
+    def _begin(self, slot: int) -> _Part:
         path = self._scratch / f"shard-{slot:04d}.part"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        self._digest = hashlib.sha256()
-        self._bytes = 0
-        self._lines = 0
         os.close(descriptor)
-        return path.open("wb", buffering=_BUFFER_BYTES)
+        return _Part(slot, path.open("wb", buffering=_BUFFER_BYTES))
 
-    def _finish(self) -> None:
-        if self._file is None:
+    def _finish(self, part: _Part | None) -> None:
+        if part is None or part.file is None:
             return
-        slot, part = self._slot, Path(str(self._file.name))
-        self._file.flush()
+        written = Path(str(part.file.name))
+        part.file.flush()
         failpoint("shard.written")
-        os.fsync(self._file.fileno())
+        os.fsync(part.file.fileno())
         failpoint("shard.synced")
-        self._file.close()
-        self._file = None
-        sha = self._digest.hexdigest()
-        path = self._folder / f"{sha}.jsonl"
+        part.file.close()
+        path = self._folder / f"{part.digest.hexdigest()}.jsonl"
         if not path.exists():
             self._written.append(path)  # a file of equal content may belong to a shard under way
-        part.replace(path)
+        written.replace(path)
         failpoint("shard.renamed")
-        self._sealed.append(
-            SealedShard(slot=slot, sha=sha, path=str(path), size_bytes=self._bytes, requests=self._lines)
-        )
+        self._sealed.append(part.sealed(str(path)))
 
 
-def _placed(splitter: Splitter, line: bytes) -> Place:
-    place = splitter.place(len(line))
+def _placed(splitter: Splitter, line: bytes, lane: int) -> Place:
+    place = splitter.place(len(line), lane)
     if place is None:
         raise AssertionError("a line larger than a file may be must be found unsendable before")
     return place

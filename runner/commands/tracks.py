@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from runner.commands.calls import Progress
 from runner.commands.collecting import ShardBook
 from runner.commands.moments import Reporter
-from runner.core.model import Provider
+from runner.core.model import Outcome, Provider
 from runner.core.states import ShardState, Submission
 from runner.ledger import Ledger, LedgerPlace
 from runner.provider import Client
@@ -24,7 +24,8 @@ class Track:
     """One shard under way. Everything durable is in `submission`; the rest is rebuilt after a crash.
 
     `next_at_s`: not before this moment (Unix seconds). `missing_since_s`: since when the server answers
-    404. `full_reads`: full readings of a finished batch that still lacks lines.
+    404. `full_reads`: full readings of a finished batch that still lacks lines. `blocked`: a failure of one
+    of its requests that the account is to blame for; `retry_after_s`: the longest wait that a line asks for.
     """
 
     submission: Submission
@@ -37,6 +38,8 @@ class Track:
     full_reads: int = 0
     missing_since_s: float | None = None
     sent_bytes: int = 0
+    blocked: Outcome | None = None
+    retry_after_s: float = 0.0
 
     def is_in(self, state: ShardState) -> bool:
         """Whether the shard is in this state."""

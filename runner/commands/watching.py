@@ -14,7 +14,7 @@ from runner.commands.collecting import ShardBook
 from runner.commands.moments import AnswersStored, BatchDone, BatchSeen, Trouble
 from runner.commands.tracks import Surroundings, Track
 from runner.core import states
-from runner.core.model import Outcome, ProblemKind
+from runner.core.model import Outcome, Problem, ProblemKind
 from runner.core.settling import judge_absence
 from runner.core.wire import BatchObject
 from runner.failpoints import failpoint
@@ -111,8 +111,10 @@ class Watcher:
 
     def _finish(self, track: Track, batch: BatchObject, absent: list[tuple[int, int, Outcome]]) -> None:
         failpoint("finish.begins")
+        if track.book is not None:
+            track.blocked, track.retry_after_s = track.book.blocked, track.book.retry_after_s
         track.submission = states.reconciled(track.submission)
-        self._at.ledger.finish_shard(track.submission, absent)
+        self._at.ledger.finish_shard(track.submission, absent, run_id=self._at.run_id)
         track.book = None
         track.lock.close()
         self._at.reporter.tell(
@@ -137,3 +139,13 @@ class Watcher:
                 return
         self._at.reporter.tell(Trouble(what=error.what, slot=track.submission.slot))
         track.next_at_s = now + max(error.problem.retry_after_s or 0.0, self._at.poll_pause_s(tracks))
+
+
+def refusal_in(track: Track) -> Problem | None:
+    """What the failures of a shard's requests say about the account: the run stops for it as for a refused
+    call."""
+    cause = track.blocked.cause if track.blocked is not None else None
+    if cause is None:
+        return None
+    kind = ProblemKind.PAYMENT if cause.error_class == "payment" else ProblemKind.AUTHENTICATION
+    return Problem(kind=kind, message=f"requests of batch {track.submission.batch_id}: {cause.message}")

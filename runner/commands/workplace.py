@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from runner import provider as provider_room
 from runner.commands.options import ManifestOptions
 from runner.core.identity import RequestShape
-from runner.core.model import Limits, Manifest, Provider
+from runner.core.model import Backoff, Limits, Manifest, Provider
+from runner.core.raising import rungs
 from runner.errors import InputError, Mistake
 from runner.ledger import LedgerPlace, locate
 from runner.manifest import load, load_what_stands
@@ -37,14 +39,25 @@ class Workplace:
         """The lock that one process at a time holds on this manifest."""
         return self.place.manifest_lock(self.manifest_path)
 
-    def shape(self) -> RequestShape:
-        """What all requests of this manifest have in common."""
+    @property
+    def backoff(self) -> Backoff:
+        """The pauses between attempts."""
+        return self.manifest.retry.backoff(self.provider.backoff)
+
+    @property
+    def ladder(self) -> tuple[Mapping[str, Any], ...]:
+        """The parameters to ask with: as they are, then with larger and larger token limits."""
+        model = self.manifest.model
+        return rungs(model.endpoint, model.parameters, self.manifest.on_truncated)
+
+    def shape(self, parameters: Mapping[str, Any] | None = None) -> RequestShape:
+        """What all requests of this manifest have in common, or would have with these parameters."""
         model = self.manifest.model
         return RequestShape(
             provider_identity=self.provider.identity,
             endpoint=model.endpoint,
             model=model.name,
-            parameters=model.parameters,
+            parameters=model.parameters if parameters is None else parameters,
             schema=self.manifest.output.schema,
         )
 

@@ -85,6 +85,11 @@ class RequestShape:
         """The canonical body. Raises TypeError where a text can't be UTF-8 (a lone surrogate)."""
         return self._head + encode_json(_fill(self.endpoint, messages)) + self._tail
 
+    def moved_from(self, other: RequestShape, body: bytes) -> bytes:
+        """A body of `other` with all that these requests have in common instead: the same messages asked
+        otherwise, byte for byte as if rendered so."""
+        return self._head + body[len(other._head) : len(body) - len(other._tail)] + self._tail
+
     def fingerprint(self, body: bytes, repeat: int = 1) -> Fingerprint:
         """16 bytes of SHA-256 over provider, endpoint, repeat number and body."""
         digest = self._hash.copy()

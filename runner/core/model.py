@@ -130,10 +130,42 @@ class Tolerance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """The wait before another attempt: `initial_s`, times `factor` for each further one, up to `max_s`."""
+
+    initial_s: float
+    factor: float
+    max_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetrySettings:
-    """`retry:`. `attempts` counts all sendings of one request, the first included."""
+    """`retry:`. `attempts` counts all sendings of one request, the first included.
+
+    What `retry.backoff` leaves out is None here and the provider's.
+    """
 
     attempts: int = 3
+    initial_s: float | None = None
+    factor: float | None = None
+    max_s: float | None = None
+
+    def backoff(self, usual: Backoff) -> Backoff:
+        """The pauses that the manifest means, `usual` being the provider's."""
+        return Backoff(
+            initial_s=usual.initial_s if self.initial_s is None else self.initial_s,
+            factor=usual.factor if self.factor is None else self.factor,
+            max_s=usual.max_s if self.max_s is None else self.max_s,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TruncatedSettings:
+    """`on_truncated:`. An answer cut at the token limit is asked again with the limit times `factor`, as
+    often as that helps, up to `ceiling` tokens. Each step is a request of its own."""
+
+    factor: float
+    ceiling: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +200,7 @@ class Manifest:
     budget: Budget
     positions: Mapping[str, Position]
     canonical: bytes
+    on_truncated: TruncatedSettings | None = None
     refresh_older_than_s: float | None = None
     repeats: int = 1
     on_edit: str = "keep"
@@ -213,6 +246,7 @@ class Provider:
     windows: tuple[str, ...] = ()
     poll_interval_s: float = 30.0
     settle_s: float = 900.0
+    backoff: Backoff = Backoff(initial_s=30.0, factor=2.0, max_s=600.0)
     max_open_batches: int = 32
     has_fence: bool = False
     echoes_metadata: bool = True
@@ -273,7 +307,9 @@ class Cause:
 class Outcome:
     """What one attempt of one request came to, judged from its result line (or from its absence).
 
-    Tokens are None where the server did not say. `model` is the model as answered.
+    Tokens are None where the server did not say. `model` is the model as answered. `retryable`: the cause may
+    pass. `blocked`: it is the account's (key, credit), not the request's, so it takes a person, and the
+    attempt does not count. `retry_after_s`: how long the server asked to wait.
     """
 
     status: Status
@@ -284,6 +320,8 @@ class Outcome:
     model: str | None = None
     response_id: str | None = None
     retryable: bool = False
+    blocked: bool = False
+    retry_after_s: float | None = None
 
 
 # ---------------------------------------------------------------- what a provider answers

@@ -29,6 +29,8 @@ class Held:
     """What the ledger knows of a fingerprint. `status` is None while no attempt has ended.
 
     `name` is the readable half of its custom_id, fixed when the request was first recorded.
+    `attempts` are all sendings, `excused` those among them that a key or a lack of credit wasted.
+    `answered_at_s`: when the answer, or the failure, was stored.
     """
 
     request_id: int
@@ -37,6 +39,7 @@ class Held:
     is_open: bool
     attempts: int
     retryable: bool
+    excused: int = 0
     answered_at_s: float | None = None
 
 
@@ -72,7 +75,7 @@ def stand(held: Held | None, policy: Policy) -> Standing:
             )
             return Standing.TO_SEND if is_old else Standing.ANSWERED
         case _:
-            again = held.retryable and held.attempts < policy.max_attempts
+            again = held.retryable and held.attempts - held.excused < policy.max_attempts
             return Standing.TO_SEND if again or policy.retry_failed else Standing.FAILED
 
 
@@ -99,7 +102,8 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a run would do. Counts are rows, but for `requests_to_send`, `shards` and `bytes`."""
+    """What a run would do. Counts are rows, but for `requests_to_send`, `shards`, `bytes`, and `raised`: so
+    many of the requests ask again, with a larger limit, for what was cut at the token limit."""
 
     manifest: str
     rows: int
@@ -114,6 +118,7 @@ class Plan:
     requests_to_send: int
     shards: int
     size_bytes: int
+    raised: int = 0
     estimate: Estimate
     reasons: tuple[Reason, ...] = ()
     causes: dict[str, int] = field(default_factory=dict)
@@ -133,6 +138,7 @@ class Plan:
             "unsendable": self.unsendable,
             "duplicates": self.duplicates,
             "requests_to_send": self.requests_to_send,
+            "raised": self.raised,
             "shards": self.shards,
             "bytes": self.size_bytes,
             "reasons": [
@@ -154,11 +160,22 @@ BYTES_PER_TOKEN = 4
 
 
 def estimate(
-    *, body_bytes: int, requests: int, max_output_tokens: int | None, prices: Prices | None, is_free: bool
+    *,
+    body_bytes: int,
+    requests: int,
+    max_output_tokens: int | None,
+    prices: Prices | None,
+    is_free: bool,
+    extra_output_tokens: int = 0,
 ) -> Estimate:
-    """Tokens from body bytes; output tokens from the request's own limit, the highest that it may cost."""
+    """Tokens from body bytes; output tokens from the request's own limit, the highest that it may cost.
+
+    `extra_output_tokens`: by how much the limits of some requests are larger, in sum.
+    """
     input_tokens = body_bytes // BYTES_PER_TOKEN
-    output_tokens = requests * max_output_tokens if max_output_tokens is not None else None
+    output_tokens = (
+        requests * max_output_tokens + extra_output_tokens if max_output_tokens is not None else None
+    )
     tokens = "input: body bytes / 4"
     tokens += "; output: at most max_tokens for each request" if output_tokens is not None else ""
     if requests == 0:

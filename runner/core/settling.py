@@ -5,19 +5,34 @@ null`, not the file it stood in, not the batch's word, not its counts. Sources: 
 section 5 (error lines carry JSON in a string; bodies may be strings or null), and what servers were seen
 to do: a 4xx inside the output file, finish reasons of length and content filter at status 200, content
 split over several parts.
+
+Whether to ask again is decided by the cause, never by the place. *Permanent* (400, 403, 422, a content
+filter, a body that holds no answer): the same request would fail the same way, and is paid again. *Passing*
+(408, 429, 5xx, expired, cancelled, unaccounted): asked again in a new shard of only those requests, a
+bounded number of times, each time after a longer pause (`pause_s`). *The account's* (401, 402, a spent
+quota): nothing is wrong with the request, so the attempt does not count; but no repetition helps before a
+person acts, so the run stops. A length is none of these: only a larger limit helps (`core.raising`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from runner.core.model import Cause, Outcome, RetrySettings, Status
+from runner.core.model import Backoff, Cause, Outcome, RetrySettings, Status
 from runner.core.wire import JsonError, ResultLine, decode_json, text_or_none
 
 _MESSAGE_LIMIT = 2000
-_TRANSIENT_STATUS = frozenset({402, 404, 408, 409, 425, 429, 499})
+MAX_RETRY_AFTER_S = 3600.0
+_TRANSIENT_STATUS = frozenset({404, 408, 409, 425, 429, 499})
+_BLOCKING_STATUS = frozenset({401, 402})
+_PAYMENT_CODES = frozenset(
+    {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "spend_cap_exceeded"}
+)
+_PERMANENT_BATCH_CODES = frozenset(
+    {"duplicate_custom_id", "empty_file", "mismatched_model", "model_not_found"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +54,9 @@ def judge(line: ResultLine) -> Outcome:
     answer = read_answer(line.body)
     if answer is None:
         cause = Cause(error_class="unusable_body", message=_short(f"no answer in the body: {line.body!r}"))
-        return Outcome(status=Status.FAILED, cause=cause, response_id=line.line_id)
+        return _paid(Outcome(status=Status.FAILED, cause=cause, response_id=line.line_id), line.body)
     status, cause_or_none = _answer_status(answer)
-    usage = _usage(line.body)
+    usage = usage_in(line.body)
     return Outcome(
         status=status,
         finish_reason=answer.finish_reason,
@@ -140,8 +155,15 @@ def _parts(content: object) -> list[Mapping[str, Any]]:
     return [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
 
 
-def _usage(body: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    usage = body.get("usage")
+def _paid(failure: Outcome, body: object) -> Outcome:
+    """A failure with the tokens that its body owns up to: they may be on the bill."""
+    input_tokens, output_tokens = usage_in(body)
+    return replace(failure, input_tokens=input_tokens, output_tokens=output_tokens)
+
+
+def usage_in(body: object) -> tuple[int | None, int | None]:
+    """Input and output tokens as a response body states them."""
+    usage = body.get("usage") if isinstance(body, Mapping) else None
     if not isinstance(usage, Mapping):
         return None, None
     return (
@@ -161,7 +183,8 @@ def _failed_response(line: ResultLine) -> Outcome:
     """A result line with an HTTP status that is no success, in whichever file it stood."""
     code, message = _error_text(line.body)
     message = message or line.error_message or f"HTTP status {line.status_code}"
-    return _failure(line.status_code, code or line.error_code, message, line.line_id)
+    failure = _failure(line.status_code, code or line.error_code, message, line.line_id)
+    return _paid(replace(failure, retry_after_s=_retry_after_s(line.body)), line.body)
 
 
 def _failed_line(line: ResultLine) -> Outcome:
@@ -193,7 +216,8 @@ def _packed_failure(packed: Mapping[str, Any], line: ResultLine) -> Outcome:
         status = details.get("status")
         status_code = status if isinstance(status, int) else None
         code, message = _error_text(details.get("body"))
-        return _failure(status_code, code, message or f"HTTP status {status}", line.line_id)
+        failure = _failure(status_code, code, message or f"HTTP status {status}", line.line_id)
+        return replace(failure, retry_after_s=_retry_after_s(details.get("body")))
     if kind == "BatchTerminated":
         cause = Cause(error_class="cancelled", code=kind, message="the batch was ended before this request")
         return Outcome(status=Status.CANCELLED, cause=cause, response_id=line.line_id, retryable=True)
@@ -208,13 +232,16 @@ def _failure(status_code: int | None, code: str | None, message: str, line_id: s
     if code == "content_filter" or code == "content_policy_violation":
         cause = Cause(error_class="content_filter", code=code, message=_short(message))
         return Outcome(status=Status.REFUSED, cause=cause, response_id=line_id)
-    retryable = status_code is None or status_code >= 500 or status_code in _TRANSIENT_STATUS
+    blocked = status_code in _BLOCKING_STATUS or code in _PAYMENT_CODES
+    retryable = blocked or status_code is None or status_code >= 500 or status_code in _TRANSIENT_STATUS
     cause = Cause(
-        error_class=_class_of(status_code),
+        error_class="payment" if code in _PAYMENT_CODES else _class_of(status_code),
         code=code or (str(status_code) if status_code is not None else None),
         message=_short(message),
     )
-    return Outcome(status=Status.FAILED, cause=cause, response_id=line_id, retryable=retryable)
+    return Outcome(
+        status=Status.FAILED, cause=cause, response_id=line_id, retryable=retryable, blocked=blocked
+    )
 
 
 def _class_of(status_code: int | None) -> str:
@@ -251,6 +278,26 @@ def _error_text(body: object) -> tuple[str | None, str | None]:
     return (str(code) if code is not None else None), text_or_none(inner.get("message"))
 
 
+def _retry_after_s(body: object) -> float | None:
+    """How long an error body asks to wait: Doubleword's and the OpenAI family's words, capped."""
+    if isinstance(body, str):
+        try:
+            body = decode_json(body)
+        except JsonError:
+            return None
+    if not isinstance(body, Mapping):
+        return None
+    inner = body.get("error")
+    places = (body, inner if isinstance(inner, Mapping) else {})
+    stated = [place.get(word) for place in places for word in ("retry_after_seconds", "retry_after")]
+    waits = [
+        float(wait)
+        for wait in stated
+        if isinstance(wait, int | float) and not isinstance(wait, bool) and wait > 0
+    ]
+    return min(max(waits), MAX_RETRY_AFTER_S) if waits else None
+
+
 def _short(message: str) -> str:
     """One line without control characters, of bounded length."""
     line = "".join(
@@ -266,7 +313,7 @@ def judge_absence(word: str | None, batch_errors: str | None) -> Outcome:
     """A request that is in neither file of a batch that ended with `word` (see `states.terminal_word`)."""
     if batch_errors:
         cause = Cause(error_class="batch_failed", message=_short(batch_errors))
-        return Outcome(status=Status.FAILED, cause=cause, retryable=True)
+        return Outcome(status=Status.FAILED, cause=cause, retryable=not _is_rejection(batch_errors))
     if word == "expired":
         cause = Cause(error_class="expired", message="the completion window ended before this request ran")
         return Outcome(status=Status.EXPIRED, cause=cause, retryable=True)
@@ -275,6 +322,23 @@ def judge_absence(word: str | None, batch_errors: str | None) -> Outcome:
         return Outcome(status=Status.CANCELLED, cause=cause, retryable=True)
     cause = Cause(error_class="unaccounted", message="in neither the output file nor the error file")
     return Outcome(status=Status.UNACCOUNTED, cause=cause, retryable=True)
+
+
+def _is_rejection(batch_errors: str) -> bool:
+    """Whether a batch failed for what stands in its file: the same file would fail the same way."""
+    try:
+        errors = decode_json(batch_errors)
+    except JsonError:
+        return False
+    items = errors.get("data") if isinstance(errors, Mapping) else errors
+    codes = (
+        [item.get("code") for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
+    )
+    return bool(codes) and all(
+        isinstance(code, str)
+        and (code in _PERMANENT_BATCH_CODES or code.startswith(("invalid_", "missing_", "unsupported_")))
+        for code in codes
+    )
 
 
 _RANK = {Status.SUCCEEDED: 3, Status.TRUNCATED: 2, Status.REFUSED: 2, Status.INVALID: 2}
@@ -288,5 +352,26 @@ def is_better(new: Status, held: Status | None) -> bool:
 
 
 def is_worth_repeating(outcome: Outcome, attempts: int, policy: RetrySettings) -> bool:
-    """Whether a request is sent again after `attempts` sendings. Permanent causes never are."""
+    """Whether a request is sent again after `attempts` sendings that count. Permanent causes never are."""
     return outcome.retryable and attempts < policy.attempts
+
+
+def pause_s(backoff: Backoff, attempts: int) -> float:
+    """How long after its last failure a request that was sent `attempts` times is sent again.
+
+    Bounded before the power is taken: a hundred attempts with factor 100 must not overflow.
+    """
+    if attempts < 1 or backoff.initial_s <= 0:
+        return 0.0
+    pause = backoff.initial_s
+    for _ in range(attempts - 1):
+        if pause >= backoff.max_s or backoff.factor <= 1:
+            break
+        pause *= backoff.factor
+    return min(pause, backoff.max_s)
+
+
+def due_s(backoff: Backoff, *, failed_at_s: float | None, attempts: int) -> float:
+    """When a failed request may be sent again (Unix seconds). A function of what the ledger holds, so a run
+    that was killed while it waited waits for the same moment when it goes on."""
+    return 0.0 if failed_at_s is None else failed_at_s + pause_s(backoff, attempts)

@@ -1,11 +1,13 @@
 """Request lines to shards: each input file stays under the provider's limits.
 
-Greedy and in order: a line goes into the current shard if it fits, else into the next one. So shards are
-a pure function of the lines and the limits, and equal lines make equal files.
+Greedy and in order: a line goes into the current shard of its lane if it fits, else into the next one. So
+shards are a pure function of the lines and the limits, and equal lines make equal files. Lanes keep apart
+what may go at once and what must wait: a repeated request holds up no new one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from runner.core.model import Limits
@@ -19,6 +21,15 @@ class Place:
     line: int
 
 
+@dataclass(slots=True)
+class _Open:
+    """The shard that a lane fills."""
+
+    shard: int
+    lines: int = 0
+    size_bytes: int = 0
+
+
 class Splitter:
     """Gives every request line its place.
 
@@ -28,25 +39,33 @@ class Splitter:
 
     def __init__(self, limits: Limits, first_shard: int = 0) -> None:
         self._limits = limits
-        self._first = first_shard
-        self._shard = first_shard - 1
-        self._lines = 0
-        self._bytes = 0
+        self._next = first_shard
+        self._open: dict[int, _Open] = {}
 
-    def place(self, size_bytes: int) -> Place | None:
+    def place(self, size_bytes: int, lane: int = 0) -> Place | None:
         """The line's place, or None where it alone is larger than a file may be."""
         if size_bytes > self._limits.max_file_bytes:
             return None
-        full = (
-            self._shard < self._first
-            or self._lines >= self._limits.max_requests_per_file
-            or self._bytes + size_bytes > self._limits.max_file_bytes
-        )
-        if full:
-            self._shard += 1
-            self._lines = 0
-            self._bytes = 0
-        place = Place(shard=self._shard, line=self._lines)
-        self._lines += 1
-        self._bytes += size_bytes
+        here = self._open.get(lane)
+        if (
+            here is None
+            or here.lines >= self._limits.max_requests_per_file
+            or here.size_bytes + size_bytes > self._limits.max_file_bytes
+        ):
+            here = self._open[lane] = _Open(self._next)
+            self._next += 1
+        place = Place(shard=here.shard, line=here.lines)
+        here.lines += 1
+        here.size_bytes += size_bytes
         return place
+
+
+def halves(sizes: Iterable[int]) -> int:
+    """How many of the first of these lines (two or more) make one of two parts whose sizes are as equal as
+    the order allows. Each part has a line at least, so cutting again and again comes to an end."""
+    lines = list(sizes)
+    total, before, best = sum(lines), 0, (sum(lines) + 1, 1)
+    for count, size in enumerate(lines[:-1], 1):
+        before += size
+        best = min(best, (abs(total - 2 * before), count))
+    return best[1]

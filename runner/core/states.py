@@ -29,6 +29,7 @@ States and moves (see `_MOVES`; a move that is not in the table is a fault and r
                 `-> READY    `-> READY
     READY, UPLOADING, UPLOADED -> DISCARDED   (nothing was bought yet and nobody wants it any more)
     UPLOADING, CREATING -> REFUSED            (the server rejected it for good)
+    REFUSED -> DISCARDED                      (too large: its requests go on in smaller shards)
 
 Why a crash between any two steps is safe: READY, UPLOADING and UPLOADED hold nothing that is paid for
 (an orphaned upload is free litter). CREATING and UNKNOWN are resolved by settle, scan, fence. SUBMITTED
@@ -262,8 +263,14 @@ def upload_accepted(submission: Submission, file_id: str) -> Submission:
 
 def upload_failed(submission: Submission, problem: Problem, now_s: float) -> Submission:
     """Not uploaded, or unknown: an upload is free, so it is done again as a new attempt, or refused."""
+    return _refused(submission, problem, now_s)
+
+
+def _refused(submission: Submission, problem: Problem, now_s: float) -> Submission:
+    """Surely not done: too large is given up for smaller shards, what waiting may cure starts over."""
     if problem.kind in (ProblemKind.INVALID_REQUEST, ProblemKind.TOO_LARGE):
-        return _move(submission, ShardState.REFUSED, problem=problem.message)
+        refused = _move(submission, ShardState.REFUSED, problem=problem.message)
+        return discarded(refused) if problem.kind is ProblemKind.TOO_LARGE else refused
     return _again(submission, problem, now_s)
 
 
@@ -286,9 +293,7 @@ def create_accepted(submission: Submission, batch_id: str, now_s: float) -> Subm
 
 def create_refused(submission: Submission, problem: Problem, now_s: float) -> Submission:
     """Surely not created. What waiting may cure starts over with a new upload; the rest is refused."""
-    if problem.kind in (ProblemKind.INVALID_REQUEST, ProblemKind.TOO_LARGE):
-        return _move(submission, ShardState.REFUSED, problem=problem.message)
-    return _again(submission, problem, now_s)
+    return _refused(submission, problem, now_s)
 
 
 def create_unknown(

@@ -39,6 +39,7 @@ from runner.ledger.records import (
     PlannedShard,
     RawFile,
     RemoteInput,
+    Repeatable,
     ResultKind,
     RunRecord,
     RunStart,
@@ -254,11 +255,39 @@ class Ledger:
             self._store(connection, submission, what, detail, run_id)
             planning.free_requests(connection, submission.shard_id)
 
-    def repeatable(self, manifest_id: int, max_attempts: int) -> Iterator[list[tuple[int, int, int]]]:
-        """Wanted requests that failed and may be asked again: (request id, shard id, line), in order."""
+    def replace_shard(
+        self,
+        submission: Submission,
+        *,
+        run_id: int,
+        manifest_id: int,
+        shards: Sequence[PlannedShard],
+        placements: Iterable[tuple[int, int, int]],
+        failed: Sequence[tuple[int, int, Outcome]],
+        detail: str,
+    ) -> list[Submission]:
+        """A shard that was too large became DISCARDED: its requests go into new shards (slot, line, request
+        id) or fail (line, request id, outcome), in one transaction. Gives the new shards."""
+        _require(submission, ShardState.DISCARDED)
+        items = [(line, request_id, outcome, None, None) for line, request_id, outcome in failed]
+        with self._writing() as connection:
+            outcomes.store(connection, submission.shard_id, None, items, self._clock())
+            self._store(connection, submission, "cut", detail, run_id)
+            planning.free_requests(connection, submission.shard_id)
+            ids = submissions.add(connection, run_id, manifest_id, shards, self._clock())
+            planning.place_known(connection, placements, ids)
+            return submissions.load_many(connection, ids.values())
+
+    def repeatable(self, manifest_id: int, max_attempts: int) -> Iterator[list[Repeatable]]:
+        """Wanted requests that failed and may be asked again, by shard and line."""
         with self._reading() as connection:
-            triples = reading.load_repeatable(connection, manifest_id, max_attempts)
-        return reading.in_slices(triples)
+            flat = reading.load_repeatable(connection, manifest_id, max_attempts)
+        return reading.in_slices(flat)
+
+    def pause(self, manifest_id: int) -> float:
+        """Until when (Unix seconds) files of repeated requests were to wait that were taken back unsent."""
+        with self._reading() as connection:
+            return submissions.load_pause(connection, manifest_id)
 
     # ------------------------------------------------------------ submissions
 
@@ -427,6 +456,11 @@ class Ledger:
         """Input and output tokens of the answers held for the current rows, each request counted once."""
         with self._reading() as connection:
             return reading.load_spent(connection, manifest_id)
+
+    def paid(self, run_id: int) -> tuple[int, int]:
+        """Input and output tokens of every attempt that a run collected, whatever became of it."""
+        with self._reading() as connection:
+            return reading.load_paid(connection, run_id)
 
     def attempts(self, fingerprint: bytes) -> list[AttemptRecord]:
         """Every sending of this request, by any manifest, the first one first."""

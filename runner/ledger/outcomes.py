@@ -114,12 +114,13 @@ def _settle_statement(status: Status) -> Bulk:
         .values(
             status=_word(status),
             retryable=bindparam("new_retryable"),
+            excused=request.c.excused + bindparam("newly_excused"),
             answer_shard_id=this,
             answer_line=bindparam("at_line"),
             open_shard_id=case((is_open_here, null()), else_=request.c.open_shard_id),
             open_line=case((is_open_here, null()), else_=request.c.open_line),
         ),
-        *("new_retryable", "at_shard", "at_line", "known_id"),
+        *("new_retryable", "newly_excused", "at_shard", "at_line", "known_id"),
     )
 
 
@@ -204,7 +205,9 @@ def store(
         STORE[status].run(connection, stored)
         failpoint("outcomes.attempts_written")
         ADD_CAUSE.run(connection, _causes(shard_id, status, group))
-        settled = [(int(item[2].retryable), shard_id, item[0], item[1]) for item in group]
+        settled = [
+            (int(item[2].retryable), int(item[2].blocked), shard_id, item[0], item[1]) for item in group
+        ]
         if SETTLE[status].run(connection, settled) != len(settled):
             CLOSE.run(connection, [(item[1], shard_id) for item in group])
 

@@ -50,6 +50,7 @@ HELD_WITH_ANSWER = Lookup(
             request.c.open_shard_id,
             request.c.attempts,
             request.c.retryable,
+            request.c.excused,
             attempt.c.answered_at,
         )
         .select_from(
@@ -75,6 +76,7 @@ ADD_REQUEST = Bulk(
         fingerprint=bindparam("fingerprint"),
         name=bindparam("name"),
         retryable=literal_column("0"),
+        excused=literal_column("0"),
         attempts=bindparam("attempts"),
         open_shard_id=bindparam("open_shard_id"),
         open_line=bindparam("open_line"),

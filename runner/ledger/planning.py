@@ -76,7 +76,8 @@ def load_held(connection: Connection, fingerprints: Sequence[bytes]) -> dict[byt
             is_open=found[4] is not None,
             attempts=found[5],
             retryable=bool(found[6]),
-            answered_at_s=found[7],
+            excused=found[7],
+            answered_at_s=found[8],
         )
         for found in HELD_WITH_ANSWER.rows(connection, sorted(fingerprints))
     }

@@ -17,8 +17,18 @@ from runner.core.model import Fingerprint, Status
 from runner.ledger.bulk import Query
 from runner.ledger.outcomes import unpack_finish_reason, unpack_model, unpack_response_id
 from runner.ledger.plan_statements import ANSWERED_CODES, SLICE_ROWS
-from runner.ledger.records import LedgerRow, Totals
-from runner.ledger.tables import STATUSES, attempt, attempt_cause, batch, file, request, row_cause, shard
+from runner.ledger.records import LedgerRow, Repeatable, Totals
+from runner.ledger.tables import (
+    STATUSES,
+    attempt,
+    attempt_cause,
+    batch,
+    event,
+    file,
+    request,
+    row_cause,
+    shard,
+)
 from runner.ledger.tables import row as row_table
 
 _ANSWER = and_(attempt.c.shard_id == request.c.answer_shard_id, attempt.c.line == request.c.answer_line)
@@ -88,12 +98,18 @@ TOTALS = (
     .group_by("is_unsendable", request.c.status, "is_open")
 )
 REPEATABLE = (
-    select(request.c.id, request.c.answer_shard_id, request.c.answer_line)
+    select(
+        request.c.id,
+        request.c.answer_shard_id,
+        request.c.answer_line,
+        (request.c.attempts - request.c.excused).label("counted"),
+        func.coalesce(attempt.c.answered_at, 0),
+    )
     .distinct()
-    .select_from(row_table.join(request, request.c.id == row_table.c.request_id))
+    .select_from(row_table.join(request, request.c.id == row_table.c.request_id).join(attempt, _ANSWER))
     .where(row_table.c.manifest_id == bindparam("manifest_id"))
     .where(request.c.open_shard_id.is_(None), request.c.retryable == 1)
-    .where(request.c.attempts < bindparam("max_attempts"), request.c.status.is_not(None))
+    .where(request.c.attempts - request.c.excused < bindparam("max_attempts"))
     .where(request.c.status.not_in(sorted(ANSWERED_CODES)))
     .order_by(request.c.answer_shard_id, request.c.answer_line)
 )
@@ -209,17 +225,30 @@ def load_spent(connection: Connection, manifest_id: int) -> tuple[int, int]:
     return int(input_tokens), int(output_tokens)
 
 
+def load_paid(connection: Connection, run_id: int) -> tuple[int, int]:
+    """Input and output tokens of every attempt in the shards that a run collected to their end."""
+    collected = select(event.c.shard_id).where(event.c.run_id == run_id, event.c.what == "done")
+    query = select(
+        func.coalesce(func.sum(attempt.c.input_tokens), 0),
+        func.coalesce(func.sum(attempt.c.output_tokens), 0),
+    ).where(attempt.c.shard_id.in_(collected))
+    input_tokens, output_tokens = connection.execute(query).one()
+    return int(input_tokens), int(output_tokens)
+
+
 def load_repeatable(connection: Connection, manifest_id: int, max_attempts: int) -> array[int]:
-    """Requests worth another attempt as flat triples (request, shard, line): 24 bytes for each."""
-    triples = array("q")
+    """Requests worth another attempt, flat (the fields of `Repeatable`): 40 bytes for each."""
+    flat = array("q")
     found = connection.execute(REPEATABLE, {"manifest_id": manifest_id, "max_attempts": max_attempts})
     for values in found.all():
-        triples.extend(values)
-    return triples
+        flat.extend(values)
+    return flat
 
 
-def in_slices(triples: array[int]) -> Iterator[list[tuple[int, int, int]]]:
-    """Flat triples, so many at a time."""
-    for start in range(0, len(triples), 3 * SLICE_ROWS):
-        part = triples[start : start + 3 * SLICE_ROWS]
-        yield list(zip(part[::3], part[1::3], part[2::3], strict=True))
+def in_slices(flat: array[int]) -> Iterator[list[Repeatable]]:
+    """Flat fields, so many requests at a time."""
+    width = len(Repeatable._fields)
+    for start in range(0, len(flat), width * SLICE_ROWS):
+        part = flat[start : start + width * SLICE_ROWS]
+        columns = (part[number::width] for number in range(width))
+        yield list(map(Repeatable, *columns))

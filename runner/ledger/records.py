@@ -59,6 +59,8 @@ class RunRecord:
 
     `document` is the whole manifest as canonical JSON, `inputs` the state of the input files (JSON),
     `published` what was written where (JSON), `history` a file with the run's rows and answers.
+    `input_tokens`, `output_tokens` and `cost` are those of the answers in its table; `paid_*` those of every
+    attempt that it collected, failed and superseded ones too.
     """
 
     id: int
@@ -83,6 +85,9 @@ class RunRecord:
     input_tokens: int | None
     output_tokens: int | None
     cost: float | None
+    paid_input_tokens: int | None
+    paid_output_tokens: int | None
+    paid_cost: float | None
     document: str | None
     inputs: str | None
     published: str | None
@@ -94,7 +99,7 @@ class Totals:
     """What became of a manifest's current rows. Tokens are those of the answers (and failures) held.
 
     Equal rows share a request: `by_status` counts rows, the tokens count each row's request once for
-    every row. `cost` is the caller's to fill in.
+    every row. `cost` and `paid_cost` are the caller's to fill in.
     """
 
     rows: int
@@ -102,6 +107,7 @@ class Totals:
     input_tokens: int = 0
     output_tokens: int = 0
     cost: float | None = None
+    paid_cost: float | None = None
 
     def count(self, *statuses: Status) -> int:
         """Rows in any of these statuses."""
@@ -121,6 +127,18 @@ class PlannedShard:
     completion_window: str
     model: str
     server: str
+    not_before_s: float = 0.0
+
+
+class Repeatable(NamedTuple):
+    """A wanted request that failed for a cause that may pass: where its line stands, how many of its
+    attempts count, and when (Unix seconds) the last one failed."""
+
+    request_id: int
+    shard_id: int
+    line: int
+    attempts: int
+    failed_at_s: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

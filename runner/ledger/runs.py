@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Table, delete, func, insert, select, update
 
 from runner.core.model import Status
+from runner.ledger.reading import load_paid
 from runner.ledger.records import ManifestRecord, RunRecord, RunStart, RunState, Totals
 from runner.ledger.tables import batch, manifest, run, shard, template
 from runner.ledger.times import iso, moment, moment_or_none
@@ -47,11 +48,19 @@ def load_manifests(connection: Connection) -> list[ManifestRecord]:
 
 def start(connection: Connection, begin: RunStart, now_s: float) -> int:
     """Record a run as running; earlier ones of the manifest that were killed become interrupted."""
-    connection.execute(
-        update(run)
-        .where(run.c.manifest_id == begin.manifest_id, run.c.state == "running")
-        .values(state="interrupted", finished_at=iso(now_s))
-    )
+    of_manifest = (run.c.manifest_id == begin.manifest_id, run.c.state == "running")
+    for run_id in connection.execute(select(run.c.id).where(*of_manifest)).scalars().all():
+        paid = load_paid(connection, run_id)
+        connection.execute(
+            update(run)
+            .where(run.c.id == run_id)
+            .values(
+                state="interrupted",
+                finished_at=iso(now_s),
+                paid_input_tokens=paid[0],
+                paid_output_tokens=paid[1],
+            )
+        )
     if begin.template_texts is not None:
         _keep_template(connection, begin.template_digest, begin.template_texts)
     return _insert(
@@ -114,17 +123,21 @@ def end(
     totals: Totals | None,
     now_s: float,
 ) -> None:
-    """Record how a run ended. `requests_sent` is counted here, from its shards that became batches."""
+    """Record how a run ended. `requests_sent` is counted here, from its shards that became batches, and what
+    was paid, from the shards that it collected."""
     sent = (
         select(func.coalesce(func.sum(shard.c.requests), 0))
         .where(shard.c.run_id == run_id, shard.c.id.in_(select(batch.c.shard_id)))
         .scalar_subquery()
     )
+    paid = load_paid(connection, run_id)
     connection.execute(
         update(run)
         .where(run.c.id == run_id)
         .values(
             state=state,
+            paid_input_tokens=paid[0],
+            paid_output_tokens=paid[1],
             exit_code=exit_code,
             finished_at=iso(now_s),
             requests_sent=sent,
@@ -141,6 +154,7 @@ def _figures(totals: Totals) -> dict[str, Any]:
         "input_tokens": totals.input_tokens,
         "output_tokens": totals.output_tokens,
         "cost": totals.cost,
+        "paid_cost": totals.paid_cost,
     }
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, func, insert, or_, select, update
 
 from runner.core.states import ShardState, Submission, terminal_word
 from runner.failpoints import failpoint
@@ -224,7 +224,7 @@ def add(
             "server": planned.server,
             "state": ShardState.READY.value,
             "attempt": 1,
-            "not_before_s": 0.0,
+            "not_before_s": planned.not_before_s,
             "is_fenced": 0,
             "cancel_requested": 0,
             "created_at": now,
@@ -232,6 +232,16 @@ def add(
         }
         (ids[planned.slot],) = connection.execute(insert(shard).values(values)).inserted_primary_key or (0,)
     return ids
+
+
+def load_pause(connection: Connection, manifest_id: int) -> float:
+    """Until when (Unix seconds) files of repeated requests were to wait that were taken back unsent."""
+    query = select(func.max(shard.c.not_before_s)).where(
+        shard.c.manifest_id == manifest_id,
+        shard.c.state == ShardState.DISCARDED.value,
+        shard.c.attempt == 1,
+    )
+    return float(connection.execute(query).scalar() or 0.0)
 
 
 def load_many(connection: Connection, shard_ids: Iterable[int]) -> list[Submission]:

@@ -24,6 +24,7 @@ from runner.core.model import (
     ProviderSettings,
     RetrySettings,
     Tolerance,
+    TruncatedSettings,
 )
 from runner.core.wire import encode_json
 from runner.manifest.nodes import Entry, ListNode, MapNode, Node, ScalarNode, plain, positions
@@ -49,7 +50,7 @@ def build(root: MapNode, path: str, answer_schema: Mapping[str, Any] | None) -> 
         model=_model(data["model"]),
         batch=_batch(data.get("batch", {})),
         output=_output(output, answer_schema, absolute(f"results/{name}.parquet", folder)),
-        retry=RetrySettings(attempts=int(data.get("retry", {}).get("attempts", RetrySettings().attempts))),
+        retry=_retry(data.get("retry", {})),
         allow_failures=_tolerance(data.get("allow_failures")),
         budget=Budget(
             max_cost=_number(budget.get("max_cost")),
@@ -57,6 +58,7 @@ def build(root: MapNode, path: str, answer_schema: Mapping[str, Any] | None) -> 
         ),
         refresh_older_than_s=_duration(data.get("refresh", {}).get("older_than")),
         repeats=int(data.get("repeats", 1)),
+        on_truncated=_truncated(data.get("on_truncated")),
         on_edit=data.get("on_edit", "keep"),
         positions=positions(root),
         canonical=_canonical(root, name, folder),
@@ -134,6 +136,22 @@ def _output(
         prefix=data.get("prefix", ""),
         csv_safe=data.get("csv_safe", False),
     )
+
+
+def _retry(data: Mapping[str, Any]) -> RetrySettings:
+    backoff = data.get("backoff", {})
+    return RetrySettings(
+        attempts=int(data.get("attempts", RetrySettings().attempts)),
+        initial_s=_duration(backoff.get("initial")),
+        factor=_number(backoff.get("factor")),
+        max_s=_duration(backoff.get("max")),
+    )
+
+
+def _truncated(data: Mapping[str, Any] | None) -> TruncatedSettings | None:
+    if data is None:
+        return None
+    return TruncatedSettings(factor=float(data["max_tokens_factor"]), ceiling=int(data["ceiling"]))
 
 
 def _tolerance(value: str | int | None) -> Tolerance:

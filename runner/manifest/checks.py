@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from runner.core.model import Position
+from runner.core.raising import TOKEN_LIMITS
 from runner.manifest.answer_schema import BadAnswerSchemaError, read_answer_schema
 from runner.manifest.findings import Findings, dotted, shown
 from runner.manifest.nodes import ListNode, MapNode, Node, ScalarNode, find, plain, positions, walk
@@ -22,6 +23,7 @@ from runner.manifest.paths import absolute, file_trouble, matches_glob, path_tro
 from runner.manifest.scalars import duration_s, percent_share, size_bytes
 
 MAX_POLL_INTERVAL_S = 86_400
+MAX_PAUSE_S = 86_400
 _MAX_BYTES = 2**53
 _LITERAL_KEY = re.compile(
     r"(?:^|[\s\"'=:])(?:"
@@ -47,6 +49,7 @@ def check_meaning(root: MapNode, findings: Findings) -> dict[str, Any] | None:
     checks.run_quantities()
     checks.run_outputs()
     checks.run_parameters()
+    checks.run_retries()
     return checks.run_answer_schema()
 
 
@@ -198,6 +201,48 @@ class _Checks:
         path: NodePath = ("model", "parameters", "response_format")
         if find(self._root, path) is not None and find(self._root, ("output", "schema")) is not None:
             self._add(path, "is set by output.schema", "leave one of the two out")
+
+    def run_retries(self) -> None:
+        """A wait has bounds; a limit that is to be raised must be there, and below its ceiling."""
+        here = ("retry", "backoff")
+        waits = {name: self._seconds(*here, name) for name in ("initial", "max")}
+        for name, wait in waits.items():
+            if wait is not None and wait > MAX_PAUSE_S:
+                self._add((*here, name), "is out of range", "at most a day")
+        if waits["initial"] is not None and waits["max"] is not None and waits["initial"] > waits["max"]:
+            self._add((*here, "initial"), "is more than max", "the first wait is the shortest")
+        self._check_raising()
+
+    def _check_raising(self) -> None:
+        root = find(self._root, ("on_truncated",))
+        if root is None or self._findings.has("on_truncated"):
+            return
+        names = TOKEN_LIMITS.get(self._text("model", "endpoint") or "/v1/chat/completions", ())
+        if not names:
+            self._add(("on_truncated",), "embeddings have no token limit", "leave on_truncated out")
+            return
+        limits = {
+            name: number
+            for name in names
+            if (number := self._number("model", "parameters", name)) is not None
+        }
+        if not limits:
+            what = f"needs {' or '.join(names)} in model.parameters: the limit that is to be raised"
+            self._add(("on_truncated",), what)
+        ceiling = self._number("on_truncated", "ceiling")
+        for name, number in limits.items():
+            if ceiling is not None and ceiling <= number:
+                what = f"is not above model.parameters.{name}, which is {number:g}"
+                self._add(("on_truncated", "ceiling"), what, "write a larger ceiling")
+
+    def _number(self, *path: str) -> float | None:
+        node = find(self._root, path)
+        value = node.value if isinstance(node, ScalarNode) and not self._findings.has(dotted(path)) else None
+        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    def _seconds(self, *path: str) -> float | None:
+        text = self._text(*path)
+        return duration_s(text) if text is not None else self._number(*path)
 
 
 def _is_folder(path: str) -> bool:

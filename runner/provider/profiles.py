@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
-from runner.core.model import Limits, Provider, ProviderSettings
+from runner.core.model import Backoff, Limits, Provider, ProviderSettings
 from runner.errors import InputError, Mistake
 
 _ENDPOINTS: Final = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
@@ -65,6 +65,7 @@ LOCAL: Final = replace(
     api_key_env=None,
     poll_interval_s=0.2,
     settle_s=2.0,
+    backoff=Backoff(initial_s=0.2, factor=2.0, max_s=5.0),
     is_local=True,
 )
 

@@ -174,7 +174,10 @@ batch 1: in_progress, 0 of 298 completed
 batch 1: completed, 297 of 298 completed, 1 failed
 batch 1 done: completed
 warning: batch 1: the server said 503; again in 30 s
-sending 1 request again in 1 file
+sending 1 request again in 1 file, after 30 s
+asking 2 requests again in 1 file, with a larger token limit
+warning: file 1: too large for the server, goes on as 2 files (413 Request Entity Too Large)
+warning: file 3: a request is too large for the server and was given up (413 Request Entity Too Large)
 writing results: 300 of 300 rows
 failed    297 succeeded, 1 failed, 2 unsendable; 298 requests sent in 1 batch; 4m 10s
 tokens    30,123 in, 4,567 out

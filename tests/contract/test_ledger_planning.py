@@ -238,8 +238,9 @@ def test_known_requests_are_sent_again_in_shards_of_their_own(project: Project) 
     project.answer(first, [(1, failed()), (0, succeeded())])
     project.finish(first)
     (chunk,) = project.ledger.repeatable(project.manifest_id, 3)
-    ((request_id, shard_id, line),) = chunk
-    assert (shard_id, line) == (first.shard_id, 1)
+    ((request_id, shard_id, line, attempts, failed_at_s),) = chunk
+    assert (shard_id, line, attempts) == (first.shard_id, 1, 1)
+    assert failed_at_s == int(START_S)
     (again,) = project.ledger.commit_shards(
         run_id=project.run_ids[0],
         manifest_id=project.manifest_id,

@@ -47,7 +47,7 @@ def test_a_misspelt_key_is_named_at_its_own_place(tmp_path: Path) -> None:
         (with_line("allow_failures: 0.5"), "m.yaml:9:17: allow_failures: expected a whole number or text, got the number 0.5; write a share such as 0.5%, or a whole number of rows"),
         (with_line("allow_failures: 101%"), "m.yaml:9:17: allow_failures: '101%' is out of range; at most 100%"),
         (with_line("name: Ticket Triage"), "m.yaml:9:7: name: 'Ticket Triage' has the wrong form; use lower-case letters, digits and dashes, such as ticket-triage"),
-        (with_line("schedule: {}"), "m.yaml:9:1: schedule: unknown key; known keys: version, name, description, dataset, prompt, model, batch, output, retry, allow_failures, budget, refresh, repeats, on_edit, extends, profiles"),
+        (with_line("schedule: {}"), "m.yaml:9:1: schedule: unknown key; known keys: version, name, description, dataset, prompt, model, batch, output, retry, allow_failures, budget, refresh, repeats, on_truncated, on_edit, extends, profiles"),
         (with_line("template: x.j2"), "m.yaml:9:1: template: unknown key; it belongs in prompt"),
         (with_line("  temperature: 0"), "m.yaml:9:3: model.temperature: unknown key; it belongs in model.parameters"),
         (with_line("model: {provider: local}"), None),

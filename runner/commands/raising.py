@@ -1,0 +1,125 @@
+"""Answers that were cut at the token limit, asked again with a larger limit in the same run.
+
+The rows of the run are rendered once more, from its own snapshot and template texts, and compared with the
+ledger as any plan is; where the ladder of limits (`core.raising`) leads on, the larger request is placed in
+a new shard and the row belongs to it from now on. Nothing but that is sent. Where the larger request failed
+for good, the row goes back to the answer that was cut. The next `run` would come to the same.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from runner.commands.comparing import Comparison
+from runner.commands.moments import Raising, Reporter, Trouble
+from runner.commands.narrowing import selection_of
+from runner.commands.options import Narrowing
+from runner.commands.planning import render_source
+from runner.commands.rendering import render_all
+from runner.commands.retrying import next_slot, planned
+from runner.commands.sharding import SealedShard, ShardFiles
+from runner.commands.workplace import Workplace
+from runner.core.model import Status
+from runner.core.planning import Policy, cost_of
+from runner.dataset import Snapshot
+from runner.ledger import Ledger, PlanMovedError, Staging
+from runner.prompt import Prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a run's rows were asked with, frozen: rows and template texts."""
+
+    snapshot: Snapshot
+    prompt: Prompt
+
+
+def ask_larger(
+    workplace: Workplace,
+    ledger: Ledger,
+    asked: Asked,
+    *,
+    run_id: int,
+    manifest_id: int,
+    narrowing: Narrowing,
+    reporter: Reporter,
+    check_stop: Callable[[], None],
+) -> None:
+    """Place larger requests for what was cut; they are under way then. Nothing where nothing was cut."""
+    if len(workplace.ladder) == 1 or not _may_lead_on(ledger, manifest_id):
+        return
+    folder = workplace.place.folder
+    with tempfile.TemporaryDirectory(prefix="raise-", dir=folder / "scratch") as scratch:
+        files = ShardFiles(
+            workplace.provider.limits,
+            folder=folder / "shards",
+            scratch=Path(scratch),
+            first_slot=next_slot(ledger, manifest_id, run_id),
+        )
+        with Staging.create(Path(scratch)) as staging:
+            try:
+                comparison = Comparison(
+                    workplace,
+                    ledger,
+                    staging,
+                    files,
+                    policy=Policy(max_attempts=workplace.manifest.retry.attempts),
+                    selection=selection_of(narrowing, asked.snapshot),
+                    only_raised=True,
+                )
+                if narrowing.only in ("new", "changed"):
+                    staging.load_previous(ledger.previous_rows(manifest_id))
+                source = replace(render_source(workplace, asked.snapshot.path), prompt=asked.prompt.source)
+                for chunk in render_all(source, asked.snapshot.rows):
+                    check_stop()
+                    comparison.add(chunk)
+                shards = tuple(comparison.seal())
+                if not _is_affordable(workplace, ledger, run_id, comparison, shards, reporter):
+                    files.discard()
+                    return
+                ledger.commit_plan(
+                    run_id=run_id, manifest_id=manifest_id, staging=staging, shards=planned(shards, workplace)
+                )
+            except PlanMovedError as moved:
+                files.discard()
+                reporter.tell(Trouble(what=f"not asked with a larger limit now: {moved.what}"))
+                return
+            except BaseException:
+                files.discard()
+                raise
+    if shards:
+        requests = sum(shard.requests for shard in shards)
+        reporter.tell(Raising(requests=requests, shards=len(shards)))
+
+
+def _may_lead_on(ledger: Ledger, manifest_id: int) -> bool:
+    """Whether a row was cut, or a larger request may have failed and its row must go back."""
+    by_status = ledger.totals(manifest_id).by_status
+    return any(by_status.get(status, 0) for status in Status if status is not Status.SUCCEEDED)
+
+
+def _is_affordable(
+    workplace: Workplace,
+    ledger: Ledger,
+    run_id: int,
+    comparison: Comparison,
+    shards: tuple[SealedShard, ...],
+    reporter: Reporter,
+) -> bool:
+    """Whether what was paid and what this may cost stay within `budget.max_cost`."""
+    most, prices = workplace.manifest.budget.max_cost, workplace.manifest.model.prices
+    if most is None or prices is None or not shards:
+        return True
+    expected = comparison.estimate(sum(shard.requests for shard in shards)).cost or 0.0
+    paid = cost_of(*ledger.paid(run_id), prices)
+    if paid + expected <= most:
+        return True
+    what = (
+        f"answers that were cut stay so: a larger limit may cost {expected:.2f}, with {paid:.2f} paid and "
+        f"budget.max_cost {most:g}"
+    )
+    reporter.tell(Trouble(what=what))
+    return False
