@@ -99,7 +99,7 @@ class Cutter:
         placements: list[tuple[int, int, int]],
         too_large: list[tuple[int, int, Outcome]],
     ) -> list[Submission]:
-        return self.ledger.replace_shard(
+        new = self.ledger.replace_shard(
             given_up,
             run_id=self.run_id,
             manifest_id=self.manifest_id,
@@ -108,6 +108,9 @@ class Cutter:
             failed=too_large,
             detail=problem.message,
         )
+        if not self.ledger.needs_file(given_up.sha):
+            (self.workplace.place.folder / given_up.path).unlink(missing_ok=True)
+        return new
 
     def _tell(self, given_up: Submission, problem: Problem, *, shards: int, failed: int) -> None:
         self.reporter.tell(Cut(slot=given_up.slot, shards=shards, failed=failed, why=problem.message))

@@ -24,7 +24,7 @@ from runner.commands import calls
 from runner.commands.calls import Fetched
 from runner.commands.cutting import TOO_LARGE, Cutter
 from runner.commands.interrupts import StopFlag
-from runner.commands.moments import BatchCreated, Trouble, Uploaded, UploadProgress
+from runner.commands.moments import BatchCreated, Trouble, Uploaded
 from runner.commands.tracks import Surroundings, Track
 from runner.commands.watching import Watcher, refusal_in
 from runner.core import states
@@ -123,9 +123,9 @@ class Engine:
     def _is_over(self, until_submitted: bool) -> bool:
         if self._stopping is not None:
             return not any(track.is_busy for track in self._tracks)
+        now = self._at.clock()
         return all(
-            track.submission.state.is_final
-            or (until_submitted and track.submission.state is ShardState.SUBMITTED)
+            track.submission.state.is_final or (until_submitted and track.can_be_left(now))
             for track in self._tracks
         )
 
@@ -147,7 +147,7 @@ class Engine:
         try:
             landed = self._landed_calls.get(timeout=self._tick_s())
         except queue.Empty:
-            self._tell_progress()
+            self._at.tell_progress(self._tracks)
             return
         while True:
             self._landed(*landed)
@@ -453,16 +453,6 @@ class Engine:
             self._at.save(track, states.held(track.submission, "the input file could not be deleted"), "held")
         else:
             track.next_at_s = now + self._at.reread_pause_s
-
-    def _tell_progress(self) -> None:
-        for track in self._tracks:
-            if track.is_busy and track.is_in(ShardState.UPLOADING):
-                submission = track.submission
-                self._at.reporter.tell(
-                    UploadProgress(
-                        slot=submission.slot, sent_bytes=track.sent_bytes, size_bytes=submission.size_bytes
-                    )
-                )
 
 
 def _counted(batches: int) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from runner.commands.calls import Progress
 from runner.commands.collecting import ShardBook
-from runner.commands.moments import Reporter
+from runner.commands.moments import Reporter, UploadProgress
 from runner.core.model import Outcome, Provider
 from runner.core.states import ShardState, Submission
 from runner.ledger import Ledger, LedgerPlace
@@ -45,6 +45,12 @@ class Track:
         """Whether the shard is in this state."""
         return self.submission.state is state
 
+    def can_be_left(self, now_s: float) -> bool:
+        """Whether a run that only submits is done with it: bought, or a repetition that is not due yet,
+        which a later run plans anew."""
+        waits = self.is_in(ShardState.READY) and self.submission.attempt == 1
+        return self.is_in(ShardState.SUBMITTED) or (waits and now_s < self.submission.not_before_s)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
@@ -66,6 +72,15 @@ class Surroundings:
         """Record a move durably; only then is it true in memory."""
         self.ledger.save(moved, what=what, detail=detail, run_id=self.run_id)
         track.submission = moved
+
+    def tell_progress(self, tracks: Sequence[Track]) -> None:
+        """How far the uploads are."""
+        for track in tracks:
+            if track.is_busy and track.is_in(ShardState.UPLOADING):
+                shard = track.submission
+                self.reporter.tell(
+                    UploadProgress(slot=shard.slot, sent_bytes=track.sent_bytes, size_bytes=shard.size_bytes)
+                )
 
     def poll_pause_s(self, tracks: Sequence[Track]) -> float:
         """The poll interval with jitter, longer where many batches share the minute."""

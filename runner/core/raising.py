@@ -42,11 +42,13 @@ def _raised(
     parameters: Mapping[str, Any], names: tuple[str, ...], settings: TruncatedSettings
 ) -> dict[str, int]:
     """The limits that can still grow, grown. Empty where none can."""
-    raised = {}
+    raised: dict[str, int] = {}
     for name in names:
         limit = parameters.get(name)
-        if isinstance(limit, int) and not isinstance(limit, bool) and 0 < limit < settings.ceiling:
-            raised[name] = min(max(math.ceil(limit * settings.factor), limit + 1), settings.ceiling)
+        if not isinstance(limit, int | float) or isinstance(limit, bool):
+            continue
+        if 0 < limit < settings.ceiling:
+            raised[name] = min(max(math.ceil(limit * settings.factor), int(limit) + 1), settings.ceiling)
     return raised
 
 

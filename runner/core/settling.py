@@ -293,7 +293,7 @@ def _retry_after_s(body: object) -> float | None:
     waits = [
         float(wait)
         for wait in stated
-        if isinstance(wait, int | float) and not isinstance(wait, bool) and wait > 0
+        if isinstance(wait, int | float) and not isinstance(wait, bool) and 0 < wait < 2**53
     ]
     return min(max(waits), MAX_RETRY_AFTER_S) if waits else None
 

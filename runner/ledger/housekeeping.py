@@ -9,10 +9,21 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, and_, delete, null, or_, select, update
 
+from runner.core.model import Status
 from runner.core.states import ShardState
+from runner.core.wire import decode_json
 from runner.ledger.records import RemoteInput, StoredRaw
 from runner.ledger.submissions import add_event
-from runner.ledger.tables import attempt, file, quarantine, request, shard
+from runner.ledger.tables import (
+    STATUS_CODES,
+    attempt,
+    file,
+    manifest,
+    quarantine,
+    request,
+    run,
+    shard,
+)
 from runner.ledger.tables import row as row_table
 from runner.ledger.times import moment
 
@@ -41,15 +52,27 @@ def load_raw_files(connection: Connection) -> list[StoredRaw]:
 
 
 def _needed(connection: Connection, file_id: int | None = None) -> set[int]:
-    """Files that hold the answer of a current row, or of a request that is on its way again."""
+    """Files that hold the answer of a current row, of a request that is on its way again, or one that leads
+    to a larger request."""
     answers = select(attempt.c.file_id).distinct().where(attempt.c.file_id.is_not(None))
     if file_id is not None:
         answers = answers.where(attempt.c.file_id == file_id)
     by_rows = answers.select_from(
         row_table.join(request, request.c.id == row_table.c.request_id).join(attempt, _ANSWER)
     )
-    by_open = answers.select_from(request.join(attempt, _ANSWER)).where(request.c.open_shard_id.is_not(None))
-    return {int(found) for query in (by_rows, by_open) for found in connection.execute(query).scalars()}
+    of_request = answers.select_from(request.join(attempt, _ANSWER))
+    queries = [by_rows, of_request.where(request.c.open_shard_id.is_not(None))]
+    if _asks_larger(connection):
+        queries.append(of_request.where(request.c.status == STATUS_CODES[Status.TRUNCATED]))
+    return {int(found) for query in queries for found in connection.execute(query).scalars()}
+
+
+def _asks_larger(connection: Connection) -> bool:
+    """Whether a manifest asks again for what was cut at the token limit. Then an answer that was cut is
+    needed though no row shows it: that it was cut is why its row belongs to a larger request."""
+    query = select(run.c.document).join(manifest, manifest.c.current_run_id == run.c.id)
+    documents = (found for found in connection.execute(query).scalars() if found is not None)
+    return any(decode_json(text)["manifest"].get("on_truncated") is not None for text in documents)
 
 
 def forget_raw(connection: Connection, file_id: int, now_s: float) -> bool:

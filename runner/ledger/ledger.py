@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Engine
 
 from runner.core.model import Outcome
 from runner.core.planning import Held
-from runner.core.states import ShardState, Submission, discarded
+from runner.core.states import ShardState, Submission
 from runner.failpoints import failpoint
 from runner.ledger import attempts, housekeeping, outcomes, planning, reading, runs, submissions
 from runner.ledger.bulk import without_collector
@@ -237,15 +237,6 @@ class Ledger:
             failpoint("retry.before")
             return submissions.load_many(connection, ids.values())
 
-    def discard_unpaid(self, manifest_id: int) -> list[Submission]:
-        """Every shard of the manifest that was surely not bought is discarded, its requests are free."""
-        with self._writing() as connection:
-            unpaid = [discarded(found) for found in submissions.load_unpaid(connection, manifest_id)]
-            for submission in unpaid:
-                self._store(connection, submission, "discarded", "", None)
-                planning.free_requests(connection, submission.shard_id)
-            return unpaid
-
     def release(
         self, submission: Submission, *, what: str = "released", detail: str = "", run_id: int | None = None
     ) -> None:
@@ -334,15 +325,7 @@ class Ledger:
     def request_cancel(self, shard_id: int) -> None:
         """Record that a person wants the shard's batch stopped, beside whoever moves the shard."""
         with self._writing() as connection:
-            submissions.request_cancel(connection, shard_id)
-            submissions.add_event(
-                connection,
-                what="cancel requested",
-                detail="",
-                run_id=None,
-                shard_id=shard_id,
-                now_s=self._clock(),
-            )
+            submissions.request_cancel(connection, shard_id, self._clock())
 
     def _store(
         self, connection: Connection, submission: Submission, what: str, detail: str, run_id: int | None

@@ -27,7 +27,6 @@ from runner.ledger.tables import row as row_table
 from runner.ledger.times import iso, iso_or_none, moment, moment_or_none, seconds_or_none
 
 FINAL_STATES = tuple(state.value for state in ShardState if state.is_final)
-UNPAID_STATES = tuple(state.value for state in ShardState if state.is_unpaid)
 _INTENTS = frozenset({ShardState.UPLOADING, ShardState.CREATING, ShardState.FENCING})
 
 _AS_STORED = (
@@ -142,13 +141,6 @@ def needs_file(connection: Connection, sha: str) -> bool:
     """Whether a shard that is not final has an input file of this content."""
     query = select(shard.c.id).where(shard.c.sha == sha, shard.c.state.not_in(FINAL_STATES)).limit(1)
     return connection.execute(query).first() is not None
-
-
-def load_unpaid(connection: Connection, manifest_id: int) -> list[Submission]:
-    """Shards of this manifest for which surely nothing was bought, and that still would be."""
-    chosen = (shard.c.manifest_id == manifest_id, shard.c.state.in_(UNPAID_STATES))
-    query = _selected().where(*chosen).order_by(shard.c.id)
-    return [_submission(found) for found in connection.execute(query)]
 
 
 def load_records(connection: Connection, manifest_id: int) -> list[ShardRecord]:
@@ -279,9 +271,10 @@ def add_event(
     connection.execute(insert(event).values(values))
 
 
-def request_cancel(connection: Connection, shard_id: int) -> None:
+def request_cancel(connection: Connection, shard_id: int, now_s: float) -> None:
     """A person wants the shard's batch stopped. Nothing else is touched: another process may move it."""
     connection.execute(update(shard).where(shard.c.id == shard_id).values(cancel_requested=1))
+    add_event(connection, what="cancel requested", detail="", run_id=None, shard_id=shard_id, now_s=now_s)
 
 
 def _store_shard(connection: Connection, submission: Submission, now_s: float) -> None:
