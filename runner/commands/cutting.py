@@ -26,6 +26,8 @@ from runner.ledger import Ledger
 _NO_LIMITS = Limits(max_file_bytes=2**62, max_requests_per_file=2**62, max_body_bytes=2**62)
 
 
+_SLACK = 1.25
+"""Halves of equal files are never quite equal: one that is a little larger is tried before it is cut."""
 TOO_LARGE = Problem(kind=ProblemKind.TOO_LARGE, message="larger than what the server took before")
 """Said of a shard that is cut before it was ever sent."""
 
@@ -47,18 +49,17 @@ class Cutter:
         is_large = shard.size_bytes > self.largest_bytes or shard.requests > self.most_requests
         return is_large and shard.requests > 1
 
-    def _learn(self, shard: Submission, problem: Problem) -> None:
-        """Half of what was refused is tried next, for this shard and for those that follow."""
-        if shard.requests == 1:
-            return  # says how large a request may be, not how large a file
+    def _learn(self, halves: list[SealedShard], problem: Problem) -> None:
+        """What is tried next for a shard is tried for those that follow too."""
         if problem.status_code == 413:
-            self.largest_bytes = min(self.largest_bytes, (shard.size_bytes + 1) // 2)
+            largest = max(half.size_bytes for half in halves)
+            self.largest_bytes = min(self.largest_bytes, largest * _SLACK)
         elif problem is not TOO_LARGE:
-            self.most_requests = min(self.most_requests, (shard.requests + 1) // 2)
+            most = max(half.requests for half in halves)
+            self.most_requests = min(self.most_requests, most * _SLACK)
 
     def cut(self, given_up: Submission, problem: Problem) -> list[Submission]:
         """The shards that go on for one that was given up, ready to be sent; none for a single request."""
-        self._learn(given_up, problem)
         folder = self.workplace.place.folder
         entries = {entry.line: entry for entry in self.ledger.expected(given_up.shard_id).values()}
         if given_up.requests == 1:
@@ -88,6 +89,7 @@ class Cutter:
                 for files in written:
                     files.discard()
                 raise
+        self._learn(sealed, problem)
         self._tell(given_up, problem, shards=len(new), failed=0)
         return new
 

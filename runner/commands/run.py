@@ -219,12 +219,13 @@ class _Run:
         """Nothing moved: the tables are there, and the record says so."""
         previous = self._ledger.current_run(self._manifest_id)
         totals = self._ledger.totals(self._manifest_id)
+        spent = self._ledger.spent(self._manifest_id)
         if previous is None:
             raise AssertionError("a run that has nothing to do has a run before it")
         counts = Totals(
             by_status=Counter(totals.by_status),
-            input_tokens=totals.input_tokens,
-            output_tokens=totals.output_tokens,
+            input_tokens=spent[0],
+            output_tokens=spent[1],
             cost=previous.cost,
             rows=totals.rows,
         )
