@@ -9,9 +9,10 @@ split over several parts.
 Whether to ask again is decided by the cause, never by the place. *Permanent* (400, 403, 422, a content
 filter, a body that holds no answer): the same request would fail the same way, and is paid again. *Passing*
 (408, 429, 5xx, expired, cancelled, unaccounted): asked again in a new shard of only those requests, a
-bounded number of times, each time after a longer pause (`pause_s`). *The account's* (401, 402, a spent
-quota): nothing is wrong with the request, so the attempt does not count; but no repetition helps before a
-person acts, so the run stops. A length is none of these: only a larger limit helps (`core.raising`).
+bounded number of times (`core.planning.stand`), each time after a longer pause (`pause_s`). *The account's*
+(401, 402, a spent quota): nothing is wrong with the request, so the attempt does not count; but no
+repetition helps before a person acts, so the run stops. A length is none of these: only a larger limit
+helps (`core.raising`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from runner.core.model import Backoff, Cause, Outcome, RetrySettings, Status
+from runner.core.model import Backoff, Cause, Outcome, Status
 from runner.core.wire import JsonError, ResultLine, decode_json, text_or_none
 
 _MESSAGE_LIMIT = 2000
@@ -349,11 +350,6 @@ def is_better(new: Status, held: Status | None) -> bool:
     if held is None:
         return True
     return _RANK.get(new, 1) > _RANK.get(held, 1)
-
-
-def is_worth_repeating(outcome: Outcome, attempts: int, policy: RetrySettings) -> bool:
-    """Whether a request is sent again after `attempts` sendings that count. Permanent causes never are."""
-    return outcome.retryable and attempts < policy.attempts
 
 
 def pause_s(backoff: Backoff, attempts: int) -> float:

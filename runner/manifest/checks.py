@@ -208,7 +208,8 @@ class _Checks:
         waits = {name: self._seconds(*here, name) for name in ("initial", "max")}
         for name, wait in waits.items():
             if wait is not None and wait > MAX_PAUSE_S:
-                self._add((*here, name), "is out of range", "at most a day")
+                text = shown(self._text(*here, name) or f"{wait:g}")
+                self._add((*here, name), f"'{text}' is out of range", "at most a day")
         if waits["initial"] is not None and waits["max"] is not None and waits["initial"] > waits["max"]:
             self._add((*here, "initial"), "is more than max", "the first wait is the shortest")
         self._check_raising()

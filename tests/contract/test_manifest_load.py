@@ -9,7 +9,15 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from runner.core.model import BatchSettings, Budget, Prices, ProviderSettings, RetrySettings, Tolerance
+from runner.core.model import (
+    BatchSettings,
+    Budget,
+    Prices,
+    ProviderSettings,
+    RetrySettings,
+    Tolerance,
+    TruncatedSettings,
+)
 from runner.manifest import load, schema, schema_text
 from tests.contract.manifest_factories import GOOD, load_text, make_project
 
@@ -73,6 +81,18 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert made.retry == RetrySettings(attempts=5)
     assert made.allow_failures == Tolerance(share=0.005, count=None, declared=True)
     assert made.budget == Budget(max_cost=20.0, confirm_above=1.0)
+
+
+def test_pauses_and_larger_limits_are_read(tmp_path: Path) -> None:
+    lines = """  parameters: {max_tokens: 200}
+retry: {attempts: 5, backoff: {initial: 500ms, factor: 1.5, max: 2h}}
+on_truncated: {max_tokens_factor: 2, ceiling: 8000}
+"""
+    made = load_text(tmp_path, GOOD + lines)
+    assert made.retry == RetrySettings(attempts=5, initial_s=0.5, factor=1.5, max_s=7200.0)
+    assert made.on_truncated == TruncatedSettings(factor=2.0, ceiling=8000)
+    bare = load_text(tmp_path, GOOD)
+    assert (bare.retry, bare.on_truncated) == (RetrySettings(attempts=3), None)
 
 
 def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.core.model import Outcome, RetrySettings, Status
-from runner.core.settling import is_better, is_worth_repeating, judge, judge_absence, read_answer
+from runner.core.model import Outcome, Status
+from runner.core.settling import is_better, judge, judge_absence, read_answer
 from runner.core.wire import BadLine, ResultLine, read_result_line
 
 
@@ -123,7 +123,10 @@ def test_the_body_of_an_inner_error_is_decoded_once_more() -> None:
 
 @pytest.mark.parametrize(
     ("status", "again"),
-    [(400, False), (422, False), (403, False), (408, True), (429, True), (500, True), (503, True)],
+    [
+        *((status, False) for status in (400, 403, 405, 410, 413, 415, 422, 451)),
+        *((status, True) for status in (401, 402, 408, 409, 425, 429, 499, 500, 502, 503, 504, 529)),
+    ],
 )
 def test_only_passing_causes_are_asked_again(status: int, again: bool) -> None:
     assert judged(packed("RetriableHttpStatus", status=status, body="")).retryable is again
@@ -180,10 +183,67 @@ def test_an_answer_is_never_replaced_by_an_error_nor_by_a_second_answer() -> Non
     assert not is_better(Status.FAILED, Status.TRUNCATED)
 
 
-def test_attempts_are_bounded() -> None:
-    lost = judge_absence("expired", None)
-    assert is_worth_repeating(lost, 2, RetrySettings(attempts=3))
-    assert not is_worth_repeating(lost, 3, RetrySettings(attempts=3))
+@pytest.mark.parametrize(
+    ("line", "blocked"),
+    [
+        (packed("NonRetriableHttpStatus", status=401, body="bad key"), True),
+        (packed("RetriableHttpStatus", status=402, body="Account balance too low."), True),
+        (packed("RetriableHttpStatus", status=429, body='{"error":{"code":"insufficient_quota"}}'), True),
+        (packed("RetriableHttpStatus", status=402, body='{"error":{"code":"spend_cap_exceeded"}}'), True),
+        (
+            packed("RetriableHttpStatus", status=429, body='{"error":{"code":"spend_cap_reset_pending"}}'),
+            False,
+        ),
+        (packed("NonRetriableHttpStatus", status=403, body="Model 'x' is not available"), False),
+        ({"custom_id": "k", "response": {"status_code": 402, "body": {"error": {"message": "pay"}}}}, True),
+    ],
+)
+def test_a_failure_that_the_account_is_to_blame_for_is_no_fault_of_the_request(
+    line: dict[str, Any], blocked: bool
+) -> None:
+    outcome = judged(line)
+    assert outcome.blocked is blocked
+    assert outcome.retryable or not blocked
+
+
+def test_a_failure_counts_the_tokens_that_it_owns_up_to() -> None:
+    usage = {"usage": {"prompt_tokens": 7, "completion_tokens": 9}}
+    for status, body in ((200, {"choices": [], **usage}), (500, {"error": {"message": "late"}, **usage})):
+        outcome = judged({"custom_id": "k", "response": {"status_code": status, "body": body}})
+        assert (outcome.status, outcome.input_tokens, outcome.output_tokens) == (Status.FAILED, 7, 9)
+
+
+@pytest.mark.parametrize(
+    ("body", "wait_s"),
+    [
+        ('{"error":"too_many_requests","retry_after_seconds":30}', 30.0),
+        ('{"error":{"message":"slow down","retry_after":2.5}}', 2.5),
+        ('{"retry_after_seconds":5,"error":{"retry_after":8}}', 8.0),
+        ('{"retry_after":1e300}', None),
+        ('{"retry_after":86400}', 3600.0),
+        ('{"retry_after":-4}', None),
+        ('{"retry_after":"soon"}', None),
+        ("slow down", None),
+    ],
+)
+def test_the_wait_that_an_error_line_asks_for_is_read_and_bounded(body: str, wait_s: float | None) -> None:
+    assert judged(packed("RetriableHttpStatus", status=429, body=body)).retry_after_s == wait_s
+
+
+@pytest.mark.parametrize(
+    ("errors", "again"),
+    [
+        ({"data": [{"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}]}, True),
+        ({"data": [{"code": "invalid_json_line", "line": 3}]}, False),
+        ({"data": [{"code": "mismatched_model"}, {"code": "missing_required_parameter"}]}, False),
+        ({"data": [{"code": "mismatched_model"}, {"code": None}]}, True),
+        ({"data": []}, True),
+        ("something broke", True),
+    ],
+)
+def test_a_batch_that_was_rejected_for_its_content_is_not_sent_again(errors: Any, again: bool) -> None:
+    text = errors if isinstance(errors, str) else json.dumps(errors)
+    assert judge_absence("failed", text).retryable is again
 
 
 JSON = st.recursive(

@@ -1,0 +1,166 @@
+"""What the ledger remembers of attempts: those that do not count, when they failed, what they cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from runner.core.model import Cause, Outcome, Status
+from runner.core.planning import Held
+from runner.core.states import ShardState, Submission, discarded, reconciled, upload_intended
+from runner.ledger import PlanMovedError, Repeatable
+from tests.contract.ledger_factories import (
+    START_S,
+    Clock,
+    Project,
+    failed,
+    fingerprint,
+    shard_file,
+    succeeded,
+    to_send,
+)
+
+BLOCKED = replace(failed(message="402 Account balance too low"), blocked=True)
+TOO_LARGE = Outcome(status=Status.FAILED, cause=Cause(error_class="body_too_large", message="413"))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def project(tmp_path: Path, clock: Clock) -> Project:
+    return Project.open(tmp_path, clock=clock)
+
+
+def held_of(project: Project, name: object) -> Held:
+    return project.ledger.held([fingerprint(name)])[fingerprint(name)]
+
+
+def repeatable(project: Project, most: int = 3) -> list[Repeatable]:
+    return [one for chunk in project.ledger.repeatable(project.manifest_id, most) for one in chunk]
+
+
+def done(project: Project, shard: Submission, *outcomes: Outcome) -> None:
+    """Collected to its end by the newest run."""
+    project.answer(shard, list(enumerate(outcomes)))
+    project.ledger.finish_shard(reconciled(shard), [], run_id=project.run_ids[-1])
+
+
+def test_an_attempt_that_the_account_wasted_does_not_count_however_often_it_is_stored(
+    project: Project,
+) -> None:
+    row = [to_send(0, "a", line=0)]
+    first = project.send(project.commit(row)[0])
+    project.answer(first, [(0, BLOCKED)])
+    project.answer(first, [(0, BLOCKED)])
+    done(project, first)
+    found = held_of(project, "a")
+    assert (found.attempts, found.excused, found.retryable) == (1, 1, True)
+    again = project.send(project.commit(row)[0])
+    done(project, again, failed())
+    found = held_of(project, "a")
+    assert (found.attempts, found.excused) == (2, 1)
+    assert [one.attempts for one in repeatable(project, 2)] == [1]
+    assert repeatable(project, 1) == []
+
+
+def test_a_failure_says_when_it_was(project: Project, clock: Clock) -> None:
+    first = project.send(project.commit([to_send(0, "a", line=0), to_send(1, "b", line=1)])[0])
+    clock.now_s = START_S + 60
+    done(project, first, failed(), failed(status=Status.EXPIRED))
+    assert repeatable(project) == [
+        Repeatable(held_of(project, key).request_id, first.shard_id, line, 1, int(START_S) + 60)
+        for line, key in enumerate("ab")
+    ]
+    assert held_of(project, "a").answered_at_s == int(START_S) + 60
+
+
+def test_a_pause_is_kept_with_its_shard_and_remembered_when_that_is_taken_back(project: Project) -> None:
+    first = project.send(project.commit([to_send(0, "a", line=0)])[0])
+    done(project, first, failed())
+    assert project.ledger.pause(project.manifest_id) == 0.0
+    (again,) = project.ledger.commit_shards(
+        run_id=project.run_ids[-1],
+        manifest_id=project.manifest_id,
+        shards=[replace(shard_file(1), not_before_s=START_S + 600)],
+        placements=[(1, 0, held_of(project, "a").request_id)],
+    )
+    assert project.ledger.submission(again.shard_id).not_before_s == START_S + 600
+    assert project.ledger.pause(project.manifest_id) == 0.0
+    project.ledger.release(discarded(again))
+    assert project.ledger.pause(project.manifest_id) == START_S + 600
+
+
+def test_what_a_run_collected_is_paid_whatever_became_of_it_and_by_one_run_only(project: Project) -> None:
+    row = [to_send(0, "a", line=0), to_send(1, "b", line=1)]
+    first = project.send(project.commit(row)[0])
+    done(project, first, succeeded(), replace(failed(), input_tokens=5, output_tokens=1))
+    (again,) = project.commit([to_send(0, "a", line=0), to_send(1, "b", line=1)], refresh=True)
+    assert project.ledger.paid(project.run_ids[0]) == (35, 11)
+    assert project.ledger.paid(project.run_ids[1]) == (0, 0), "nothing is collected yet"
+    done(project, project.send(again), succeeded(), succeeded(input_tokens=None, output_tokens=2))
+    assert project.ledger.paid(project.run_ids[1]) == (30, 12)
+    assert project.ledger.paid(project.run_ids[0]) == (35, 11), "superseded, and paid all the same"
+    assert project.ledger.spent(project.manifest_id) == (30, 12), "what the rows show"
+
+    project.ledger.end_run(project.run_ids[1], state="finished", exit_code=0)
+    project.start_run()
+    paid = project.asked("SELECT state, paid_input_tokens, paid_output_tokens FROM run ORDER BY id")
+    assert paid == [("interrupted", 35, 11), ("finished", 30, 12), ("running", None, None)]
+
+
+def test_a_shard_that_is_too_large_is_replaced_in_one_step(project: Project) -> None:
+    rows = [to_send(number, f"k{number}", line=number) for number in range(3)]
+    (shard,) = project.commit(rows)
+    project.ledger.save(upload_intended(shard), what="uploading")
+    given_up = discarded(upload_intended(shard))
+    ids = [held_of(project, f"k{number}").request_id for number in range(3)]
+    kept = {
+        "run_id": project.run_ids[0],
+        "manifest_id": project.manifest_id,
+        "shards": [shard_file(1), shard_file(2)],
+        "failed": [],
+        "detail": "413",
+    }
+    with pytest.raises(PlanMovedError):
+        project.ledger.replace_shard(given_up, placements=[(1, 0, ids[0]), (2, 0, ids[0])], **kept)  # type: ignore[arg-type]
+    assert project.ledger.submission(shard.shard_id).state is ShardState.UPLOADING, "nothing or all"
+
+    placements = [(1, 0, ids[0]), (1, 1, ids[1]), (2, 0, ids[2])]
+    new = project.ledger.replace_shard(given_up, placements=placements, **kept)  # type: ignore[arg-type]
+    assert [one.state for one in new] == [ShardState.READY] * 2
+    assert project.ledger.open_submissions(project.manifest_id) == new
+    assert project.asked("SELECT shard_id, line, request_id, number FROM attempt ORDER BY 1, 2") == [
+        (new[0].shard_id, 0, ids[0], 1),
+        (new[0].shard_id, 1, ids[1], 1),
+        (new[1].shard_id, 0, ids[2], 1),
+    ]
+    assert held_of(project, "k0").attempts == 1
+
+
+def test_a_request_that_is_too_large_alone_fails_with_that_cause(project: Project) -> None:
+    (shard,) = project.commit([to_send(0, "a", line=0)])
+    project.ledger.save(upload_intended(shard), what="uploading")
+    request_id = held_of(project, "a").request_id
+    new = project.ledger.replace_shard(
+        discarded(upload_intended(shard)),
+        run_id=project.run_ids[0],
+        manifest_id=project.manifest_id,
+        shards=[],
+        placements=[],
+        failed=[(0, request_id, TOO_LARGE)],
+        detail="413",
+    )
+    assert new == []
+    (row,) = project.ledger.rows(project.manifest_id, 0, 10)
+    assert (row.status, row.error_class, row.attempts, row.raw_path) == (
+        Status.FAILED,
+        "body_too_large",
+        1,
+        None,
+    )
+    assert repeatable(project) == []
