@@ -123,6 +123,15 @@ POINTS: Final[Mapping[str, str]] = {
     "retry.sealed": "the new shards are durable; the ledger does not know them",
     "retry.before": "new shards and attempts are written; the transaction is open",
     "retry.committed": "the new shards are a fact; not driven",
+    # ------------------------------------------------------------ a shard that is too large is cut
+    "cut.begins": "the server found a shard too large; nothing is written",
+    "cut.sealed": "the smaller files are durable; the ledger does not know them",
+    "cut.before": "the old shard is given up and the new ones are placed; the transaction is open",
+    "cut.committed": "the smaller shards are a fact; the old file is there",
+    # ------------------------------------------------------------ larger token limits
+    "raise.begins": "answers may have been cut; nothing is rendered",
+    "raise.sealed": "shards with larger limits are durable; the ledger does not know them",
+    "raise.committed": "the larger requests are a fact; not driven",
     # ------------------------------------------------------------ the table
     "publish.begins": "nothing is open any more; no draft",
     "publish.drafted": "empty drafts are there",

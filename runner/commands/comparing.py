@@ -6,6 +6,7 @@ what is to be sent gets its place in a shard. Memory: one chunk.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -77,6 +78,7 @@ class Comparison:
         self._taken_back = taken_back
         self._only_raised = only_raised
         self._backoff = workplace.backoff
+        self._now_s = time.time()
         self._ladder = [workplace.shape(parameters) for parameters in workplace.ladder]
         self._limits = [_token_limit(workplace, rung) for rung in range(len(self._ladder))]
         self._shape = self._ladder[0]
@@ -180,7 +182,7 @@ class Comparison:
         if stand(known, AS_IT_IS) is not Standing.FAILED:
             return 0.0
         attempts = known.attempts - known.excused
-        return due_s(self._backoff, failed_at_s=known.answered_at_s, attempts=attempts)
+        return due_s(self._backoff, failed_at_s=known.answered_at_s, attempts=attempts, now_s=self._now_s)
 
     def _row_of(self, one: Rendered) -> int:
         return one.position // self._manifest.repeats

@@ -21,6 +21,7 @@ from runner.commands.workplace import Workplace
 from runner.core.model import Cause, Limits, Outcome, Problem, ProblemKind, Status
 from runner.core.splitting import halves
 from runner.core.states import Submission
+from runner.failpoints import failpoint
 from runner.ledger import Ledger
 
 _NO_LIMITS = Limits(max_file_bytes=2**62, max_requests_per_file=2**62, max_body_bytes=2**62)
@@ -60,6 +61,7 @@ class Cutter:
 
     def cut(self, given_up: Submission, problem: Problem) -> list[Submission]:
         """The shards that go on for one that was given up, ready to be sent; none for a single request."""
+        failpoint("cut.begins")
         folder = self.workplace.place.folder
         entries = {entry.line: entry for entry in self.ledger.expected(given_up.shard_id).values()}
         if given_up.requests == 1:
@@ -84,6 +86,7 @@ class Cutter:
                         place = files.place(line, given_up.not_before_s)
                         placements.append((place.shard, place.line, entries[number].request_id))
                     sealed += files.seal()
+                failpoint("cut.sealed")
                 new = self._replace(given_up, problem, sealed, placements, [])
             except BaseException:
                 for files in written:
@@ -110,6 +113,7 @@ class Cutter:
             failed=too_large,
             detail=problem.message,
         )
+        failpoint("cut.committed")
         if not self.ledger.needs_file(given_up.sha):
             (self.workplace.place.folder / given_up.path).unlink(missing_ok=True)
         return new

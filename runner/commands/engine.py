@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable
 
 from runner.commands import calls
 from runner.commands.calls import Fetched
+from runner.commands.complaints import COMPLAINTS, batches_go_on, complaint_of, refusal
 from runner.commands.cutting import TOO_LARGE, Cutter
 from runner.commands.interrupts import StopFlag
 from runner.commands.moments import BatchCreated, Trouble, Uploaded
@@ -42,9 +43,7 @@ from runner.core.states import (
 )
 from runner.core.wire import BatchObject
 from runner.errors import (
-    DecisionNeededError,
     InterruptedRunError,
-    ProviderRefusedError,
     RunnerError,
     StillRunningError,
 )
@@ -78,7 +77,7 @@ class Engine:
         self._stopping: Problem | None = None
         self._was_reached = False
         self._patience_s = LEAVE_S
-        self._problems: list[tuple[ShardState, str]] = []
+        self._complaints: list[Submission] = []
 
     # ------------------------------------------------------------ the loop
 
@@ -105,14 +104,9 @@ class Engine:
         finally:
             self._leave()
         if self._stopping is not None:
-            raise ProviderRefusedError(
-                f"{self._at.provider.name} refused: {self._stopping.message}",
-                next_step=_NEXT_STEPS.get(self._stopping.kind, "run the same command again when it is cured"),
-            )
-        self._problems += [
-            (track.submission.state, f"shard {track.submission.slot}: {track.submission.problem}")
-            for track in self._tracks
-            if track.submission.state in _NEXT_STEPS_BY_STATE
+            raise refusal(self._at.provider.name, self._stopping)
+        self._complaints += [
+            track.submission for track in self._tracks if track.submission.state in COMPLAINTS
         ]
         return self.reached()
 
@@ -130,7 +124,7 @@ class Engine:
         )
 
     def _check_stop(self, deadline_s: float | None) -> None:
-        waiting = _counted(sum(track.is_in(ShardState.SUBMITTED) for track in self._tracks))
+        waiting = batches_go_on(sum(track.is_in(ShardState.SUBMITTED) for track in self._tracks))
         if self._stop.is_set:
             raise InterruptedRunError(
                 f"interrupted; {waiting} at the provider",
@@ -173,12 +167,7 @@ class Engine:
 
     def complaint(self) -> RunnerError | None:
         """Shards that were held or refused, as one error; None where there is none."""
-        for state, kind in _ERRORS_BY_STATE.items():
-            problems = [problem for found, problem in self._problems if found is state]
-            if problems:
-                what = "\n".join([f"{len(problems)} of the shards are {state}:", *problems])
-                return kind(what, next_step=_NEXT_STEPS_BY_STATE[state])
-        return None
+        return complaint_of(self._complaints)
 
     # ------------------------------------------------------------ steps
 
@@ -453,24 +442,3 @@ class Engine:
             self._at.save(track, states.held(track.submission, "the input file could not be deleted"), "held")
         else:
             track.next_at_s = now + self._at.reread_pause_s
-
-
-def _counted(batches: int) -> str:
-    if not batches:
-        return "nothing is under way"
-    return "1 batch goes on" if batches == 1 else f"{batches} batches go on"
-
-
-_NEXT_STEPS = {
-    ProblemKind.AUTHENTICATION: "set the right key in the environment and run the same command again",
-    ProblemKind.PAYMENT: "add credit and run the same command again; everything so far is kept",
-    ProblemKind.VOLUME: "verify the account or wait for the window to move, then run the same command again",
-}
-_ERRORS_BY_STATE: dict[ShardState, type[RunnerError]] = {
-    ShardState.HELD: DecisionNeededError,
-    ShardState.REFUSED: ProviderRefusedError,
-}
-_NEXT_STEPS_BY_STATE = {
-    ShardState.HELD: "look for the batch on the server; nothing was bought twice",
-    ShardState.REFUSED: "mend what the server names and run the same command again; other shards are kept",
-}

@@ -25,6 +25,7 @@ from runner.commands.workplace import Workplace
 from runner.core.model import Status
 from runner.core.planning import Policy, cost_of
 from runner.dataset import Snapshot
+from runner.failpoints import failpoint
 from runner.ledger import Ledger, PlanMovedError, Staging
 from runner.prompt import Prompt
 
@@ -51,6 +52,7 @@ def ask_larger(
     """Place larger requests for what was cut; they are under way then. Nothing where nothing was cut."""
     if len(workplace.ladder) == 1 or not _may_lead_on(ledger, manifest_id):
         return
+    failpoint("raise.begins")
     folder = workplace.place.folder
     with tempfile.TemporaryDirectory(prefix="raise-", dir=folder / "scratch") as scratch:
         files = ShardFiles(
@@ -80,6 +82,7 @@ def ask_larger(
                 if not _is_affordable(workplace, ledger, run_id, comparison, shards, reporter):
                     files.discard()
                     return
+                failpoint("raise.sealed")
                 ledger.commit_plan(
                     run_id=run_id, manifest_id=manifest_id, staging=staging, shards=planned(shards, workplace)
                 )
@@ -90,6 +93,7 @@ def ask_larger(
             except BaseException:
                 files.discard()
                 raise
+    failpoint("raise.committed")
     if shards:
         requests = sum(shard.requests for shard in shards)
         reporter.tell(Raising(requests=requests, shards=len(shards)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from runner.commands.revision import git_commit
 from runner.commands.sharding import sync_folder
 from runner.commands.workplace import Workplace
 from runner.core.model import Status
+from runner.core.settling import MAX_RETRY_AFTER_S
 from runner.core.wire import JsonError, decode_json, encode_json
 from runner.dataset import fingerprint_of_inputs
 from runner.failpoints import failpoint
@@ -49,7 +51,7 @@ def commit(
     begin = run_start(workplace, plan, uid=uid, manifest_id=manifest_id, snapshot=snapshot)
     run_id = ledger.start_run(begin)
     failpoint("commit.run_started")
-    shards = planned(plan.shards, workplace, pause_until_s=ledger.pause(manifest_id))
+    shards = planned(plan.shards, workplace, pause_until_s=_pause_until_s(workplace, ledger, manifest_id))
     try:
         ledger.commit_plan(
             run_id=run_id,
@@ -66,6 +68,12 @@ def commit(
     failpoint("commit.snapshots_forgotten")
     tell_waiting(shards, reporter)
     return run_id
+
+
+def _pause_until_s(workplace: Workplace, ledger: Ledger, manifest_id: int) -> float:
+    """The pause of what was taken back unsent; bounded, because the clock may have been set back since."""
+    longest_s = max(workplace.backoff.max_s, MAX_RETRY_AFTER_S)
+    return min(ledger.pause(manifest_id), time.time() + longest_s)
 
 
 def run_start(

@@ -110,11 +110,14 @@ def _copy_lines(
 ) -> Iterator[tuple[int, int, int]]:
     """(slot, line, request id) of each request that goes into the new shards."""
     sources = _Sources(ledger, workplace.place.folder)
+    now_s = time.time()
     for chunk in ledger.repeatable(manifest_id, workplace.manifest.retry.attempts):
         for one in chunk:
             text = sources.line(one.shard_id, one.line) if one.shard_id in shard_ids else None
             if text is not None:
-                due = due_s(workplace.backoff, failed_at_s=one.failed_at_s, attempts=one.attempts)
+                due = due_s(
+                    workplace.backoff, failed_at_s=one.failed_at_s, attempts=one.attempts, now_s=now_s
+                )
                 place = files.place(text, due)
                 yield place.shard, place.line, one.request_id
     sources.close()

@@ -29,6 +29,7 @@ from runner.commands.clock import SteadyClock
 from runner.commands.cutting import Cutter
 from runner.commands.discarding import take_back_unsent
 from runner.commands.engine import Engine
+from runner.commands.finishing import finished_run, history_target, remove_collected
 from runner.commands.gate import pass_gate
 from runner.commands.interrupts import StopFlag, deferred_interrupts
 from runner.commands.local import connected
@@ -38,19 +39,16 @@ from runner.commands.planfile import refuse_if_moved
 from runner.commands.planning import Prepared, prepared, render_source
 from runner.commands.publishing import Totals, write_results
 from runner.commands.raising import Asked, ask_larger
-from runner.commands.recording import commit, history_path, is_unchanged, record_end, record_published
+from runner.commands.recording import commit, is_unchanged, record_end, record_published
 from runner.commands.retrying import retry_failed
 from runner.commands.revision import git_commit
 from runner.commands.tracks import Surroundings
 from runner.commands.under_way import at_own_server, under_way
 from runner.commands.workplace import Workplace, open_workplace
 from runner.core.model import Provider, Status
-from runner.core.planning import cost_of
 from runner.core.states import ShardState, Submission, reexamined
 from runner.dataset import Snapshot
 from runner.errors import (
-    EXIT_DONE,
-    EXIT_FAILED_ROWS,
     EXIT_STILL_RUNNING,
     InterruptedRunError,
     ProviderRefusedError,
@@ -229,7 +227,7 @@ class _Run:
             cost=previous.cost,
             rows=totals.rows,
         )
-        finished = self._finished(list(self._manifest.output.paths), counts, (0, 0))
+        finished = self._finished(counts, (0, 0))
         run_id = self._ledger.start_run(
             RunStart(
                 uid=self._uid,
@@ -420,7 +418,7 @@ class _Run:
             manifest_id=self._manifest_id,
             snapshot=Path(snapshot.path),
             rows=snapshot.rows,
-            history=self._history_target(),
+            history=history_target(self._manifest, self._folder, self._uid),
             check_answer=answer_checker(self._manifest.output.schema),
             reporter=self._reporter,
         )
@@ -437,48 +435,19 @@ class _Run:
             raw_paths=totals.raw_paths,
             is_settled=is_settled,
         )
-        self._remove_collected_shards()
-        finished = self._finished(list(self._manifest.output.paths), totals, self._ledger.paid(run_id))
+        remove_collected(self._ledger, self._manifest_id, self._folder)
+        finished = self._finished(totals, self._ledger.paid(run_id))
         if complaint is not None:
             finished = replace(finished, exit_code=complaint.exit_code)
         self._reporter.tell(finished)
         return RunResult(finished=finished, exit_code=finished.exit_code)
 
-    def _history_target(self) -> Path | None:
-        """A table of our own where none of the published ones is Parquet."""
-        if any(path.endswith(".parquet") for path in self._manifest.output.paths):
-            return None
-        return history_path(self._folder, self._uid)
-
-    def _remove_collected_shards(self) -> None:
-        """Input files are kept until collected; one that an open shard still needs stays."""
-        for record in self._ledger.shards(self._manifest_id):
-            path = self._folder / record.path
-            if record.state is ShardState.DONE and path.exists() and not self._ledger.needs_file(record.sha):
-                path.unlink(missing_ok=True)
-                failpoint("publish.shard_removed")
-
-    def _finished(self, results: list[str], totals: Totals, paid: tuple[int, int]) -> Finished:
-        counts = {status: totals.by_status.get(status, 0) for status in Status}
-        failed = totals.rows - counts[Status.SUCCEEDED] - counts[Status.PENDING]
-        tolerated = self._manifest.allow_failures.allows(failed, totals.rows)
-        ours = {one.shard_id: one for one in self._ended if one.run == self._uid and one.batch_id is not None}
-        prices = self._manifest.model.prices
-        return Finished(
-            rows=totals.rows,
-            **{status.value: count for status, count in counts.items()},
-            requests_sent=sum(one.requests for one in ours.values()),
-            batches=len(ours),
-            results=tuple(results),
-            input_tokens=totals.input_tokens,
-            output_tokens=totals.output_tokens,
-            cost=totals.cost,
-            paid_input_tokens=paid[0],
-            paid_output_tokens=paid[1],
-            paid_cost=cost_of(*paid, prices) if prices is not None else None,
-            currency=prices.currency if prices is not None else None,
-            exit_code=EXIT_DONE if tolerated else EXIT_FAILED_ROWS,
+    def _finished(self, totals: Totals, paid: tuple[int, int]) -> Finished:
+        return finished_run(
+            self._manifest,
+            totals,
+            paid,
             run=self._uid,
-            manifest=self._manifest.name,
-            duration_s=round(self._clock() - self._started_s, 3),
+            ended=self._ended,
+            duration_s=self._clock() - self._started_s,
         )

@@ -367,7 +367,10 @@ def pause_s(backoff: Backoff, attempts: int) -> float:
     return min(pause, backoff.max_s)
 
 
-def due_s(backoff: Backoff, *, failed_at_s: float | None, attempts: int) -> float:
+def due_s(backoff: Backoff, *, failed_at_s: float | None, attempts: int, now_s: float) -> float:
     """When a failed request may be sent again (Unix seconds). A function of what the ledger holds, so a run
-    that was killed while it waited waits for the same moment when it goes on."""
-    return 0.0 if failed_at_s is None else failed_at_s + pause_s(backoff, attempts)
+    that was killed while it waited waits for the same moment when it goes on.
+
+    A failure that lies in the future was stored before the clock was set back: it waits from now.
+    """
+    return 0.0 if failed_at_s is None else min(failed_at_s, now_s) + pause_s(backoff, attempts)

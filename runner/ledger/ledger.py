@@ -267,6 +267,7 @@ class Ledger:
             planning.free_requests(connection, submission.shard_id)
             ids = submissions.add(connection, run_id, manifest_id, shards, self._clock())
             planning.place_known(connection, placements, ids)
+            failpoint("cut.before")
             return submissions.load_many(connection, ids.values())
 
     def repeatable(self, manifest_id: int, max_attempts: int) -> Iterator[list[Repeatable]]:
@@ -330,14 +331,9 @@ class Ledger:
     def _store(
         self, connection: Connection, submission: Submission, what: str, detail: str, run_id: int | None
     ) -> None:
+        now_s = self._clock()
         submissions.store(
-            connection,
-            self._journal,
-            submission,
-            what=what,
-            detail=detail,
-            run_id=run_id,
-            now_s=self._clock(),
+            connection, self._journal, submission, what=what, detail=detail, run_id=run_id, now_s=now_s
         )
 
     # ------------------------------------------------------------ outcomes
@@ -367,16 +363,8 @@ class Ledger:
             outcomes.store_quarantine(connection, raw, items)
         failpoint("quarantine.committed")
 
-    def count_lines(
-        self, raw: RawFile, *, lines: int, duplicate_lines: int, unknown_lines: int, bad_lines: int
-    ) -> None:
-        """How many lines a raw file has, and of which kinds."""
-        counts = {
-            "lines": lines,
-            "duplicate_lines": duplicate_lines,
-            "unknown_lines": unknown_lines,
-            "bad_lines": bad_lines,
-        }
+    def count_lines(self, raw: RawFile, **counts: int) -> None:
+        """How many lines a raw file has: `lines`, `duplicate_lines`, `unknown_lines`, `bad_lines`."""
         with self._writing() as connection:
             outcomes.store_counts(connection, raw, counts)
 

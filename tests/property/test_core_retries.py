@@ -30,8 +30,11 @@ def test_a_pause_never_shrinks_and_has_a_bound(backoff: Backoff, attempts: int) 
 
 @given(BACKOFFS, st.integers(min_value=0, max_value=100), st.floats(min_value=0, max_value=2e9))
 def test_a_repetition_is_never_due_before_its_failure(backoff: Backoff, attempts: int, at_s: float) -> None:
-    assert due_s(backoff, failed_at_s=at_s, attempts=attempts) >= at_s
-    assert due_s(backoff, failed_at_s=None, attempts=attempts) == 0
+    due = due_s(backoff, failed_at_s=at_s, attempts=attempts, now_s=2e9)
+    assert at_s <= due <= at_s + backoff.max_s
+    assert due_s(backoff, failed_at_s=None, attempts=attempts, now_s=2e9) == 0
+    set_back = due_s(backoff, failed_at_s=at_s + 86_400, attempts=attempts, now_s=at_s)
+    assert set_back <= at_s + backoff.max_s, "a clock that was set back makes nobody wait longer"
 
 
 def test_what_the_manifest_leaves_out_is_the_providers() -> None:

@@ -1,0 +1,49 @@
+"""Why a run ends otherwise than done, as errors for people: what happened, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runner.core.model import Problem, ProblemKind
+from runner.core.states import ShardState, Submission
+from runner.errors import DecisionNeededError, ProviderRefusedError, RunnerError
+
+_NEXT_STEPS = {
+    ProblemKind.AUTHENTICATION: "set the right key in the environment and run the same command again",
+    ProblemKind.PAYMENT: "add credit and run the same command again; everything so far is kept",
+    ProblemKind.VOLUME: "verify the account or wait for the window to move, then run the same command again",
+}
+COMPLAINTS: dict[ShardState, tuple[type[RunnerError], str]] = {
+    ShardState.HELD: (
+        DecisionNeededError,
+        "look for the batch on the server; nothing was bought twice",
+    ),
+    ShardState.REFUSED: (
+        ProviderRefusedError,
+        "mend what the server names and run the same command again; other shards are kept",
+    ),
+}
+"""Ends of a shard that a person must hear of, with the error and the next step."""
+
+
+def refusal(provider: str, problem: Problem) -> ProviderRefusedError:
+    """The server wants nothing more from this account."""
+    next_step = _NEXT_STEPS.get(problem.kind, "run the same command again when it is cured")
+    return ProviderRefusedError(f"{provider} refused: {problem.message}", next_step=next_step)
+
+
+def complaint_of(shards: Sequence[Submission]) -> RunnerError | None:
+    """Shards that were held or refused, as one error; None where there is none."""
+    for state, (kind, next_step) in COMPLAINTS.items():
+        problems = [f"shard {shard.slot}: {shard.problem}" for shard in shards if shard.state is state]
+        if problems:
+            what = "\n".join([f"{len(problems)} of the shards are {state}:", *problems])
+            return kind(what, next_step=next_step)
+    return None
+
+
+def batches_go_on(batches: int) -> str:
+    """What is left behind, in words."""
+    if not batches:
+        return "nothing is under way"
+    return "1 batch goes on" if batches == 1 else f"{batches} batches go on"
