@@ -71,6 +71,15 @@ KINDS: Mapping[str, FaultKind] = {
     "slow-request": FaultKind(
         point=Point.BEFORE, route="* /v1/*", summary="wait before handling", params={"seconds": 1.0}
     ),
+    "reset": FaultKind(
+        point=Point.BEFORE, route="* /v1/*", summary="the connection closes at once; nothing has happened"
+    ),
+    "late-effect": FaultKind(
+        point=Point.BEFORE,
+        route="POST /v1/*",
+        summary="the client gets a closed connection, the effect comes seconds later",
+        params={"seconds": 1.0},
+    ),
     "lost-reply": FaultKind(
         point=Point.AFTER,
         route="POST /v1/*",
@@ -87,6 +96,11 @@ KINDS: Mapping[str, FaultKind] = {
         route="GET /v1/files/*/content",
         summary="the connection closes in the middle of the body",
         params={"after_bytes": 300},
+    ),
+    "foreign-ids": FaultKind(
+        point=Point.BODY,
+        route="GET /v1/files/*/content",
+        summary="the file begins with a line whose custom_id nobody sent",
     ),
     "replica-lag": FaultKind(
         point=Point.READ,

@@ -96,6 +96,7 @@ class FaultGate:
         self._app = app
         self._faults = faults
         self._drop = drop
+        self._later: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -105,16 +106,49 @@ class FaultGate:
         fault = await self._take(Point.BEFORE, scope)
         if fault is not None and fault.kind == "slow-request":
             await asyncio.sleep(float(fault.params["seconds"]))
+        elif fault is not None and fault.kind == "reset":
+            self._drop(scope)
+            return
+        elif fault is not None and fault.kind == "late-effect":
+            await self._put_off(scope, receive, float(fault.params["seconds"]))
+            return
         elif fault is not None:
             await _REPLIES[fault.kind](fault.params).response()(scope, receive, send)
             return
         await self._app(scope, receive, _FaultySend(self._take, self._drop, scope, receive, send))
+
+    async def _put_off(self, scope: Scope, receive: Receive, seconds: float) -> None:
+        """Take the whole request and leave the client alone; the application sees it later."""
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        task = asyncio.create_task(self._act_later(scope, body, seconds))
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+        self._drop(scope)
+
+    async def _act_later(self, scope: Scope, body: bytes, seconds: float) -> None:
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replayed() -> Message:
+            return messages.pop() if messages else {"type": "http.disconnect"}
+
+        async def unheard(_message: Message) -> None:
+            pass
+
+        await asyncio.sleep(seconds)
+        await self._app(scope, replayed, unheard)
 
     async def _take(self, point: Point, scope: Scope) -> Fault | None:
         route = f"{scope['method']} {scope['path']}"
         query = scope["query_string"].decode("latin-1")
         text = f"{scope['path']}?{query} {scope.get('state', {}).get('fault_text', '')}"
         return await asyncio.to_thread(self._faults.take, point, route, text)
+
+
+_FOREIGN_LINE = b'{"id":"x","custom_id":"stranger","response":{"status_code":200,"body":{}},"error":null}\n'
 
 
 class _FaultySend:
@@ -158,6 +192,10 @@ class _FaultySend:
             await _REPLIES[kind](after.params).response()(self._scope, self._receive, self._send)
             return
         body = await self._take(Point.BODY, self._scope)
+        if body is not None and body.kind == "foreign-ids":
+            await self._send(message)
+            await self._send({"type": "http.response.body", "body": _FOREIGN_LINE, "more_body": True})
+            return
         self._bytes_left = int(body.params["after_bytes"]) if body is not None else None
         await self._send(message)
 

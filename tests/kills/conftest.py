@@ -1,0 +1,20 @@
+"""One program and its servers for all scenarios of a test worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kills.program import Program
+from tests.kills.scenario import Stage, stages
+
+STAGES = 2
+
+
+@pytest.fixture(scope="session")
+def stages_of_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Stage]]:
+    """Two, because a scenario waits as long as it works."""
+    folder = tmp_path_factory.mktemp("kills")
+    with Program() as program, stages(folder, STAGES, program) as made:
+        yield made
