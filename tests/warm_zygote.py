@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 
 from runner import failpoints
 
-MODULES = ("runner", "runner.localserver")
+MODULES = ("runner", "runner.localserver", "tests.kills.hurried")
 _PRELOADED = (
     *("runner.__main__", "runner.cli.app", "runner.commands.run", "runner.commands.plan", "runner.interface"),
     *("runner.commands.validate", "runner.commands.gc", "runner.commands.explain", "runner.commands.history"),
@@ -37,6 +37,7 @@ _PRELOADED = (
     *("alembic.command", "alembic.runtime.migration", "duckdb", "httpx", "jinja2", "jsonschema", "orjson"),
     *("multiprocessing", "concurrent.futures", "rich.live", "sqlalchemy.dialects.sqlite", "tempfile"),
     *("tenacity", "uuid", "yaml", "h11", "httpcore", "uvicorn.protocols.http.h11_impl", "encodings.idna"),
+    *("alembic.runtime.environment", "encodings.utf_8_sig", "stringprep", "tests.kills.hurried.__main__"),
 )
 MAX_ORDER_BYTES = 200_000
 

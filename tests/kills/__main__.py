@@ -10,7 +10,6 @@ from pathlib import Path
 
 from tests.kills.figures import Figures, all_scenarios, play_all, told
 from tests.kills.modes import MODES
-from tests.kills.program import Program
 from tests.kills.scenario import Played, Scenario, stages
 from tests.kills.weaknesses import WEAKNESSES
 
@@ -54,7 +53,7 @@ def carry_out(asked: argparse.Namespace) -> int:
             print(f"{played.scenario.name}: exit codes {played.codes}, {played.faults} faults acted")
 
     count = 1 if asked.only else asked.jobs * STAGES_A_JOB
-    with Program() as program, stages(folder, count, program) as made:
+    with stages(folder, count) as made:
         for stage in made:
             stage.weakness = asked.weakness
         figures = play_all(scenarios, made, is_enough=is_enough, heard=heard)

@@ -1,4 +1,4 @@
-"""One program and its servers for all scenarios of a test worker."""
+"""The servers for all scenarios of a test worker."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kills.program import Program
 from tests.kills.scenario import Stage, stages
 
 STAGES = 2
@@ -16,5 +15,5 @@ STAGES = 2
 def stages_of_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Stage]]:
     """Two, because a scenario waits as long as it works."""
     folder = tmp_path_factory.mktemp("kills")
-    with Program() as program, stages(folder, STAGES, program) as made:
+    with stages(folder, STAGES) as made:
         yield made

@@ -25,9 +25,10 @@ from pathlib import Path
 
 from runner.failpoints import VARIABLE
 from runner.ledger import Ledger, locate
+from tests.kills import weaknesses
 from tests.kills.judge import Judgement, Mark, ServerBooks, judge
 from tests.kills.modes import LONGEST_LATE_S, MODES
-from tests.kills.program import Ended, Program
+from tests.kills.program import Ended, run_program
 from tests.kills.routes import RUN, TO_THE_END, Route, hits_of, route_to
 from tests.localserver_process import ServerProcess, running_server
 
@@ -100,14 +101,13 @@ class Shape:
 
 @dataclass(slots=True)
 class Stage:
-    """A server and the program, for one scenario after another.
+    """A server, for one scenario after another.
 
     `ledger`: an empty one with all its tables, for scenarios that are not about making it.
     """
 
     folder: Path
     server: ServerProcess
-    program: Program
     ledger: Path
     weakness: str = ""
 
@@ -125,19 +125,19 @@ class Played:
 
 
 @contextmanager
-def stages(folder: Path, count: int, program: Program) -> Iterator[list[Stage]]:
+def stages(folder: Path, count: int) -> Iterator[list[Stage]]:
     """So many stages, each with a server of its own: faults are armed for all who use a server."""
     if not count:
         yield []
         return
     with (
         running_server(folder / f"server-{count}", finaliser_interval_s=0.5) as server,
-        stages(folder, count - 1, program) as others,
+        stages(folder, count - 1) as others,
     ):
         ledger = folder / f"empty-{count}" / ".runner" / "ledger.db"
         ledger.parent.mkdir(parents=True)
         Ledger.open(locate(str(ledger.parent.parent / "manifest.yaml"), {})).close()
-        yield [*others, Stage(folder=folder, server=server, program=program, ledger=ledger)]
+        yield [*others, Stage(folder=folder, server=server, ledger=ledger)]
 
 
 def play(scenario: Scenario, stage: Stage) -> Played:
@@ -238,9 +238,9 @@ class _Run:
         environ = {**os.environ, "KILLS_KEY": self._key}
         if point:
             environ[VARIABLE] = point
-        ended = self._stage.program.run(
-            command, cwd=self.folder, environ=environ, kill_after_s=after_s, weakness=self._stage.weakness
-        )
+        if self._stage.weakness:
+            environ[weaknesses.VARIABLE] = self._stage.weakness
+        ended = run_program(command, cwd=self.folder, environ=environ, kill_after_s=after_s)
         self._played.codes.append(ended.code)
         if ended.was_too_slow:
             self._errors.append(f"{' '.join(command)} did not end")

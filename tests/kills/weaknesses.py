@@ -14,6 +14,9 @@ from runner.core import states
 from runner.core.states import ShardState, Submission
 from runner.ledger import Expected, Ledger
 
+VARIABLE = "RUNNER_KILLS_WEAKNESS"
+"""Names the one that a run of `tests.kills.hurried` has. The program itself knows no such variable."""
+
 
 def intent_after_call() -> None:
     """The create-intent is not stored before the call: a kill in between looks as if nothing was sent."""

@@ -1,0 +1,1 @@
+"""The program with short waits: see `__main__`."""
