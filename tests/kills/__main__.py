@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import shutil
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tests.kills.figures import Figures, all_scenarios, play_all, told
@@ -35,34 +37,46 @@ def main() -> None:
 def carry_out(asked: argparse.Namespace) -> int:
     """0 where every figure that must be nothing is nothing."""
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="kills-"))
-    seeds = itertools.count(asked.first_seed)
-    if asked.seeds is not None or asked.kills is None:
-        seeds = iter(range(asked.first_seed, asked.first_seed + (asked.seeds or 1)))  # type: ignore[assignment]
-    modes = [asked.mode] if asked.mode else []
-    scenarios = all_scenarios(seeds, modes=modes, begins=asked.point)
-    if asked.only:
-        scenarios = iter([Scenario.named(asked.only)])
+    figures = Figures()
 
-    def is_enough(figures: Figures) -> bool:
+    def is_enough(_: Figures) -> bool:
         return asked.kills is not None and figures.kills >= asked.kills
 
-    def heard(played: Played) -> None:
-        if played.judgement.problems:
-            print(told(played), flush=True)
-        elif asked.only:
-            print(f"{played.scenario.name}: exit codes {played.codes}, {played.faults} faults acted")
-
-    count = 1 if asked.only else asked.jobs * STAGES_A_JOB
-    with stages(folder, count) as made:
-        for stage in made:
-            stage.weakness = asked.weakness
-        figures = play_all(scenarios, made, is_enough=is_enough, heard=heard)
-    for one in figures.missed:
-        print(f"not met: {one.name}")
+    for seed in _seeds(asked):
+        # New servers for each seed: a server that remembers a day of scenarios would be a slow one.
+        with stages(folder / f"seed-{seed}", 1 if asked.only else asked.jobs * STAGES_A_JOB) as made:
+            for stage in made:
+                stage.weakness = asked.weakness
+            play_all(_scenarios(asked, seed), made, figures=figures, is_enough=is_enough, heard=_tell)
+        print(f"seed {seed}: {figures.line()}", flush=True)
+        if not figures.failures:
+            shutil.rmtree(folder / f"seed-{seed}")
+        if is_enough(figures):
+            break
+    print(*(f"not met: {one.name}" for one in figures.missed), sep="\n", end="\n" * bool(figures.missed))
     if figures.failures:
         print(f"the projects of failed scenarios are in {folder}")
     print(figures.line())
     return 0 if figures.is_clean else 1
+
+
+def _tell(played: Played) -> None:
+    if played.judgement.problems:
+        print(told(played), flush=True)
+
+
+def _seeds(asked: argparse.Namespace) -> Iterable[int]:
+    if asked.only:
+        return (Scenario.named(asked.only).seed,)
+    if asked.seeds is None and asked.kills is not None:
+        return itertools.count(asked.first_seed)
+    return range(asked.first_seed, asked.first_seed + (asked.seeds or 1))
+
+
+def _scenarios(asked: argparse.Namespace, seed: int) -> Iterator[Scenario]:
+    if asked.only:
+        return iter([Scenario.named(asked.only)])
+    return all_scenarios([seed], modes=[asked.mode] if asked.mode else [], begins=asked.point)
 
 
 if __name__ == "__main__":

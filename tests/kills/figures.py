@@ -107,11 +107,15 @@ def play_all(
     scenarios: Iterable[Scenario],
     stages: Sequence[Stage],
     *,
+    figures: Figures | None = None,
     is_enough: Callable[[Figures], bool] = lambda _: False,
     heard: Callable[[Played], None] = lambda _: None,
 ) -> Figures:
-    """Each scenario on the next stage that is free. A point that one life did not meet gets its own."""
-    figures = Figures()
+    """Each scenario on the next stage that is free. A point that one life did not meet gets its own.
+
+    Adds to `figures` where there are some already, and gives them back.
+    """
+    figures = figures or Figures()
     free: SimpleQueue[Stage] = SimpleQueue()
     for stage in stages:
         free.put(stage)
