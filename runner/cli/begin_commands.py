@@ -60,6 +60,7 @@ def schema(session: Session) -> int:
 Examples:
   run local-server
   run local-server --upstream http://127.0.0.1:11434/v1     answers from Ollama
+  run local-server --faults trouble.jsonl                   rehearse trouble: errors, lost replies, odd output
   OPENAI_BASE_URL=http://127.0.0.1:8720/v1 python my_batch_client.py
 """,
 )
@@ -84,12 +85,24 @@ Examples:
     metavar="FILE",
     help="JSON file with limits, delays, models, keys.",
 )
+@click.option(
+    "--faults",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="JSON or JSONL file of faults to arm, in place of those left armed; GET /faults lists the kinds.",
+)
 @click.pass_obj
 def local_server(
-    session: Session, host: str, port: int, state: Path | None, upstream: str | None, settings: Path | None
+    session: Session,
+    host: str,
+    port: int,
+    state: Path | None,
+    upstream: str | None,
+    settings: Path | None,
+    faults: Path | None,
 ) -> int:
     """Serve the batch API on this machine, for any client."""
-    from runner.commands.serve import default_state, serve
+    from runner.commands.serve import armed, default_state, serve
 
     session.enter("local-server")
     folder = state if state is not None else default_state(os.environ)
@@ -105,9 +118,20 @@ def local_server(
         )
         say(f"listening on {base_url}; {source}; {keys}; Ctrl-C stops it")
         say(f"state in {path_here(str(folder), here())}")
+        trouble = armed(folder)
+        if trouble:
+            say(f"{trouble} {'fault is' if trouble == 1 else 'faults are'} armed: it will misbehave")
         write_out(f"{base_url}\n")
 
     # Ctrl-C is how a server is ended, so it is no interruption, also in the moment before it listens.
     with suppress(KeyboardInterrupt):
-        serve(host=host, port=port, state=folder, upstream=upstream, settings=settings, announce=announce)
+        serve(
+            host=host,
+            port=port,
+            state=folder,
+            upstream=upstream,
+            settings=settings,
+            faults=faults,
+            announce=announce,
+        )
     return EXIT_DONE

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from runner.errors import InputError, Mistake, RunnerError
-from runner.localserver.faults import FaultError
+from runner.localserver.database import Database
+from runner.localserver.faults import FaultError, FaultPlan, read_faults
 from runner.localserver.serve import serve as serve_forever
 from runner.localserver.settings import ServerSettings, SettingsError
 
@@ -27,15 +29,20 @@ def serve(
     state: Path,
     upstream: str | None,
     settings: Path | None,
+    faults: Path | None,
     announce: Callable[[str], None],
 ) -> None:
     """Serve until SIGINT or SIGTERM; `announce` gets the base URL once it listens.
 
-    Raises InputError for wrong settings, RunnerError where the address or the folder can't be used.
+    `faults`: what is armed at the start, in place of all that an earlier server left armed there.
+    Raises InputError for wrong settings or faults, RunnerError where the address or the folder can't be used.
     """
     chosen = _settings(settings, upstream)
+    wanted = _faults(faults)
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if wanted is not None:
+            arm_instead(state, wanted)
         serve_forever(chosen, state, host, port, announce)
     except FaultError as error:
         raise InputError([Mistake(where=str(settings), path="faults", what=str(error))]) from error
@@ -54,3 +61,33 @@ def _settings(path: Path | None, upstream: str | None) -> ServerSettings:
         lines = str(error).split("\n")
         raise InputError([Mistake(where="--settings", what=line) for line in lines]) from error
     return settings if upstream is None else replace(settings, upstream=upstream)
+
+
+def _faults(path: Path | None) -> Sequence[Mapping[str, Any]] | None:
+    """The faults of a file, checked before anything starts."""
+    if path is None:
+        return None
+    try:
+        return read_faults(path)
+    except FaultError as error:
+        mistakes = [Mistake(where="--faults", what=line) for line in str(error).split("\n")]
+        raise InputError(mistakes, next_step="`GET /faults` of a running server lists the kinds") from error
+
+
+def arm_instead(state: Path, faults: Sequence[Mapping[str, Any]]) -> None:
+    """Arm faults in a state folder in place of those that are armed there."""
+    database = Database(state)
+    try:
+        FaultPlan(database).arm_instead(faults)
+    finally:
+        database.close()
+
+
+def armed(state: Path) -> int:
+    """How many faults are armed in a state folder and not spent."""
+    database = Database(state)
+    try:
+        faults = FaultPlan(database).armed()
+    finally:
+        database.close()
+    return sum(fault.times == 0 or fault.fired < fault.times for fault in faults)

@@ -11,5 +11,5 @@ It knows nothing of manifests, the ledger or the client: of this package it impo
     database, *_table    all SQL; the only home of sqlite3
     executor    the one role that populates and executes; held under a lock file by one process at a time
     answers/    what the local model says; upstream: asking a real one instead
-    faults, fault_gate    misbehaviour by order
+    faults/, fault_gate, fault_sending    misbehaviour by order
 """

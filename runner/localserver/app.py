@@ -16,9 +16,11 @@ from starlette.types import Scope
 
 from runner.localserver import refusals, routes_batches, routes_files, routes_inference, routes_local
 from runner.localserver.executor import Executor
-from runner.localserver.front_door import FaultGate, KeyGate, LogGate
+from runner.localserver.fault_gate import FaultGate
+from runner.localserver.front_door import KeyGate, LogGate
 from runner.localserver.http_log import HttpLog
 from runner.localserver.refusals import Refusal
+from runner.localserver.replies import Drop
 from runner.localserver.settings import ServerSettings
 from runner.localserver.site import open_site
 from runner.localserver.upstream import parsed_upstream
@@ -97,9 +99,7 @@ def _never_drop(_scope: Scope) -> bool:
     return False
 
 
-def build(
-    state_dir: Path, settings: ServerSettings, *, drop: Callable[[Scope], bool] = _never_drop
-) -> Starlette:
+def build(state_dir: Path, settings: ServerSettings, *, drop: Drop = _never_drop) -> Starlette:
     """The application over a state folder; its lifespan runs the executor.
 
     drop    closes the connection of a request without a reply; the real server passes one (see `serve`)
@@ -130,7 +130,7 @@ def build(
         routes=_routes(),
         middleware=[
             Middleware(LogGate, log=log),
-            Middleware(FaultGate, faults=site.faults, drop=drop),
+            Middleware(FaultGate, site=site, drop=drop),
             Middleware(KeyGate, settings=settings),
         ],
         exception_handlers=handlers,

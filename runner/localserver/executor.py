@@ -31,12 +31,13 @@ from runner.core.wire import decode_json, encode_json
 from runner.localserver.answers import Answer, answer
 from runner.localserver.batches_table import batch_by_seq, finished_without_stamp, stamp_if_finished
 from runner.localserver.database import now_us
-from runner.localserver.faults import Point
+from runner.localserver.faults import KINDS, Point
 from runner.localserver.requests_table import (
     Claim,
     Outcome,
     batches_to_populate,
     claim_requests,
+    fail_at_start,
     open_batches,
     populate,
     record_outcomes,
@@ -125,9 +126,13 @@ class Executor:
         due_us = now_us() - round(self._site.settings.validating_delay_s * 1_000_000)
         with self._site.database.read() as connection:
             waiting = batches_to_populate(connection, due_us)
-        for batch, _ in waiting:
+        for batch, batch_id, metadata in waiting:
+            fault = self._site.faults.take(Point.START, batch_id, metadata)
             with self._site.database.write() as connection:
-                populate(connection, batch, now_us())
+                if fault is None:
+                    populate(connection, batch, now_us())
+                else:
+                    fail_at_start(connection, batch, now_us())
         return bool(waiting)
 
     def _execute(self) -> bool:
@@ -209,6 +214,7 @@ class Executor:
         marked = [(claim.seq,) for claim in in_flight]
         if not outcomes and not marked:
             return
+        outcomes = self._as_told(outcomes)
         stamped = self._hold_back([self._stamped(outcome) for outcome in outcomes])
         marked += [(outcome.claim.seq,) for outcome in outcomes[: len(outcomes) - len(stamped)]]
         with self._site.database.write() as connection:
@@ -223,6 +229,20 @@ class Executor:
             return outcome
         self._last_us = max(now_us(), self._last_us + 1)
         return replace(outcome, finished_us=self._last_us)
+
+    def _as_told(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """The faults of the point `answer`: a request has failed. What was held back was told before."""
+        if not self._site.faults.has_any(Point.ANSWER):
+            return outcomes
+        return [outcome if outcome.finished_us else self._failed_by_order(outcome) for outcome in outcomes]
+
+    def _failed_by_order(self, outcome: Outcome) -> Outcome:
+        claim = outcome.claim
+        fault = self._site.faults.take(Point.ANSWER, claim.batch_id, claim.custom_id)
+        act = KINDS[fault.kind].act if fault is not None else None
+        if fault is None or act is None:
+            return outcome
+        return replace(outcome, succeeded=False, line=act(claim.request_id, claim.custom_id, fault.params))
 
     def _hold_back(self, outcomes: list[Outcome]) -> list[Outcome]:
         """The fault `late-row`: the first of a group is committed later, with its earlier time."""

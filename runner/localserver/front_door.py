@@ -1,27 +1,19 @@
 """What every HTTP request passes before a route sees it: the log, the faults, the key. Plain ASGI.
 
 Order matters: the log sees everything, also what a fault swallows; a fault may answer in the server's
-place; then the key is checked and becomes an owner. Routes outside /v1 (witness, faults, health) need no
-key but a loopback peer.
+place (`fault_gate`); then the key is checked and becomes an owner. Routes outside /v1 (witness, faults,
+health) need no key but a loopback peer.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runner.localserver import refusals
-from runner.localserver.faults import Fault, FaultPlan, Point
 from runner.localserver.http_log import HttpLog
-from runner.localserver.refusals import Refusal
 from runner.localserver.settings import ServerSettings
-
-Drop = Callable[[Scope], bool]
-"""Closes the connection of a request without another byte; False where that is not possible."""
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "testclient"})
 _LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]", "testserver")
@@ -53,162 +45,6 @@ class LogGate:
                 self._log.replied(request_id, status)
 
         await self._app(scope, receive, noted)
-
-
-_CAPACITY = (
-    "Insufficient capacity for {window} completion window. The following models are currently at capacity: "
-    "{models}. Try again later or use a longer completion window."
-)
-_VOLUME = "Unverified accounts can submit at most 1000 requests per hour of completion window."
-_GATEWAY = (
-    "<html>\r\n<head><title>{0}</title></head>\r\n<body>\r\n<center><h1>{0}</h1></center>\r\n"
-    "</body>\r\n</html>\r\n"
-)
-
-
-def _html(status: int, title: str) -> Refusal:
-    return Refusal(status, _GATEWAY.format(f"{status} {title}").encode(), "text/html")
-
-
-_REPLIES: Mapping[str, Callable[[Mapping[str, Any]], Refusal]] = {
-    "capacity-429": lambda params: refusals.busy(_CAPACITY.format(**params)),
-    "volume-429": lambda _: refusals.busy(_VOLUME),
-    "upload-queue-429": lambda _: refusals.busy("Too many file uploads in progress. Please retry later."),
-    "balance-402": lambda _: refusals.text(402, "Account balance too low. Please add credits to continue."),
-    "unauthorized-401": lambda _: refusals.unauthorized(),
-    "internal-500": lambda _: refusals.text(500, "Internal server error"),
-    "unavailable-503": lambda _: refusals.unavailable("Service temporarily unavailable. Please retry later."),
-    "gateway-502": lambda _: _html(502, "Bad Gateway"),
-    "gateway-504": lambda _: _html(504, "Gateway Time-out"),
-}
-_ERRORS_AFTER: Mapping[int, str] = {
-    500: "internal-500",
-    502: "gateway-502",
-    503: "unavailable-503",
-    504: "gateway-504",
-}
-
-
-class FaultGate:
-    """Acts on the faults of the points before, after and body."""
-
-    def __init__(self, app: ASGIApp, faults: FaultPlan, drop: Drop) -> None:
-        self._app = app
-        self._faults = faults
-        self._drop = drop
-        self._later: set[asyncio.Task[None]] = set()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
-            await self._app(scope, receive, send)
-            return
-        fault = await self._take(Point.BEFORE, scope)
-        if fault is not None and fault.kind == "slow-request":
-            await asyncio.sleep(float(fault.params["seconds"]))
-        elif fault is not None and fault.kind == "reset":
-            self._drop(scope)
-            return
-        elif fault is not None and fault.kind == "late-effect":
-            await self._put_off(scope, receive, float(fault.params["seconds"]))
-            return
-        elif fault is not None:
-            await _REPLIES[fault.kind](fault.params).response()(scope, receive, send)
-            return
-        await self._app(scope, receive, _FaultySend(self._take, self._drop, scope, receive, send))
-
-    async def _put_off(self, scope: Scope, receive: Receive, seconds: float) -> None:
-        """Take the whole request and leave the client alone; the application sees it later."""
-        body, more = b"", True
-        while more:
-            message = await receive()
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-        task = asyncio.create_task(self._act_later(scope, body, seconds))
-        self._later.add(task)
-        task.add_done_callback(self._later.discard)
-        self._drop(scope)
-
-    async def _act_later(self, scope: Scope, body: bytes, seconds: float) -> None:
-        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def replayed() -> Message:
-            return messages.pop() if messages else {"type": "http.disconnect"}
-
-        async def unheard(_message: Message) -> None:
-            pass
-
-        await asyncio.sleep(seconds)
-        await self._app(scope, replayed, unheard)
-
-    async def _take(self, point: Point, scope: Scope) -> Fault | None:
-        route = f"{scope['method']} {scope['path']}"
-        query = scope["query_string"].decode("latin-1")
-        text = f"{scope['path']}?{query} {scope.get('state', {}).get('fault_text', '')}"
-        return await asyncio.to_thread(self._faults.take, point, route, text)
-
-
-_FOREIGN_LINE = b'{"id":"x","custom_id":"stranger","response":{"status_code":200,"body":{}},"error":null}\n'
-
-
-class _FaultySend:
-    """The `send` of one request: may swallow the reply, put another in its place, or cut its body."""
-
-    def __init__(
-        self,
-        take: Callable[[Point, Scope], Awaitable[Fault | None]],
-        drop: Drop,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        self._take = take
-        self._drop = drop
-        self._scope = scope
-        self._receive = receive
-        self._send = send
-        self._is_silent = False
-        self._bytes_left: int | None = None
-
-    async def __call__(self, message: Message) -> None:
-        """ASGI send."""
-        if self._is_silent:
-            return
-        if message["type"] == "http.response.start":
-            await self._start(message)
-        elif self._bytes_left is not None:
-            await self._cut(message, self._bytes_left)
-        else:
-            await self._send(message)
-
-    async def _start(self, message: Message) -> None:
-        after = await self._take(Point.AFTER, self._scope)
-        if after is not None:
-            self._is_silent = True
-            if after.kind == "lost-reply":
-                self._drop(self._scope)
-                return
-            kind = _ERRORS_AFTER.get(int(after.params["status"]), "internal-500")
-            await _REPLIES[kind](after.params).response()(self._scope, self._receive, self._send)
-            return
-        body = await self._take(Point.BODY, self._scope)
-        if body is not None and body.kind == "foreign-ids":
-            await self._send(message)
-            await self._send({"type": "http.response.body", "body": _FOREIGN_LINE, "more_body": True})
-            return
-        self._bytes_left = int(body.params["after_bytes"]) if body is not None else None
-        await self._send(message)
-
-    async def _cut(self, message: Message, left: int) -> None:
-        body = message.get("body", b"")
-        if len(body) < left and message.get("more_body", False):
-            self._bytes_left = left - len(body)
-            await self._send(message)
-            return
-        self._is_silent = True
-        await self._send({"type": "http.response.body", "body": body[:left], "more_body": True})
-        await asyncio.sleep(0.05)  # lets the bytes leave before the connection is cut
-        self._drop(self._scope)
 
 
 class KeyGate:

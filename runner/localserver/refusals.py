@@ -49,19 +49,20 @@ def not_found(thing: str, thing_id: str) -> Refusal:
     return text(404, f"{thing} with ID {thing_id} not found")
 
 
-def busy(message: str) -> Refusal:
-    """429: capacity, volume or upload queue. The header says 60, the body 30."""
-    return _json_refusal(429, "too_many_requests", message, header_s=60)
+def busy(message: str, *, header: str = "60", body_s: int | None = 30, status: int = 429) -> Refusal:
+    """429: capacity, volume or upload queue. The header says 60, the body 30; empty and None say nothing."""
+    return _json_refusal(status, "too_many_requests", message, header=header, body_s=body_s)
 
 
 def unavailable(message: str) -> Refusal:
     """503 with a Retry-After header."""
-    return _json_refusal(503, "service_unavailable", message, header_s=30)
+    return _json_refusal(503, "service_unavailable", message, header="30", body_s=30)
 
 
-def _json_refusal(status: int, word: str, message: str, *, header_s: int) -> Refusal:
-    body = encode_json({"error": word, "message": message, "retry_after_seconds": 30})
-    return Refusal(status, body, "application/json", {"Retry-After": str(header_s)})
+def _json_refusal(status: int, word: str, message: str, *, header: str, body_s: int | None) -> Refusal:
+    value = {"error": word, "message": message} | ({} if body_s is None else {"retry_after_seconds": body_s})
+    headers = {"Retry-After": header} if header else {}
+    return Refusal(status, encode_json(value), "application/json", headers)
 
 
 def openai_error(status: int, message: str, kind: str, *, code: str | None = None) -> Refusal:

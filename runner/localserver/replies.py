@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -14,6 +14,8 @@ from runner.core.wire import JsonError, decode_json, encode_json
 from runner.localserver import refusals
 
 MAX_JSON_BYTES = 2 * 1024 * 1024
+Drop = Callable[[Scope], bool]
+"""Closes the connection of a request without another byte; False where that is not possible."""
 
 
 def json_reply(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

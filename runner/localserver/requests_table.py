@@ -45,14 +45,14 @@ class Outcome:
     body_sha256: str
 
 
-def batches_to_populate(connection: Connection, created_before_us: int) -> Sequence[tuple[int, int | None]]:
-    """(batch, input file) of batches that wait for their rows; the file is None once it was deleted."""
+def batches_to_populate(connection: Connection, created_before_us: int) -> Sequence[tuple[int, str, str]]:
+    """(number, id, metadata) of batches that wait for their rows."""
     rows = connection.execute(
-        "SELECT seq, input FROM batch WHERE settled = 0 AND started_us IS NULL AND failed_us IS NULL "
+        "SELECT seq, id, metadata FROM batch WHERE settled = 0 AND started_us IS NULL AND failed_us IS NULL "
         "AND cancelling_us IS NULL AND deleted_us IS NULL AND created_us <= ?",
         (created_before_us,),
     )
-    return [(row["seq"], row["input"]) for row in rows]
+    return [(row["seq"], row["id"], row["metadata"]) for row in rows]
 
 
 def populate(connection: Connection, batch: int, at_us: int) -> bool:
@@ -80,6 +80,13 @@ def populate(connection: Connection, batch: int, at_us: int) -> bool:
         "UPDATE batch SET started_us = ?, total = ? WHERE seq = ?", (at_us, cursor.rowcount, batch)
     )
     return True
+
+
+def fail_at_start(connection: Connection, batch: int, at_us: int) -> None:
+    """A batch ends as failed before it has any rows."""
+    connection.execute(
+        "UPDATE batch SET failed_us = ?, settled = 1 WHERE seq = ? AND started_us IS NULL", (at_us, batch)
+    )
 
 
 def open_batches(connection: Connection) -> Sequence[int]:
@@ -195,3 +202,15 @@ def result_lines(
     if rows:
         place = Place(rows[-1]["finished_us"], rows[-1]["id"])
     return [row["line"] for row in rows], place
+
+
+def lines_elsewhere(connection: Connection, file_id: str) -> tuple[str, Sequence[tuple[str, str]]]:
+    """The kind of a file, and (line id, custom_id) of its batch's requests in the other result file."""
+    row = connection.execute("SELECT kind, batch FROM file WHERE id = ?", (file_id,)).fetchone()
+    if row is None:
+        return "", ()
+    found = connection.execute(
+        "SELECT id, custom_id FROM request WHERE batch = ? AND state = ?",
+        (row["batch"], COMPLETED if row["kind"] == "error" else FAILED),
+    )
+    return row["kind"], [(one["id"], one["custom_id"]) for one in found]

@@ -29,10 +29,15 @@ def output_line(request_id: str, custom_id: str, status: int, body: object) -> b
 def error_line(request_id: str, custom_id: str, kind: str, details: dict[str, Any] | None) -> bytes:
     """A line of the error file. kind, details: section 5.2; details None leaves the key out."""
     cause: dict[str, Any] = {"type": kind} | ({} if details is None else {"details": details})
+    return plain_error_line(request_id, custom_id, encode_json(cause).decode())
+
+
+def plain_error_line(request_id: str, custom_id: str, message: str) -> bytes:
+    """A line of the error file whose message is any text; older rows of the hosted service have such."""
     return b'{"id":"batch_req_%b","custom_id":%b,"response":null,"error":{"code":null,"message":%b}}\n' % (
         request_id.encode(),
         encode_json(custom_id),
-        encode_json(encode_json(cause).decode()),
+        encode_json(message),
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.core.wire import JsonError, decode_json
+from runner.localserver.faults import mistakes_of
 
 URLS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages")
 WINDOWS_S: Mapping[str, int] = {"24h": 86_400, "1h": 3_600}
@@ -139,8 +140,15 @@ def _keys(given: object, kind: object) -> frozenset[str] | None:
 
 
 def _faults(given: object, _kind: object) -> tuple[Mapping[str, Any], ...]:
-    if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
-        raise ValueError("expected a list of objects")
+    if not isinstance(given, list):
+        raise ValueError("expected a list of objects")  # noqa: TRY004 - a mistake of the file
+    mistakes = [
+        f"fault {number}: {mistake}"
+        for number, item in enumerate(given, start=1)
+        for mistake in mistakes_of(item)
+    ]
+    if mistakes:
+        raise ValueError("\nfaults: ".join(mistakes))
     return tuple(given)
 
 

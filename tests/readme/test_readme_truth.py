@@ -227,7 +227,13 @@ RUNS_BEFORE = {"results": 1, "explain": 1, "diff": 2}
 EXPECTED_CODES = {"--detach": (75,), "--exit-code": (0, 10)}
 
 
-@pytest.mark.parametrize("command", [line for line in shell_commands() if line.startswith("run ")])
+SERVING = "run local-server"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [line for line in shell_commands() if line.startswith("run ") and not line.startswith(SERVING)],
+)
 def test_every_command_of_the_readme_works(quickstart: tuple[Path, Done], command: str) -> None:
     folder, _ = quickstart
     arguments = shlex.split(command)[1:]
