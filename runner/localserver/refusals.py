@@ -54,9 +54,9 @@ def busy(message: str, *, header: str = "60", body_s: int | None = 30, status: i
     return _json_refusal(status, "too_many_requests", message, header=header, body_s=body_s)
 
 
-def unavailable(message: str) -> Refusal:
-    """503 with a Retry-After header."""
-    return _json_refusal(503, "service_unavailable", message, header="30", body_s=30)
+def unavailable(message: str, *, header: str = "30", body_s: int | None = 30) -> Refusal:
+    """503, with a Retry-After header unless it is empty."""
+    return _json_refusal(503, "service_unavailable", message, header=header, body_s=body_s)
 
 
 def _json_refusal(status: int, word: str, message: str, *, header: str, body_s: int | None) -> Refusal:

@@ -81,6 +81,7 @@ MISTAKES: dict[str, tuple[object, str]] = {
     "words for a number": ({"kind": "drip", "params": {"pause_s": "long"}}, "pause_s is a number"),
     "half a byte": ({"kind": "drip", "params": {"bytes": 0.5}}, "bytes is a whole number"),
     "less than nothing": ({"kind": "drip", "params": {"pause_s": -1}}, "pause_s is a number of 0 or more"),
+    "words for yes or no": ({"kind": "gone-410", "params": {"openai": "no"}}, "openai is true or false"),
     "a number for words": ({"kind": "says-failed", "params": {"code": 1}}, "code is a text"),
 }
 

@@ -52,6 +52,8 @@ def _mistakes_of_params(params: Mapping[str, Any], known: Mapping[str, Any]) -> 
     for key, given in params.items():
         if key not in known:
             yield _unknown("parameter", key, tuple(known))
+        elif isinstance(known[key], bool) and not isinstance(given, bool):
+            yield f"{key} is true or false"
         elif _is_number(known[key]) and not _is_number(given):
             yield f"{key} is a number"
         elif _is_whole(known[key]) and not _is_whole(given):

@@ -40,7 +40,7 @@ def page(status: int) -> Refusal:
 def error(status: int) -> Refusal:
     """The error that the hosted service or its gateway gives with one of 500, 502, 503 and 504."""
     if status == 503:
-        return refusals.unavailable("Service temporarily unavailable. Please retry later.")
+        return _unavailable({"retry_after": "30", "body_s": 30})
     return refusals.text(500, "Internal server error") if status == 500 else page(status)
 
 
@@ -85,18 +85,36 @@ def _redirect(params: Params) -> Refusal:
     return Refusal(307, b"", headers={"Location": params["location"]})
 
 
-def _no_model(params: Params) -> Refusal:
-    return refusals.text(403, f"Model '{params['model']}' has not been configured or is not available to you")
+def _unavailable(params: Params) -> Refusal:
+    wait_s = params["body_s"] if params["body_s"] >= 0 else None
+    return refusals.unavailable(
+        "Service temporarily unavailable. Please retry later.", header=params["retry_after"], body_s=wait_s
+    )
 
 
-def _said(status: int, message: str) -> Callable[[Params], Refusal]:
-    return lambda _: refusals.text(status, message)
+def _said(status: int, message: str, code: str) -> Callable[[Params], Refusal]:
+    """A sentence: plain text as the hosted service has it, or the error object of OpenAI."""
+
+    def act(params: Params) -> Refusal:
+        said = message.format(**params)
+        if params["openai"]:
+            return refusals.openai_error(status, said, "invalid_request_error", code=code)
+        return refusals.text(status, said)
+
+    return act
 
 
 def _before(
     summary: str, act: Callable[[Params], Refusal] | None, route: str = ANY, **params: Any
 ) -> FaultKind:
     return FaultKind(point=Point.BEFORE, summary=summary, route=route, params=params, act=act)
+
+
+def _refused(
+    status: int, message: str, code: str, summary: str, route: str = ANY, **params: Any
+) -> FaultKind:
+    act = _said(status, message, code)
+    return _before(f"{status}: {summary}", act, route, openai=False, **params)
 
 
 KINDS: Mapping[str, FaultKind] = {
@@ -129,51 +147,70 @@ KINDS: Mapping[str, FaultKind] = {
     ),
     "retry-after-huge": _odd_wait("429 whose Retry-After is longer than a life", lambda _: "99999999999"),
     "retry-after-words": _odd_wait("429 with Retry-After: in a while", lambda _: "in a while"),
-    "balance-402": _before(
-        "402: balance below zero",
-        _said(402, "Account balance too low. Please add credits to continue."),
+    "balance-402": _refused(
+        402,
+        "Account balance too low. Please add credits to continue.",
+        "insufficient_balance",
+        "balance below zero",
         CREATE,
     ),
-    "unauthorized-401": _before("401: as if the key were wrong", lambda _: refusals.unauthorized()),
-    "model-403": _before("403: this model is not for this account", _no_model, CREATE, model="m"),
-    "plan-403": _before(
-        "403: this account has no access to batches",
-        _said(403, "Your plan does not include the batch API"),
+    "unauthorized-401": _refused(
+        401, "Authentication required", "invalid_api_key", "as if the key were wrong"
+    ),
+    "model-403": _refused(
+        403,
+        "Model '{model}' has not been configured or is not available to you",
+        "model_not_available",
+        "this model is not for this account",
+        CREATE,
+        model="m",
+    ),
+    "plan-403": _refused(
+        403,
+        "Your plan does not include the batch API",
+        "plan_not_eligible",
+        "this account has no access to batches",
         CREATE,
     ),
-    "too-large-413": _before(
-        "413: the file is larger than the server takes",
-        _said(413, "File exceeds the maximum allowed size of 104857600 bytes"),
+    "too-large-413": _refused(
+        413,
+        "File exceeds the maximum allowed size of 104857600 bytes",
+        "file_too_large",
+        "the file is larger than the server takes",
         UPLOAD,
     ),
     "gateway-413": _before("413 with an HTML body", lambda _: page(413), UPLOAD),
-    "invalid-400": _before(
-        "400: the request is said to be wrong",
-        _said(400, "Line 2: 'custom_id' is a required property"),
+    "invalid-400": _refused(
+        400,
+        "Line 2: 'custom_id' is a required property",
+        "invalid_request",
+        "the request is said to be wrong",
         UPLOAD,
     ),
-    "unprocessable-422": _before(
-        "422: the JSON is said to have the wrong shape",
-        _said(422, "Failed to deserialize the JSON body into the target type: missing field `endpoint`"),
+    "unprocessable-422": _refused(
+        422,
+        "Failed to deserialize the JSON body into the target type: missing field `endpoint`",
+        "invalid_request",
+        "the JSON is said to have the wrong shape",
         CREATE,
     ),
-    "missing-404": _before(
-        "404 for something that is there: a replica that lags",
-        _said(404, "Batch with ID 00000000-0000-0000-0000-000000000000 not found"),
+    "missing-404": _refused(
+        404,
+        "Batch with ID 00000000-0000-0000-0000-000000000000 not found",
+        "not_found",
+        "for something that is there: a replica that lags",
         BATCH,
     ),
-    "gone-410": _before(
-        "410: the content was removed", _said(410, "File content is gone"), "GET /v1/files/*"
-    ),
-    "timeout-408": _before("408 without any effect", _said(408, "Request timed out")),
-    "conflict-409": _before(
-        "409 without any effect", _said(409, "A batch of this file is being created already"), CREATE
+    "gone-410": _refused(410, "File content is gone", "gone", "the content was removed", "GET /v1/files/*"),
+    "timeout-408": _refused(408, "Request timed out", "timeout", "without any effect"),
+    "conflict-409": _refused(
+        409, "A batch of this file is being created already", "conflict", "without any effect", CREATE
     ),
     "redirect-307": _before(
         "307 to another address; the key must not go there", _redirect, location="http://127.0.0.1:9/v1/other"
     ),
     "internal-500": _before("500 without any effect", lambda _: error(500)),
-    "unavailable-503": _before("503 without any effect", lambda _: error(503)),
+    "unavailable-503": _before("503 without any effect", _unavailable, ANY, retry_after="30", body_s=30),
     "gateway-500": _before("500 with an HTML body, no effect", lambda _: page(500)),
     "gateway-502": _before("502 with an HTML body, no effect", lambda _: page(502)),
     "gateway-503": _before("503 with an HTML body, no effect", lambda _: page(503)),
