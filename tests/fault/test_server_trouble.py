@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from fnmatch import fnmatchcase
 from functools import cache, partial
 
+import httpx
 import pytest
 from httpx._transports import default as transport
 
@@ -44,7 +45,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(tracks, "POLLS_PER_MINUTE", 60_000)
         patch.setattr(client, "Patience", partial(client.Patience, first_wait_s=0.02, max_wait_s=0.1))
-        patch.setattr(transport, "create_ssl_context", cache(transport.create_ssl_context))
+        patch.setattr(transport, "create_ssl_context", cache(httpx.create_ssl_context))
         patch.setattr(states, "_backoff_s", lambda attempt: 0.05, raising=False)
         yield World(folder, servers)
 

@@ -74,12 +74,9 @@ DONE = End()
 REFUSED = End(error=ProviderRefusedError, after=DONE)
 STILL_RUNNING = End(error=StillRunningError, after=DONE)
 HELD_THEN_FOUND = End(error=DecisionNeededError, after=DONE)
-HELD = End(
-    error=DecisionNeededError,
-    rows={"*": "pending"},
-    after=End(error=DecisionNeededError, rows={"*": "pending"}),
-)
+HELD = End(error=DecisionNeededError, rows={"*": "pending"})
 """No proof that nothing was bought, so nothing is bought again: a person decides."""
+STAYS_HELD = replace(HELD, after=HELD)
 
 
 def rows(what: str, key: str = "*") -> End:
