@@ -48,7 +48,9 @@ class Watcher:
                 self._tell_stored(track, tally.stored)
         for error in fetched.errors:
             self._at.reporter.tell(Trouble(what=error.what, slot=track.submission.slot))
-        was_read = all(error.problem.kind in _LASTING for error in fetched.errors)
+        was_read = self._is_about(track, fetched.batch) and all(
+            error.problem.kind in _LASTING for error in fetched.errors
+        )
         is_full = was_full and not fetched.errors and all(one.is_whole for _, one in fetched.downloads)
         self._conclude(track, fetched.batch, tracks, was_read=was_read, is_full=is_full)
 
@@ -68,6 +70,15 @@ class Watcher:
                 expires_at_s=moved.expires_at_s,
             )
         )
+
+    def _is_about(self, track: Track, batch: BatchObject) -> bool:
+        """Whether the server told of the batch that was asked for. Answers in another's file would be joined
+        by custom_id all the same; that something is absent there proves nothing."""
+        asked = track.submission.batch_id or ""
+        if batch.batch_id != asked:
+            what = f"asked for batch {asked}, the server told of {batch.batch_id}; it is asked again"
+            self._at.reporter.tell(Trouble(what=what, slot=track.submission.slot))
+        return batch.batch_id == asked
 
     def _tell_stored(self, track: Track, stored: int) -> None:
         outstanding = len(track.book.outstanding) if track.book is not None else 0

@@ -95,7 +95,7 @@ class Case:
 
     `also`: further faults. `texts`: what stands in a row's prompt besides its name, by key. `begun`: the
     batch is bought, and the rows that end at once are executed, before the faults are armed. `hours`: time
-    passes between the first run and the one after.
+    passes between the first run and the one after. `lands`: so does a late effect.
     """
 
     kind: str
@@ -111,6 +111,7 @@ class Case:
     attempts: int = 1
     begun: bool = False
     hours: bool = False
+    lands: bool = False
     settle_s: float = 0.3
     wait_s: float = PATIENCE_S
 
@@ -186,7 +187,6 @@ class _Played:
         self.folder = folder
         self.number = number
         self.key = f"key-{number}"
-        self.patience = 20
 
     def go(self) -> None:
         self._write()
@@ -197,12 +197,15 @@ class _Played:
         for fault in self.case.faults:
             self.server.arm(**fault)
         self._come_to(self.case.end, self.case.wait_s)
-        while self.case.end is STILL_RUNNING and self._idle() and self.patience > 0:
-            self.patience -= 1  # a loaded machine: the time was over before the fault could act
-            self._come_to(self.case.end, self.case.wait_s)
+        wait_s = self.case.wait_s
+        while self.case.end is STILL_RUNNING and self._idle() and wait_s < PATIENCE_S:
+            wait_s *= 2  # a loaded machine: the time was over before the fault could act
+            self._come_to(self.case.end, wait_s)
         assert not self._idle(), f"never acted: {self._idle()}"
         if self.case.end.after is not None:
             self.server.call("DELETE", "//faults")
+            if self.case.lands:
+                eventually(lambda: self._executed().total() == len(KEYS), what="the late effect")
             if self.case.hours:
                 self._let_hours_pass()
             self._come_to(self.case.end.after, PATIENCE_S)

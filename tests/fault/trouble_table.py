@@ -104,7 +104,7 @@ def effects() -> Iterator[Case]:
         yield from case("error-after-effect", "create", DONE, params={"status": status})
     yield from each("error-after-effect", ("upload",), DONE)
     yield case("lost-reply", "fence", DONE)[0]
-    yield case("late-effect", "create", DONE, params={"seconds": 2})[0]
+    yield from case("late-effect", "create", DONE, HELD_THEN_FOUND, params={"seconds": 2}, lands=True)
     yield case("late-effect", "create", DONE, params={"seconds": 0.1, "status": 504})[1]
     yield from case("cut-reply", "create", DONE, params={"after_bytes": 60})
     yield from case("reset-upload", "upload", DONE)
@@ -119,6 +119,8 @@ def what_others_do() -> Iterator[Case]:
     two_expired = {"k1": "expired expired", "k2": "expired expired"}
     yield from case("batch-cancelled", "poll", End(rows=two_cancelled), texts=stopped, begun=True)
     yield from case("batch-cancelled", "poll", DONE, begun=True)
+    late = {"k1": "[[local:slow 1.5]]"}
+    yield from case("batch-cancelled", "poll", DONE, texts=late, begun=True, settle_s=6)
     yield from case("batch-expired", "poll", End(rows=two_expired), texts=stopped, begun=True)
     yield from case("input-deleted", "poll", DONE, begun=True)
     yield from case("input-deleted", "poll", End(rows=two_cancelled), texts=stopped, begun=True)
@@ -176,6 +178,9 @@ def objects() -> Iterator[Case]:
     yield from case("id-missing", "create", DONE)
     yield from each("id-missing", ("upload", "poll"), DONE)
     yield from case("object-of-another", "poll", DONE, times=2)
+    yield from case("object-of-another", "poll", STILL_RUNNING, times=0, wait_s=3, begun=True)
+    lacking = {"kind": "lines-missing", "route": PHASES["download"], "times": 0}
+    yield from case("counts-lie", "poll", FIRST_UNACCOUNTED, times=0, also=(lacking,))
     yield from each("object-is-list", ("upload", "create", "poll"), DONE)
     yield from case("fields-null", "poll", DONE, times=2)
     yield from case("metadata-dropped", "create", DONE)
