@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -257,6 +258,21 @@ def test_known_requests_are_sent_again_in_shards_of_their_own(project: Project) 
             shards=[shard_file(2)],
             placements=[(2, 0, request_id)],
         )
+
+
+def test_known_requests_on_their_way_are_not_sent_again(project: Project) -> None:
+    """Two runs that both saw a failure: the later one finds the request placed already."""
+    first = project.send(project.commit([to_send(0, "a", line=0)])[0])
+    project.answer(first, [(0, failed())])
+    project.finish(first)
+    ((request_id, _, _),) = next(iter(project.ledger.repeatable(project.manifest_id, 3)))
+    send_again = functools.partial(
+        project.ledger.commit_shards, run_id=project.run_ids[0], manifest_id=project.manifest_id
+    )
+    send_again(shards=[shard_file(1)], placements=[(1, 0, request_id)])
+    with pytest.raises(PlanMovedError, match="another run has sent a request again"):
+        send_again(shards=[shard_file(2)], placements=[(2, 0, request_id)])
+    assert [shard.slot for shard in project.ledger.shards(project.manifest_id)] == [0, 1]
 
 
 def test_what_is_not_worth_repeating_is_not_offered(project: Project) -> None:

@@ -162,6 +162,14 @@ def test_the_journal_is_synced_before_the_ledger_commits(
     assert project.ledger.submission(here.shard_id).state is ShardState.UPLOADING
 
 
+def test_a_save_never_takes_a_wish_to_cancel_back(project: Project) -> None:
+    """The wish comes from another process, while the one that moves the shard knows nothing of it."""
+    moving = upload_intended(one_shard(project))
+    project.ledger.request_cancel(moving.shard_id)
+    project.ledger.save(moving, what="uploading")
+    assert project.ledger.submission(moving.shard_id).cancel_requested
+
+
 def test_an_input_file_is_in_one_batch_only(project: Project) -> None:
     """I6."""
     (one, two) = project.commit([to_send(0, "a", line=0, slot=0), to_send(1, "b", line=0, slot=1)])

@@ -235,3 +235,16 @@ def test_a_link_stays_a_link_and_the_mode_of_the_table_is_kept(tmp_path: Path) -
     assert (tmp_path / "out" / "table.csv").is_symlink()
     assert real.read_text().startswith("body,_key")
     assert real.stat().st_mode & 0o777 == 0o640
+
+
+def test_whoever_reads_the_old_table_reads_it_to_its_end(tmp_path: Path) -> None:
+    """I23: a reader that has the old version open is not disturbed, and the next sees the new one."""
+    snapshot = plain_snapshot(tmp_path, 2)
+    put(tmp_path, snapshot, map(record, range(2)), ".csv")
+    table = tmp_path / "out" / "table.csv"
+    old = table.read_bytes()
+    with table.open("rb") as reader:
+        assert reader.read(4) == old[:4]
+        put(tmp_path, snapshot, [record(at, _answer="other") for at in range(2)], ".csv")
+        assert reader.read() == old[4:]
+    assert b"other" in table.read_bytes()

@@ -1,0 +1,211 @@
+"""Mutants that would lose or mix up answers: durability, reading, judging, publishing."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+_SETTLING = "unit/test_core_settling.py"
+_SUBMISSIONS = "contract/test_ledger_submissions.py"
+_HOSTILE = "fault/test_run_hostile_output.py"
+_DURABLE = "contract/test_durable_order.py"
+
+KEEPING = (
+    # ------------------------------------------------------------ durable before the next step
+    Mutant(
+        name="sync-normal",
+        path="ledger/engine.py",
+        old='"PRAGMA synchronous=full"',
+        new='"PRAGMA synchronous=normal"',
+        kills=("contract/test_ledger_engine.py",),
+    ),
+    Mutant(
+        name="transactions-begin-late",
+        path="ledger/engine.py",
+        old='foreign_keys=foreign_keys), "BEGIN IMMEDIATE")',
+        new='foreign_keys=foreign_keys), "BEGIN")',
+        kills=("contract/test_ledger_engine.py",),
+    ),
+    Mutant(
+        name="journal-not-synced",
+        path="ledger/journal.py",
+        old='                failpoint("save.journal_written")\n                os.fsync(descriptor)\n',
+        new='                failpoint("save.journal_written")\n',
+        kills=(f"{_SUBMISSIONS}::test_the_journal_is_synced_before_the_ledger_commits",),
+    ),
+    Mutant(
+        name="journal-after-the-commit",
+        path="ledger/ledger.py",
+        old="        with self._writing() as connection:\n"
+        "            self._store(connection, submission, what, detail, run_id)\n"
+        '        failpoint("save.committed")\n',
+        new="        journal, late = self._journal, []\n"
+        '        self._journal = type("Late", (), {"append": staticmethod(late.append)})()\n'
+        "        with self._writing() as connection:\n"
+        "            self._store(connection, submission, what, detail, run_id)\n"
+        "        self._journal = journal\n"
+        "        for fact in late:\n"
+        "            journal.append(fact)\n",
+        kills=(
+            f"{_SUBMISSIONS}::test_a_fact_is_in_the_journal_even_when_the_ledger_could_not_keep_it",
+            f"{_SUBMISSIONS}::test_the_journal_is_synced_before_the_ledger_commits",
+        ),
+    ),
+    Mutant(
+        name="intents-not-in-the-journal",
+        path="ledger/submissions.py",
+        old="    if submission.state in _INTENTS or _ids",
+        new="    if _ids",
+        kills=(_SUBMISSIONS,),
+    ),
+    Mutant(
+        name="wish-to-cancel-taken-back",
+        path="ledger/submissions.py",
+        old='{"cancel_requested": 1} if submission.cancel_requested else {}',
+        new='{"cancel_requested": int(submission.cancel_requested)}',
+        kills=(f"{_SUBMISSIONS}::test_a_save_never_takes_a_wish_to_cancel_back",),
+    ),
+    Mutant(
+        name="shard-file-not-synced",
+        path="commands/sharding.py",
+        old="        os.fsync(self._file.fileno())\n",
+        new="",
+        kills=(_DURABLE,),
+    ),
+    Mutant(
+        name="raw-lines-not-synced",
+        path="commands/collecting.py",
+        old="            os.fsync(self._kept.fileno())\n",
+        new="",
+        kills=(_DURABLE,),
+    ),
+    Mutant(
+        name="download-not-synced",
+        path="provider/download.py",
+        old="            os.fsync(file.fileno())\n",
+        new="",
+        kills=(_DURABLE,),
+    ),
+    Mutant(
+        name="table-not-synced",
+        path="results/placing.py",
+        old="        os.fsync(self.descriptor)\n",
+        new="",
+        kills=(_DURABLE,),
+    ),
+    Mutant(
+        name="table-written-in-place",
+        path="results/placing.py",
+        old="        self.path.replace(self.target)\n",
+        new="        self.target.write_bytes(self.path.read_bytes())\n",
+        kills=("contract/test_results_placing.py::test_whoever_reads_the_old_table_reads_it_to_its_end",),
+    ),
+    # ------------------------------------------------------------ an end that is one
+    Mutant(
+        name="done-before-ingest",
+        path="ledger/ledger.py",
+        old="            outcomes.refuse_unsettled(connection, submission.shard_id)\n",
+        new="",
+        kills=("contract/test_ledger_outcomes.py",),
+    ),
+    Mutant(
+        name="terminal-word-ends-the-shard",
+        path="commands/watching.py",
+        old="            if track.full_reads >= 2 * (2 if agrees else FULL_READS):\n",
+        new="            if True:\n",
+        kills=(f"{_HOSTILE}::test_what_comes_late_is_waited_for",),
+    ),
+    Mutant(
+        name="unknown-word-is-terminal",
+        path="core/states.py",
+        old="    return _TERMINAL_WORDS.get(status)\n",
+        new='    return _TERMINAL_WORDS.get(status, "completed")\n',
+        kills=("unit/test_core_states.py",),
+    ),
+    Mutant(
+        name="404-believed-at-once",
+        path="commands/watching.py",
+        old="if now - track.missing_since_s > self._at.patience_s and track",
+        new="if track",
+        kills=(f"{_HOSTILE}::test_what_comes_late_is_waited_for",),
+    ),
+    Mutant(
+        name="partial-reading-trusted-at-the-end",
+        path="commands/calls.py",
+        old="    skips = provider.reads_partial and not progress.from_start\n",
+        new="    skips = provider.reads_partial\n",
+        kills=("fault/test_run_provider_faults.py::test_a_result_that_is_committed_late_is_not_overlooked",),
+    ),
+    Mutant(
+        name="counts-trusted",
+        path="commands/watching.py",
+        old="said <= track.book.accounted and not",
+        new="said <= submission.requests and not",
+        kills=(f"{_HOSTILE}::test_what_comes_late_is_waited_for",),
+    ),
+    # ------------------------------------------------------------ lines to rows
+    Mutant(
+        name="splitlines",
+        path="commands/collecting.py",
+        old="        for start, line in split_lines(lines):\n",
+        new="        text = lines.read().decode()\n"
+        "        for start, line in enumerate(piece.encode() for piece in text.splitlines()):\n",
+        kills=(f"{_HOSTILE}::test_an_answer_keeps_every_character",),
+    ),
+    Mutant(
+        name="joined-by-position",
+        path="commands/collecting.py",
+        old='        entry = self._expected.get(result.custom_id or "")\n',
+        new="        at = tally.lines - 1\n"
+        "        entry = next((one for one in self._expected.values() if one.line == at), None)\n",
+        kills=(f"{_HOSTILE}::test_a_row_gets_its_own_answer_whatever_else_the_server_sends",),
+    ),
+    Mutant(
+        name="error-file-ignored",
+        path="commands/calls.py",
+        old="    if error is not None and finished:\n",
+        new="    if False:\n",
+        kills=(f"{_HOSTILE}::test_a_whole_batch_in_the_error_file_is_no_success",),
+    ),
+    Mutant(
+        name="torn-last-line-kept",
+        path="provider/download.py",
+        old="        if _is_object(file.read(length)):\n",
+        new="        if file.read(length):\n",
+        kills=("fault/test_provider_download.py",),
+    ),
+    Mutant(
+        name="cut-transfer-taken-for-whole",
+        path="provider/download.py",
+        old="is_whole=why is None and stream.has_length",
+        new="is_whole=True",
+        kills=("fault/test_provider_download.py",),
+    ),
+    Mutant(
+        name="answer-replaced-by-an-error",
+        path="core/settling.py",
+        old="    return _RANK.get(new, 1) > _RANK.get(held, 1)\n",
+        new="    return new is not held\n",
+        kills=(_SETTLING,),
+    ),
+    Mutant(
+        name="last-duplicate-wins",
+        path="core/settling.py",
+        old="    return _RANK.get(new, 1) > _RANK.get(held, 1)\n",
+        new="    return _RANK.get(new, 1) >= _RANK.get(held, 1)\n",
+        kills=(_SETTLING,),
+    ),
+    Mutant(
+        name="4xx-in-the-output-file-is-an-answer",
+        path="core/settling.py",
+        old="    if line.status_code is not None and not 200 <= line.status_code < 300:\n",
+        new="    if False:\n",
+        kills=(_SETTLING,),
+    ),
+    Mutant(
+        name="permanent-failures-retried",
+        path="core/settling.py",
+        old="    retryable = status_code is None or status_code >= 500 or status_code in _TRANSIENT_STATUS\n",
+        new="    retryable = True\n",
+        kills=(_SETTLING,),
+    ),
+)

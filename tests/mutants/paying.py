@@ -1,0 +1,258 @@
+"""Mutants that would pay twice: intent, call, settle, listing, fence, locks."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+_STATES = "unit/test_core_states.py"
+_MODEL = "model/test_model.py::test_the_real_core_never_pays_twice_and_can_always_come_to_an_end"
+_ONCE = "fault/test_provider_once.py"
+_OUTCOME = "unit/test_provider_outcome.py"
+_PROVIDER_FAULTS = "fault/test_run_provider_faults.py"
+_PROTOCOL = "fault/test_run_protocol.py"
+
+PAYING = (
+    # ------------------------------------------------------------ core: decide and move
+    Mutant(
+        name="no-settle",
+        path="core/states.py",
+        old="settled_s = (submission.send_by_s or 0.0) + provider.settle_s",
+        new="settled_s = submission.send_by_s or 0.0",
+        kills=(_STATES,),
+    ),
+    Mutant(
+        name="list-once",
+        path="core/states.py",
+        old="CLEAN_SCANS_NEEDED = 3",
+        new="CLEAN_SCANS_NEEDED = 1",
+        kills=(_MODEL,),
+    ),
+    Mutant(
+        name="old-intent-taken-for-unsent",
+        path="core/states.py",
+        old="        case ShardState.UPLOADED:\n            return Create()\n"
+        "        case ShardState.CREATING | ShardState.UNKNOWN:",
+        new="        case ShardState.UPLOADED | ShardState.CREATING:\n            return Create()\n"
+        "        case ShardState.UNKNOWN:",
+        kills=(_STATES,),
+    ),
+    Mutant(
+        name="incomplete-listing-believed",
+        path="core/states.py",
+        old="    if not is_complete:\n",
+        new="    if False:\n",
+        kills=(_STATES,),
+    ),
+    Mutant(
+        name="broken-listing-keeps-earlier-proof",
+        path="core/states.py",
+        old="failed_scans=failed, clean_scans=0, not_before_s",
+        new="failed_scans=failed, not_before_s",
+        kills=(_STATES,),
+    ),
+    Mutant(
+        name="resent-without-a-fence",
+        path="core/states.py",
+        old='    return _held(_as_unknown(submission), "a create was sent,',
+        new='    trouble = Problem(kind=ProblemKind.SERVER_TROUBLE, message="")\n'
+        '    return _again(_held(submission, ""), trouble, now_s)\n'
+        '    return _held(_as_unknown(submission), "a create was sent,',
+        kills=(_STATES,),
+    ),
+    Mutant(
+        name="fenced-where-metadata-is-dropped",
+        path="core/states.py",
+        old="provider.has_fence and provider.echoes_metadata and",
+        new="provider.has_fence and",
+        kills=(_STATES,),
+    ),
+    Mutant(
+        name="no-look-behind-the-fence",
+        path="core/states.py",
+        old="    clean = submission.clean_scans + 1\n",
+        new="    clean = submission.clean_scans + 1\n"
+        "    clean = 3 if submission.state is ShardState.FENCED else clean\n",
+        kills=(_MODEL,),
+    ),
+    Mutant(
+        name="input-file-used-again",
+        path="core/states.py",
+        old="        attempt=submission.attempt + 1,\n        input_file_id=None,\n",
+        new="        attempt=submission.attempt + 1,\n",
+        kills=(_STATES,),
+    ),
+    Mutant(
+        name="upload-repeated-under-its-old-name",
+        path="core/states.py",
+        old="attempt=submission.attempt + again",
+        new="attempt=submission.attempt",
+        kills=(_STATES,),
+    ),
+    Mutant(
+        name="half-of-our-tags-suffice",
+        path="core/tags.py",
+        old="if all(batch.metadata",
+        new="if any(batch.metadata",
+        kills=(_STATES,),
+    ),
+    # ------------------------------------------------------------ the engine around it
+    Mutant(
+        name="no-intent",
+        path="commands/engine.py",
+        old="self._at.save(track, states.create_intended(track.submission, now, window_s), "
+        '"create intended")',
+        new="track.submission = states.create_intended(track.submission, now, window_s)",
+        kills=(f"{_PROVIDER_FAULTS}::test_a_kill_while_a_create_is_on_the_wire_is_settled_by_the_next_run",),
+    ),
+    Mutant(
+        name="unknown-create-taken-for-refused",
+        path="commands/engine.py",
+        old="states.create_unknown(track.submission, result.problem, ended_at_s=now)",
+        new="states.create_refused(track.submission, result.problem, now)",
+        kills=(f"{_PROVIDER_FAULTS}::test_every_create_may_lose_its_reply",),
+    ),
+    Mutant(
+        name="old-intent-sent",
+        path="commands/engine.py",
+        old="        if self._at.clock() >= (submission.send_by_s or 0.0):\n",
+        new="        if False:\n",
+        kills=(f"{_PROTOCOL}::test_an_intent_that_grew_old_is_not_sent",),
+    ),
+    Mutant(
+        name="fence-not-judged",
+        path="commands/engine.py",
+        old='        if reply == "deleted" or (reply == "missing" and is_lasting):\n',
+        new="        if True:\n",
+        kills=(f"{_PROTOCOL}::test_a_fence_that_the_server_did_not_confirm_is_drawn_again",),
+    ),
+    Mutant(
+        name="404-on-the-fence-believed-at-once",
+        path="commands/engine.py",
+        old='(reply == "missing" and is_lasting)',
+        new='reply == "missing"',
+        kills=(f"{_PROTOCOL}::test_a_fence_that_the_server_did_not_confirm_is_drawn_again",),
+    ),
+    Mutant(
+        name="fence-not-drawn",
+        path="commands/calls.py",
+        old='reply = "deleted" if client.delete_file(submission.input_file_id or "") else "unclear"',
+        new='reply = "deleted"',
+        kills=(f"{_PROVIDER_FAULTS}::test_a_create_that_may_have_failed_is_fenced_before_it_is_sent_anew",),
+    ),
+    Mutant(
+        name="our-own-upload-need-not-be-seen",
+        path="commands/calls.py",
+        old="is_complete = is_complete and input_file is not None",
+        new="pass",
+        kills=(f"{_PROTOCOL}::test_a_listing_that_lacks_our_own_upload_is_no_proof",),
+    ),
+    Mutant(
+        name="one-complete-walk-of-two-suffices",
+        path="commands/calls.py",
+        old="is_complete = all(walk.is_complete for walk in walks)",
+        new="is_complete = any(walk.is_complete for walk in walks)",
+        kills=(f"{_PROTOCOL}::test_both_walks_must_be_complete",),
+    ),
+    Mutant(
+        name="shard-lock-not-held",
+        path="commands/engine.py",
+        old="            track.lock.enter_context(hold(self._at.place.shard_lock(shard_id)))\n",
+        new="",
+        kills=(f"{_PROTOCOL}::test_a_shard_that_another_process_moves_is_left_to_it",),
+    ),
+    Mutant(
+        name="lock-shared",
+        path="ledger/locks.py",
+        old="fcntl.LOCK_EX | fcntl.LOCK_NB",
+        new="fcntl.LOCK_SH | fcntl.LOCK_NB",
+        kills=("contract/test_ledger_place.py",),
+    ),
+    Mutant(
+        name="batches-cancelled-that-others-want",
+        path="commands/cancel.py",
+        old="and not one.cancel_requested and one.shard_id not in wanted",
+        new="and not one.cancel_requested",
+        kills=("e2e/test_rerun_policies.py::test_on_edit_cancel_stops_what_nobody_wants_and_nothing_else",),
+    ),
+    # ------------------------------------------------------------ one call, one request
+    Mutant(
+        name="create-retried-blindly",
+        path="provider/client.py",
+        old='headers={"Content-Type": "application/json"}\n        )\n',
+        new='headers={"Content-Type": "application/json"}\n        )\n'
+        "        judge(self._exchange.send(call), self._provider)\n",
+        kills=(f"{_ONCE}::test_no_status_makes_a_call_repeat",),
+    ),
+    Mutant(
+        name="upload-retried-blindly",
+        path="provider/client.py",
+        old="            return judge(self._exchange.send(call), self._provider)\n\n    def create_batch",
+        new="            self._exchange.send(call)\n"
+        "            return judge(self._exchange.send(call), self._provider)\n\n    def create_batch",
+        kills=(f"{_ONCE}::test_no_status_makes_a_call_repeat",),
+    ),
+    Mutant(
+        name="redirects-followed-with-the-key",
+        path="provider/exchange.py",
+        old="follow_redirects=False",
+        new="follow_redirects=True",
+        kills=(f"{_ONCE}::test_no_status_makes_a_call_repeat",),
+    ),
+    Mutant(
+        name="bare-429-taken-for-a-refusal",
+        path="provider/outcome.py",
+        old="    if error_code(value) in _DEFINITE_429_CODES:\n",
+        new="    if True:\n",
+        kills=(_OUTCOME,),
+    ),
+    Mutant(
+        name="web-page-taken-for-a-refusal",
+        path="provider/outcome.py",
+        old="    if reply.is_cut or is_page(reply.headers, reply.body):\n",
+        new="    if reply.is_cut:\n",
+        kills=(_OUTCOME,),
+    ),
+    Mutant(
+        name="cut-refusal-believed",
+        path="provider/outcome.py",
+        old="    if reply.is_cut or is_page(reply.headers, reply.body):\n",
+        new="    if is_page(reply.headers, reply.body):\n",
+        kills=(_OUTCOME,),
+    ),
+    Mutant(
+        name="lost-after-sending-taken-for-unsent",
+        path="provider/outcome.py",
+        old="return Unknown(problem=problem) if result.was_sent else Refused(problem=problem)",
+        new="return Refused(problem=problem)",
+        kills=(_OUTCOME,),
+    ),
+    Mutant(
+        name="listing-that-repeats-itself-is-complete",
+        path="provider/listing.py",
+        old="        if repeats:\n            break\n",
+        new="",
+        kills=("unit/test_provider_listing.py",),
+    ),
+    Mutant(
+        name="time-bound-trusted-in-any-order",
+        path="provider/listing.py",
+        old="return is_sorted and bool(known)",
+        new="return bool(known)",
+        kills=("unit/test_provider_listing.py",),
+    ),
+    # ------------------------------------------------------------ plans
+    Mutant(
+        name="plan-committed-although-overtaken",
+        path="ledger/planning.py",
+        old="        if known.open_shard_id is not None or is_answered:\n",
+        new="        if False:\n",
+        kills=("contract/test_ledger_planning.py",),
+    ),
+    Mutant(
+        name="retry-committed-although-overtaken",
+        path="ledger/planning.py",
+        old="        if any(known[request_id][0] is not None for _, _, request_id in chunk):\n",
+        new="        if False:\n",
+        kills=("contract/test_ledger_planning.py::test_known_requests_on_their_way_are_not_sent_again",),
+    ),
+)

@@ -1,0 +1,66 @@
+"""Every mutant still fits the code it was made for, and the command that tries them tells the truth."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.mutants.catalogue import MUTANTS
+from tests.mutants.killing import Verdict, try_one
+from tests.mutants.mutant import HOME, DoesNotApplyError, Mutant, copy_code
+
+CHEAP = ("no-settle", "last-duplicate-wins")
+
+
+def named(name: str) -> Mutant:
+    return next(mutant for mutant in MUTANTS if mutant.name == name)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
+def test_a_mutant_changes_one_place_and_is_still_a_program(mutant: Mutant) -> None:
+    file = HOME / "runner" / mutant.path
+    compile(mutant.changed(file.read_text(encoding="utf-8")), str(file), "exec")
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
+def test_the_tests_that_a_mutant_names_exist(mutant: Mutant) -> None:
+    assert mutant.kills
+    for test in mutant.kills:
+        file, _, function = test.partition("::")
+        text = (HOME / "tests" / file).read_text(encoding="utf-8")
+        assert re.search(rf"^def {function}\(" if function else r"^def test_", text, re.MULTILINE), test
+
+
+def test_there_are_at_least_25_with_names_of_their_own() -> None:
+    names = [mutant.name for mutant in MUTANTS]
+    assert len(set(names)) == len(names) >= 25
+
+
+def test_a_text_that_is_not_there_exactly_once_does_not_apply() -> None:
+    mutant = Mutant(name="x", path="core/states.py", old="a", new="b", kills=())
+    for text in ("", "aa"):
+        with pytest.raises(DoesNotApplyError):
+            mutant.changed(text)
+
+
+def test_mutants_are_killed_and_a_harmless_change_survives(tmp_path: Path) -> None:
+    copy_code(tmp_path)
+    before = {path: path.read_bytes() for path in (tmp_path / "runner").rglob("*.py")}
+    for name in CHEAP:
+        result = try_one(named(name), tmp_path)
+        assert result.verdict is Verdict.KILLED, result.text
+    harmless = Mutant(
+        name="harmless",
+        path="core/settling.py",
+        old="_MESSAGE_LIMIT = 2000\n",
+        new="_MESSAGE_LIMIT = 2001\n",
+        kills=("unit/test_core_settling.py::test_attempts_are_bounded",),
+    )
+    assert try_one(harmless, tmp_path).verdict is Verdict.SURVIVED
+    nothing_to_run = Mutant(
+        name="idle", path=harmless.path, old=harmless.old, new=harmless.new, kills=("unit/no_such_test.py",)
+    )
+    assert try_one(nothing_to_run, tmp_path).verdict is Verdict.BROKEN
+    assert {path: path.read_bytes() for path in (tmp_path / "runner").rglob("*.py")} == before
