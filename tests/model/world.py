@@ -115,6 +115,7 @@ def beginning() -> World:
     shard = Submission(
         shard_id=1,
         run="ab" * 16,
+        server="http://127.0.0.1:1/v1",
         slot=1,
         sha="cd" * 32,
         path="shards/1.jsonl",

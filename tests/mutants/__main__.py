@@ -20,10 +20,11 @@ def main() -> int:
         parser.error(f"no such mutant: {', '.join(sorted(unknown))}; known: {', '.join(sorted(names))}")
     mutants = [mutant for mutant in MUTANTS if not options.only or mutant.name in options.only]
     started = time.monotonic()
-    if fault := baseline(mutants):
+    jobs = max(options.jobs, 1)
+    if fault := baseline(mutants, jobs=jobs):
         print(fault)
         return 1
-    results = try_all(mutants, jobs=max(options.jobs, 1), tell=_tell)
+    results = try_all(mutants, jobs=jobs, tell=_tell)
     count = {verdict: sum(result.verdict is verdict for result in results) for verdict in Verdict}
     print(
         f"mutants: {len(results)}, killed: {count[Verdict.KILLED]}, survived: {count[Verdict.SURVIVED]}, "

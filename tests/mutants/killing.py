@@ -38,11 +38,13 @@ class Result:
     text: str
 
 
-def run_tests(copy: Path, tests: Sequence[str], *, limit_s: float) -> tuple[int | None, str]:
+def run_tests(
+    copy: Path, tests: Sequence[str], *, limit_s: float, workers: int = 0
+) -> tuple[int | None, str]:
     """Exit code (None: no end in time) and output of pytest in the copy, which stops at the first failure."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--tb=short"]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=short"]
     process = subprocess.Popen(
-        [*command, "--timeout=60", *(f"tests/{test}" for test in tests)],
+        [*command, "--timeout=100", f"-n{workers}", *(f"tests/{test}" for test in tests)],
         cwd=copy,
         env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
         stdin=subprocess.DEVNULL,
@@ -74,12 +76,12 @@ def try_one(mutant: Mutant, copy: Path) -> Result:
     return Result(mutant=mutant, verdict=Verdict.BROKEN, text=f"pytest ended with {code}\n{text[-2000:]}")
 
 
-def baseline(mutants: Iterable[Mutant]) -> str | None:
+def baseline(mutants: Iterable[Mutant], *, jobs: int) -> str | None:
     """Run every named test on the unchanged code; what went wrong, None if all passed."""
     tests = sorted({test for mutant in mutants for test in mutant.kills})
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copy_code(Path(folder))
-        code, text = run_tests(Path(folder), tests, limit_s=BASELINE_LIMIT_S)
+        code, text = run_tests(Path(folder), tests, limit_s=BASELINE_LIMIT_S, workers=jobs)
     return None if code == 0 else f"the tests fail without any mutant (pytest: {code})\n{text[-4000:]}"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,16 @@ def test_the_tests_that_a_mutant_names_exist(mutant: Mutant) -> None:
         file, _, function = test.partition("::")
         text = (HOME / "tests" / file).read_text(encoding="utf-8")
         assert re.search(rf"^def {function}\(" if function else r"^def test_", text, re.MULTILINE), test
+
+
+def test_no_mutant_dies_of_a_name_that_is_not_there(tmp_path: Path) -> None:
+    """It would be killed by any test at all, and so prove nothing."""
+    for mutant in MUTANTS:
+        text = (HOME / "runner" / mutant.path).read_text(encoding="utf-8")
+        (tmp_path / f"{mutant.name}.py").write_text(mutant.changed(text), encoding="utf-8")
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821,F822", "--no-cache"]
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_there_are_at_least_25_with_names_of_their_own() -> None:
