@@ -11,6 +11,7 @@ import pytest
 from runner.commands.collecting import ShardBook
 from runner.commands.sharding import ShardFiles
 from runner.core.model import Download, Limits
+from runner.core.states import upload_intended
 from tests.contract.ledger_factories import Project, to_send
 from tests.contract.results_factories import plain_snapshot, put, record
 from tests.fault.provider_factories import ScriptedServer, always, client_for, reply
@@ -33,6 +34,17 @@ def order(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     monkeypatch.setattr(os, "fsync", watched_sync)
     monkeypatch.setattr(os, "replace", watched_replace)
     return seen
+
+
+def test_an_intent_is_synced_in_the_journal_itself(tmp_path: Path, order: list[tuple[str, str]]) -> None:
+    """Before the commit, as test_ledger_submissions shows; and the file, not only the folder it is new in."""
+    project = Project.open(tmp_path)
+    (submission,) = project.commit([to_send(0, "a", line=0)])
+    for name in ("ids.jsonl, new", "ids.jsonl, once more"):
+        order.clear()
+        project.ledger.save(upload_intended(submission), what=name)
+        assert order[0] == ("sync", project.ledger.place.journal.name)
+    project.ledger.close()
 
 
 def test_a_shard_file_is_synced_before_it_gets_its_name(tmp_path: Path, order: list[tuple[str, str]]) -> None:

@@ -243,7 +243,7 @@ def test_whoever_reads_the_old_table_reads_it_to_its_end(tmp_path: Path) -> None
     put(tmp_path, snapshot, map(record, range(2)), ".csv")
     table = tmp_path / "out" / "table.csv"
     old = table.read_bytes()
-    with table.open("rb") as reader:
+    with table.open("rb", buffering=0) as reader:
         assert reader.read(4) == old[:4]
         put(tmp_path, snapshot, [record(at, _answer="other") for at in range(2)], ".csv")
         assert reader.read() == old[4:]

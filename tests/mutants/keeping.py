@@ -30,7 +30,7 @@ KEEPING = (
         path="ledger/journal.py",
         old='                failpoint("save.journal_written")\n                os.fsync(descriptor)\n',
         new='                failpoint("save.journal_written")\n',
-        kills=(f"{_SUBMISSIONS}::test_the_journal_is_synced_before_the_ledger_commits",),
+        kills=(f"{_DURABLE}::test_an_intent_is_synced_in_the_journal_itself",),
     ),
     Mutant(
         name="journal-after-the-commit",
@@ -45,10 +45,7 @@ KEEPING = (
         "        self._journal = journal\n"
         "        for fact in late:\n"
         "            journal.append(fact)\n",
-        kills=(
-            f"{_SUBMISSIONS}::test_a_fact_is_in_the_journal_even_when_the_ledger_could_not_keep_it",
-            f"{_SUBMISSIONS}::test_the_journal_is_synced_before_the_ledger_commits",
-        ),
+        kills=(f"{_SUBMISSIONS}::test_the_journal_is_synced_before_the_ledger_commits",),
     ),
     Mutant(
         name="intents-not-in-the-journal",
