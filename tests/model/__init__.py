@@ -32,7 +32,8 @@ paying more than once. The numbers stand in `test_model.EXPECTED`; `python -m te
 run that pays most.
 
 Left out: several slots (they share nothing but locks); the rows inside a batch, so also those in flight
-when a fence cancels it (at most these are bought twice); expiry; the engine around the core (which reply
+when a fence cancels it (at most these are bought twice); expiry; a wall clock that is set; a fence whose
+delete and a create's commit overlap in one transaction's length (here each is one moment); the engine around the core (which reply
 calls which move is written here once more, and checked in the engine by the suites that kill it); what a
 person does with a held shard, but for the two variants that send again without a fence.
 """

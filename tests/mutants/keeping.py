@@ -205,4 +205,19 @@ KEEPING = (
         new="    retryable = True\n",
         kills=(_SETTLING,),
     ),
+    # ------------------------------------------------------------ asking again
+    Mutant(
+        name="permanent-failures-offered-again",
+        path="ledger/reading.py",
+        old="    .where(request.c.open_shard_id.is_(None), request.c.retryable == 1)\n",
+        new="    .where(request.c.open_shard_id.is_(None))\n",
+        kills=("contract/test_ledger_planning.py::test_what_is_not_worth_repeating_is_not_offered",),
+    ),
+    Mutant(
+        name="attempts-without-bound",
+        path="ledger/reading.py",
+        old="request.c.attempts < bindparam(",
+        new="0 < bindparam(",
+        kills=("contract/test_ledger_planning.py::test_what_is_not_worth_repeating_is_not_offered",),
+    ),
 )

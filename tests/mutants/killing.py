@@ -46,7 +46,7 @@ def run_tests(
     process = subprocess.Popen(
         [*command, "--timeout=100", f"-n{workers}", *(f"tests/{test}" for test in tests)],
         cwd=copy,
-        env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
+        env=_environment(copy),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -59,6 +59,12 @@ def run_tests(
         os.killpg(process.pid, signal.SIGKILL)
         return None, process.communicate()[0]
     return process.returncode, text
+
+
+def _environment(copy: Path) -> dict[str, str]:
+    """The copy's code first; nothing of the pytest that may have started us."""
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("PYTEST_")}
+    return {**kept, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def try_one(mutant: Mutant, copy: Path) -> Result:

@@ -38,7 +38,7 @@ def copy_code(folder: Path) -> None:
     """What the tests need, into an empty folder."""
     for name in COPIED:
         if (HOME / name).is_dir():
-            shutil.copytree(HOME / name, folder / name)
+            shutil.copytree(HOME / name, folder / name, ignore=shutil.ignore_patterns(".runner"))
         else:
             shutil.copy2(HOME / name, folder / name)
 
