@@ -27,13 +27,13 @@ Two rules are checked in every state. *Paid once*: batches that run or ran, of o
 (cancelled by the fence before it ran is not paid). *Progress*: an end (done, held for a person, refused, or
 more attempts than the model follows) can still be reached.
 
-What the check is worth is shown by `weakened`: each entry takes one precaution away and must be caught
-paying more than once. The numbers stand in `test_model.EXPECTED`; `python -m tests.model NAME` prints the
-run that pays most.
+What the check is worth is shown by `expectations.WEAKENED`: each entry takes one precaution away and must be
+caught paying more than once. `python -m tests.model NAME` prints the run that pays most.
 
 Left out: several slots (they share nothing but locks); the rows inside a batch, so also those in flight
-when a fence cancels it (at most these are bought twice); expiry; a wall clock that is set; a fence whose
-delete and a create's commit overlap in one transaction's length (here each is one moment); the engine around the core (which reply
-calls which move is written here once more, and checked in the engine by the suites that kill it); what a
-person does with a held shard, but for the two variants that send again without a fence.
+when a fence cancels it (at most these are bought twice); expiry; a wall clock that is set; a delete that
+overlaps with a create's commit (here each is one moment); false 404s on the fence that last longer than the
+engine's patience; what a person does with a held shard, but for the variants that send again without a
+fence. The engine around the core (which reply calls which move) is written here once more; that the real
+engine does the same is the business of the suites that kill it.
 """
