@@ -64,6 +64,9 @@ def main() -> None:
         if channel.fileno() in readable:
             data, descriptors, _, _ = socket.recv_fds(channel, MAX_ORDER_BYTES, 4)
             if not data:
+                _reap(reports)
+                for pid in reports:  # the tests died before them: nobody would ever end these
+                    os.kill(pid, signal.SIGKILL)
                 return
             report = descriptors.pop()
             pid = os.fork()
