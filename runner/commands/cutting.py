@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from runner.commands.moments import Cut, Reporter
@@ -25,15 +25,13 @@ from runner.failpoints import failpoint
 from runner.ledger import Ledger
 
 _NO_LIMITS = Limits(max_file_bytes=2**62, max_requests_per_file=2**62, max_body_bytes=2**62)
-
-
 _SLACK = 1.25
 """Halves of equal files are never quite equal: one that is a little larger is tried before it is cut."""
 TOO_LARGE = Problem(kind=ProblemKind.TOO_LARGE, message="larger than what the server took before")
 """Said of a shard that is cut before it was ever sent."""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Cutter:
     """Cuts shards for one run, and remembers for the rest of it how much the server takes at most."""
 
@@ -41,7 +39,7 @@ class Cutter:
     ledger: Ledger
     run_id: int
     manifest_id: int
-    reporter: Reporter
+    reporter: Reporter = field(kw_only=True)
     largest_bytes: float = math.inf
     most_requests: float = math.inf
 

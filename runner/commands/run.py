@@ -334,13 +334,7 @@ class _Run:
                 run_id=run_id,
                 clock=self._clock,
             )
-            cutter = Cutter(
-                workplace=self._workplace,
-                ledger=self._ledger,
-                run_id=run_id,
-                manifest_id=self._manifest_id,
-                reporter=self._reporter,
-            )
+            cutter = Cutter(self._workplace, self._ledger, run_id, self._manifest_id, reporter=self._reporter)
             engine = Engine(at, self._stop, cutter)
             self._look_again(run_id)
             if self._manifest.on_edit == "cancel":

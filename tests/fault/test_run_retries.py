@@ -222,18 +222,25 @@ def test_a_larger_limit_that_is_not_enough_or_refused_keeps_the_answer_that_was_
     assert project.run().event("finished")["requests_sent"] == 0
 
 
+def killed_at(project: Project, point: str) -> None:
+    """Run until a named place, and die there."""
+    project.environ["RUNNER_FAILPOINT"] = point
+    done = project.call("run", str(project.manifest_path), "--json")
+    assert done.code == -9, (point, done.code, done.stderr)
+    del project.environ["RUNNER_FAILPOINT"]
+    all_gone(project.folder)
+
+
 def test_a_kill_between_a_cut_answer_and_the_larger_request_pays_nothing_twice(tmp_path: Path) -> None:
-    project = cut_project(tmp_path / "p", limit=5, ceiling=100)
-    for name in ("batch_done", "raising", "batch_created"):
-        process = project.start()
-        watch(process, named(name))
-        kill(process)
-        all_gone(project.folder)
+    project = cut_project(tmp_path / "p", limit=3, ceiling=100)
+    for point in ("raise.begins", "raise.sealed", "raise.committed"):
+        killed_at(project, point)
     until_done(project)
     assert {row["_status"] for row in project.results()} == {"succeeded"}
     assert len(project.results()) == 4
     paid_once(project)
-    assert len(executed(project)) == 3 * 3
+    assert len(executed(project)) == 3 * 4, "with 3, 6, 12 and 24 tokens"
+    assert list((project.folder / ".runner" / "shards").iterdir()) == []
 
 
 def test_a_budget_bounds_what_larger_limits_may_cost(tmp_path: Path) -> None:
@@ -311,10 +318,8 @@ def test_a_kill_while_files_are_cut_loses_nothing(tmp_path: Path) -> None:
         project = make_project(tmp_path / "p", rows=rows)
         project.manifest["model"]["provider"] = provider_of(project, server)
         project.write_manifest()
-        for nth in (1, 3):
-            process = project.start()
-            watch(process, named("cut", nth))
-            kill(process)
+        for point in ("cut.begins", "cut.sealed", "cut.before", "cut.committed:2"):
+            killed_at(project, point)
         until_done(project)
         ran = Counter(execution["custom_id"] for execution in server.witness.executions())
         assert (len(ran), set(ran.values())) == (16, {1})

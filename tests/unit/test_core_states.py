@@ -139,6 +139,17 @@ def test_a_create_that_was_surely_refused_starts_over_with_a_new_upload(kind: Pr
     assert decide(again, FENCED, now_s=2001.0) == Wait(2060.0)
 
 
+def test_a_shard_that_is_too_large_is_given_up_for_smaller_ones_whatever_the_call() -> None:
+    problem = make_problem(ProblemKind.TOO_LARGE, status_code=413)
+    uploading = states.upload_intended(make_submission())
+    for given_up in (
+        states.upload_failed(uploading, problem, now_s=1.0),
+        states.create_refused(created(), problem, now_s=1.0),
+    ):
+        assert given_up.state is ShardState.DISCARDED
+        assert (given_up.batch_id, given_up.problem) == (None, problem.message)
+
+
 def test_a_rejected_batch_is_refused_for_good() -> None:
     refused = states.create_refused(created(), make_problem(ProblemKind.INVALID_REQUEST), now_s=1.0)
     assert refused.state is ShardState.REFUSED
