@@ -20,7 +20,8 @@ class Route:
     """`before`: commands, each with the point that kills it ("" for none, `TO_THE_END` for "until done").
 
     `command` meets the point. `has_fence`: what the server's profile must be, None for either. `failing` and
-    `slow`: rows that always fail, rows that come late. `fault`: armed whatever the mode.
+    `slow`: rows that always fail, rows that come late. `fault`: armed whatever the mode. `max_tokens`: so
+    few that answers are cut, and are asked again with larger limits.
     """
 
     before: tuple[tuple[tuple[str, ...], str], ...] = ()
@@ -29,6 +30,7 @@ class Route:
     failing: bool = False
     slow: bool = False
     fault: Fault | None = None
+    max_tokens: int | None = None
 
 
 _UNSENT = ((RUN, "create.intended"),)
@@ -43,6 +45,8 @@ _ROUTES: Mapping[str, Route] = {
     "raw.appended": Route(slow=True, has_fence=True),
     "quarantine": Route(fault={"kind": "foreign-ids"}),
     "retry": Route(failing=True),
+    "cut": Route(fault={"kind": "too-large-413"}),
+    "raise": Route(max_tokens=8, has_fence=True),
     "repeat": Route(before=((RUN, TO_THE_END),)),
     "held": Route(before=(*_UNSENT, (RUN, "")), has_fence=False),
     "cancel": Route(before=((DETACH, ""),), command=CANCEL),

@@ -217,9 +217,16 @@ class _Run:
             "model": {"provider": provider, "name": "m"},
             "batch": {"max_requests_per_file": -(-self._shape.rows // self._shape.shards)},
             "output": {"path": "results.jsonl"},
-            "retry": {"attempts": self._shape.attempts},
+            "retry": {"attempts": self._shape.attempts, "backoff": {"initial": "50ms", "max": "200ms"}},
             "allow_failures": "100%",
         }
+        if self._route.max_tokens is not None:
+            manifest["model"] = {
+                "provider": provider,
+                "name": "m",
+                "parameters": {"max_tokens": self._route.max_tokens},
+            }
+            manifest["on_truncated"] = {"max_tokens_factor": 4, "ceiling": 1000}
         (self.folder / "manifest.yaml").write_text(json.dumps(manifest))
         (self.folder / "prompt.j2").write_text(TEMPLATE)
         if not self._scenario.points[0].startswith("ledger."):
