@@ -265,7 +265,7 @@ def test_known_requests_on_their_way_are_not_sent_again(project: Project) -> Non
     first = project.send(project.commit([to_send(0, "a", line=0)])[0])
     project.answer(first, [(0, failed())])
     project.finish(first)
-    ((request_id, _, _),) = next(iter(project.ledger.repeatable(project.manifest_id, 3)))
+    ((request_id, *_),) = next(iter(project.ledger.repeatable(project.manifest_id, 3)))
     send_again = functools.partial(
         project.ledger.commit_shards, run_id=project.run_ids[0], manifest_id=project.manifest_id
     )

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from runner.commands import calls
+from runner.commands.cutting import Cutter
 from runner.commands.engine import Engine
 from runner.commands.interrupts import StopFlag
 from runner.commands.moments import Silent
@@ -86,7 +87,9 @@ def engine_of(
             clock=clock,
             wall=time.time,
         )
-        yield Engine(at, StopFlag())
+        # No workplace: nothing here is too large for the server.
+        cutter = Cutter(None, project.ledger, at.run_id, project.manifest_id, reporter=at.reporter)  # type: ignore[arg-type]
+        yield Engine(at, StopFlag(), cutter)
 
 
 def uploaded(submission: Submission) -> Submission:

@@ -64,7 +64,7 @@ KEEPING = (
     Mutant(
         name="shard-file-not-synced",
         path="commands/sharding.py",
-        old="        os.fsync(self._file.fileno())\n",
+        old="        os.fsync(part.file.fileno())\n",
         new="",
         kills=(_DURABLE,),
     ),
@@ -201,8 +201,8 @@ KEEPING = (
     Mutant(
         name="permanent-failures-retried",
         path="core/settling.py",
-        old="    retryable = status_code is None or status_code >= 500 or status_code in _TRANSIENT_STATUS\n",
-        new="    retryable = True\n",
+        old="    retryable = blocked or status_code is None or ",
+        new="    retryable = True or ",
         kills=(_SETTLING,),
     ),
     # ------------------------------------------------------------ asking again
@@ -216,8 +216,22 @@ KEEPING = (
     Mutant(
         name="attempts-without-bound",
         path="ledger/reading.py",
-        old="request.c.attempts < bindparam(",
+        old="request.c.attempts - request.c.excused < bindparam(",
         new="0 < bindparam(",
         kills=("contract/test_ledger_planning.py::test_what_is_not_worth_repeating_is_not_offered",),
+    ),
+    Mutant(
+        name="attempts-that-the-account-wasted-count",
+        path="core/planning.py",
+        old="held.retryable and held.attempts - held.excused < policy.max_attempts",
+        new="held.retryable and held.attempts < policy.max_attempts",
+        kills=("property/test_core_retries.py",),
+    ),
+    Mutant(
+        name="a-larger-limit-that-failed-hides-the-cut-answer",
+        path="core/raising.py",
+        old="    return stand(above, policy) is not Standing.FAILED\n",
+        new="    return True\n",
+        kills=("property/test_core_retries.py",),
     ),
 )

@@ -110,7 +110,7 @@ PARAMETERS = st.fixed_dictionaries(
         ),
         "temperature": st.floats(min_value=0, max_value=2),
         "stop": st.lists(st.text(alphabet="ab\u00e9", max_size=3), max_size=2),
-        "zeta": st.dictionaries(st.text(alphabet="az", max_size=3), st.integers(), max_size=3),
+        "zeta": st.dictionaries(st.text(alphabet="az", max_size=3), st.integers(-(2**63), 2**63), max_size=3),
     },
 )
 
