@@ -193,7 +193,8 @@ def finished_tone(finished: Finished) -> Tone:
     """Good where every row succeeded, bad where the exit code says so, else a warning."""
     if finished.exit_code not in (EXIT_DONE, EXIT_STILL_RUNNING):
         return Tone.BAD
-    return Tone.GOOD if finished.succeeded == finished.rows else Tone.WARN
+    is_well = finished.succeeded == finished.rows and not finished.refresh_failed
+    return Tone.GOOD if is_well else Tone.WARN
 
 
 def finished_lines(finished: Finished, *, cwd: str, explanation: Explanation) -> list[Line]:
@@ -216,6 +217,9 @@ def finished_lines(finished: Finished, *, cwd: str, explanation: Explanation) ->
     if finished.cost:
         lines.append(Line(label="cost", text=money(finished.cost, finished.currency)))
     lines += _paid_lines(finished)
+    if finished.refresh_failed:
+        what = f"{counted(finished.refresh_failed, 'refreshed answer')} failed, the old ones stay"
+        lines.append(Line(label="warning", text=what, tone=Tone.WARN))
     lines += _labelled("results", [path_here(path, cwd) for path in finished.results])
     lines += _labelled("causes", [clean(cause, limit=200) for cause in explanation.causes], tone=Tone.BAD)
     return lines + _next_lines(finished, explanation.manifest)
@@ -239,8 +243,8 @@ def _labelled(label: str, texts: Sequence[str], *, tone: Tone = Tone.PLAIN) -> l
 def _next_lines(finished: Finished, manifest: str | None) -> list[Line]:
     """The one command that helps now, or none."""
     path = shlex.quote(clean(manifest)) if manifest else "MANIFEST"
-    if finished.pending:
+    if finished.pending or finished.cancelled:
         return [Line(label="next", text=f"run {path}", tone=Tone.NEXT)]
     if finished.succeeded == finished.rows:
-        return []
+        return [Line(label="next", text=f"run retry {path}", tone=Tone.NEXT)] * bool(finished.refresh_failed)
     return [Line(label="next", text=f"run results {path} --where \"_status <> 'succeeded'\"", tone=Tone.NEXT)]

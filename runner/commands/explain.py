@@ -143,7 +143,7 @@ def _judged(run: RunRecord, row: LedgerRow, answer: Answer | None) -> tuple[Stat
     cause = None
     if row.error_class is not None:
         cause = Cause(error_class=row.error_class, code=row.error_code, message=row.error_message or "")
-    if row.status is Status.SUCCEEDED and answer is not None and answer.text is not None:
+    if row.status in (Status.SUCCEEDED, Status.INVALID) and answer is not None and answer.text is not None:
         broken = answer_checker(schema_of(run))(answer.text)
         if broken is not None:
             return Status.INVALID, Cause(error_class="schema", message=broken)

@@ -44,6 +44,7 @@ def finished_run(
         paid_input_tokens=paid[0],
         paid_output_tokens=paid[1],
         paid_cost=cost_of(*paid, prices) if prices is not None else None,
+        refresh_failed=totals.refresh_failed,
         currency=prices.currency if prices is not None else None,
         exit_code=EXIT_DONE if tolerated else EXIT_FAILED_ROWS,
         run=run,

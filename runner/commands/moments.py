@@ -194,6 +194,7 @@ class Finished(Moment):
 
     `input_tokens`, `output_tokens` and `cost` are those of the answers in the table, whenever they were
     given; `paid_*` those of every attempt that this run collected, failed and superseded ones too.
+    `refresh_failed` counts rows that were asked again, which failed, and whose earlier answer stays.
     """
 
     event: ClassVar[str] = "finished"
@@ -222,6 +223,7 @@ class Finished(Moment):
     run: str
     manifest: str
     duration_s: float
+    refresh_failed: int = 0
 
 
 class Reporter(Protocol):

@@ -10,11 +10,9 @@ import random
 from collections.abc import Mapping
 
 from runner.commands.options import Narrowing
-from runner.core.model import Fingerprint, Status
-from runner.core.planning import Held
+from runner.core.model import Fingerprint
+from runner.core.planning import Held, lacks_success
 from runner.dataset import Snapshot, select_rows
-
-_ANSWERS = (Status.SUCCEEDED, Status.TRUNCATED, Status.REFUSED, Status.INVALID)
 
 
 def selection_of(narrowing: Narrowing, snapshot: Snapshot) -> Selection:
@@ -77,7 +75,7 @@ class Selection:
         is_left_out = key in before and before[key] == fingerprint and _is_unasked(held)
         match self._narrowing.only:
             case "failed":
-                return held is not None and held.status is not None and held.status not in _ANSWERS
+                return held is not None and lacks_success(held)
             case "new":
                 return key not in before or is_left_out
             case "changed":

@@ -178,6 +178,7 @@ def policy_of(workplace: Workplace, options: RunOptions) -> Policy:
     return Policy(
         max_attempts=manifest.retry.attempts,
         refresh_before_s=before_s,
+        refreshes_failures=options.refresh,
         retry_failed=options.goes_on_from_s is None
         and (options.retry_failed or options.narrowing.only == "failed"),
     )

@@ -18,7 +18,7 @@ from typing import Any
 
 from runner.commands.moments import Publishing, Reporter
 from runner.commands.workplace import Workplace
-from runner.core.model import Status
+from runner.core.model import Cause, Status
 from runner.core.planning import cost_of
 from runner.core.settling import Answer, read_answer
 from runner.core.wire import ResultLine, read_result_line
@@ -27,12 +27,15 @@ from runner.results import Published, field_reader, lineage_columns, publish
 
 _CHUNK_ROWS = 2_000
 _OPEN_FILES = 64
+_JUDGED = (Status.SUCCEEDED, Status.INVALID, Status.UNACCOUNTED)
+"""What a look at the answer itself decides, where there is one."""
 
 
 @dataclass(slots=True)
 class Totals:
     """What the published table holds: rows by status. Tokens and cost count each request once, because
-    rows that share one share its price. `raw_paths` are the raw files that its answers stand in.
+    rows that share one share its price. `raw_paths` are the raw files that its answers stand in,
+    `refresh_failed` rows that keep an earlier answer because asking again failed.
     """
 
     by_status: Counter[Status] = field(default_factory=Counter)
@@ -40,6 +43,7 @@ class Totals:
     output_tokens: int = 0
     cost: float | None = None
     rows: int = 0
+    refresh_failed: int = 0
     raw_paths: set[str] = field(default_factory=set)
 
 
@@ -115,6 +119,7 @@ def write_results(
         )
         totals.raw_paths = raw.paths
     totals.input_tokens, totals.output_tokens = ledger.spent(manifest_id)
+    totals.refresh_failed = ledger.failed_since(manifest_id)
     prices = workplace.manifest.model.prices
     if prices is not None:
         totals.cost = cost_of(totals.input_tokens, totals.output_tokens, prices)
@@ -151,16 +156,26 @@ class _Lineage:
         self._raw = raw
         self._check_answer = check_answer
         self._totals = totals
+        self._verdicts: dict[bytes, tuple[Status, Cause | None]] = {}
 
     def records(self, rows: int) -> Iterator[dict[str, Any]]:
         for start in range(0, rows * self._repeats, _CHUNK_ROWS):
             for row in self._ledger.rows(self._manifest_id, start, start + _CHUNK_ROWS):
                 yield self._record(row)
+            self._ledger.judge_again(self._verdicts)
+            self._verdicts.clear()
 
     def _record(self, row: LedgerRow) -> dict[str, Any]:
         line = self._raw.read(row)
         answer = read_answer(line.body) if line is not None else None
         status, problem = self._status(row, answer)
+        if status is not row.status and row.fingerprint is not None:
+            cause = None if problem is None else Cause(error_class=problem[0], message=problem[1])
+            self._verdicts[row.fingerprint] = status, cause
+        is_well = status is Status.SUCCEEDED
+        error_class, error_message = problem or (
+            (None, None) if is_well else (row.error_class, row.error_message)
+        )
         repeat = row.position % self._repeats + 1
         self._totals.rows += 1
         self._totals.by_status[status] += 1
@@ -170,9 +185,9 @@ class _Lineage:
             "_status": status.value,
             "_answer": answer.text if answer is not None else None,
             "_finish_reason": row.finish_reason,
-            "_error_class": row.error_class if problem is None else problem[0],
+            "_error_class": error_class,
             "_error_code": row.error_code,
-            "_error_message": row.error_message if problem is None else problem[1],
+            "_error_message": error_message,
             "_input_tokens": row.input_tokens,
             "_output_tokens": row.output_tokens,
             "_cost": self._cost(row),
@@ -197,8 +212,11 @@ class _Lineage:
         return row.key if repeat == 1 else row.key.removesuffix(f" #{repeat}")
 
     def _status(self, row: LedgerRow, answer: Answer | None) -> tuple[Status, tuple[str, str] | None]:
-        """The row's status; an answer that breaks the schema, or whose bytes are gone, is said so."""
-        if row.status is not Status.SUCCEEDED:
+        """The row's status; an answer that breaks the schema, or whose bytes are gone, is said so.
+
+        What an earlier table said of that is judged anew: the bytes may be back.
+        """
+        if row.status not in _JUDGED or row.raw_path is None:
             return row.status, None
         if answer is None:
             return Status.UNACCOUNTED, ("raw_missing", f"the raw line of this answer is gone: {row.raw_path}")

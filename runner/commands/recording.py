@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from runner.commands.documents import document_of
 from runner.commands.moments import Finished, Reporter
 from runner.commands.planning import Prepared
+from runner.commands.publishing import Totals as TableTotals
 from runner.commands.retrying import planned, tell_waiting
 from runner.commands.revision import git_commit
 from runner.commands.sharding import sync_folder
@@ -38,6 +41,7 @@ def commit(
     uid: str,
     manifest_id: int,
     refresh: bool,
+    retry: bool,
     reporter: Reporter,
 ) -> int:
     """From here on the ledger holds the plan; returns the run's id. The snapshot is durable before."""
@@ -59,6 +63,7 @@ def commit(
             staging=plan.staging,
             shards=shards,
             refresh=refresh,
+            retry=retry,
         )
     except PlanMovedError:
         ledger.forget_run(run_id)  # it is planned again, under the same uid
@@ -116,20 +121,43 @@ def record_published(
     run_id: int,
     uid: str,
     published: Published,
+    totals: TableTotals,
     *,
-    raw_paths: Iterable[str],
-    is_settled: bool,
+    manifest_id: int,
 ) -> None:
-    """Note what was written where and from which raw files, and keep the table as the run's history."""
+    """Note what was written where, from which raw files and answers and with which counts, and keep the
+    table as the run's history."""
     history = _keep_history(workplace.place.folder, uid, published.paths)
     failpoint("publish.history_kept")
+    is_settled = totals.by_status[Status.PENDING] == 0 and not any(
+        ledger.repeatable(manifest_id, workplace.manifest.retry.attempts)
+    )
     facts = {
         "settled": is_settled,
         "tables": [_stat(path) for path in published.paths],
-        "raw": sorted(raw_paths),
+        "raw": sorted(totals.raw_paths),
+        "answers": ledger.answers_mark(manifest_id),
+        "by_status": {status.value: count for status, count in totals.by_status.items()},
+        "refresh_failed": totals.refresh_failed,
+        "tokens": [totals.input_tokens, totals.output_tokens],
+        "cost": totals.cost,
     }
     ledger.note_run(run_id, published=encode_json(facts).decode(), history=history)
     failpoint("publish.recorded")
+
+
+def published_totals(run: RunRecord) -> TableTotals:
+    """The counts of the table that a run has published."""
+    facts = decode_json(run.published or "")
+    by_status = Counter({Status(word): count for word, count in facts["by_status"].items()})
+    return TableTotals(
+        by_status=by_status,
+        input_tokens=facts["tokens"][0],
+        output_tokens=facts["tokens"][1],
+        cost=facts["cost"],
+        rows=by_status.total(),
+        refresh_failed=facts["refresh_failed"],
+    )
 
 
 def _keep_history(folder: Path, uid: str, paths: Sequence[Path]) -> str | None:
@@ -158,11 +186,14 @@ def _stat(path: Path) -> list[str | int]:
     return [str(path), found.st_size, found.st_mtime_ns, found.st_ino]
 
 
-def is_unchanged(workplace: Workplace, previous: RunRecord | None, template_digest: str) -> bool:
+def is_unchanged(
+    workplace: Workplace, ledger: Ledger, previous: RunRecord | None, template_digest: str
+) -> bool:
     """Whether nothing at all moved since the last run, so that it need not even be rendered.
 
     Manifest, template, program version and the input files' size, mtime and inode are the same; the last
-    run left nothing to do, and its tables are untouched. A `query` may read the clock, so it is always
+    run left nothing to do, its tables are untouched, and so are the answers in them: another manifest of
+    the project may have asked the same requests again. A `query` may read the clock, so it is always
     asked again; a file that changed within the same clock tick as the run is not trusted either.
     """
     manifest = workplace.manifest
@@ -173,7 +204,12 @@ def is_unchanged(workplace: Workplace, previous: RunRecord | None, template_dige
     if previous.state != "finished" or previous.version != __version__:
         return False
     same = previous.document == document_of(manifest).decode() and previous.template_digest == template_digest
-    return same and _inputs_untouched(workplace, previous) and _tables_untouched(previous)
+    return (
+        same
+        and _inputs_untouched(workplace, previous)
+        and _tables_untouched(previous)
+        and _fact(previous, "answers") == ledger.answers_mark(previous.manifest_id)
+    )
 
 
 _CLOCK_TICK_NS = 2_000_000_000
@@ -188,12 +224,20 @@ def _inputs_untouched(workplace: Workplace, previous: RunRecord) -> bool:
 
 def _tables_untouched(previous: RunRecord) -> bool:
     try:
-        facts = decode_json(previous.published or "")
-        return bool(facts["settled"]) and all(
-            _stat(Path(path))[1:] == rest for path, *rest in facts["tables"]
+        tables = _fact(previous, "tables")
+        return bool(_fact(previous, "settled")) and all(
+            _stat(Path(path))[1:] == rest for path, *rest in tables
         )
-    except (JsonError, OSError, KeyError, TypeError):
+    except OSError:
         return False
+
+
+def _fact(run: RunRecord, name: str) -> Any:
+    """Something noted of a run's tables; None where an older version of the program noted less."""
+    try:
+        return decode_json(run.published or "")[name]
+    except (JsonError, KeyError):
+        return None
 
 
 def record_end(

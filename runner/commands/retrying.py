@@ -1,7 +1,8 @@
 """Another attempt for requests whose failure may pass: new shards of only those requests.
 
 The lines are copied from the shard files that carried them before, byte for byte, so a request keeps its
-custom_id and its fingerprint. What a person cancelled is not asked again by the run that saw it.
+custom_id and its fingerprint. What was cancelled is not asked again by the run that saw it happen, but
+by the next one that wants it, in that same run.
 
 When they go is a function of the ledger (`core.settling.due_s`: when the attempt failed, how many there
 were), stands in the new shard (`not_before_s`), and is never earlier than what a server asked for. So a run
@@ -54,11 +55,13 @@ def retry_failed(
     run_id: int,
     manifest_id: int,
     shard_ids: Container[int],
+    began_s: float,
     pause_until_s: float,
     reporter: Reporter,
 ) -> list[Submission]:
     """Shards for every request worth repeating of those that these shards carried; empty for none.
 
+    `began_s`: when the person asked for this run. A wish to cancel that is older is no word against it.
     `pause_until_s`: the latest moment (Unix seconds) that the server asked to wait for.
     """
     failpoint("retry.begins")
@@ -70,7 +73,7 @@ def retry_failed(
             first_slot=next_slot(ledger, manifest_id, run_id),
         )
         try:
-            placements = list(_copy_lines(workplace, ledger, manifest_id, files, shard_ids))
+            placements = list(_copy_lines(workplace, ledger, manifest_id, files, shard_ids, began_s))
             failpoint("retry.copied")
             shards = tuple(files.seal())
         except BaseException:
@@ -106,10 +109,15 @@ def next_slot(ledger: Ledger, manifest_id: int, run_id: int) -> int:
 
 
 def _copy_lines(
-    workplace: Workplace, ledger: Ledger, manifest_id: int, files: ShardFiles, shard_ids: Container[int]
+    workplace: Workplace,
+    ledger: Ledger,
+    manifest_id: int,
+    files: ShardFiles,
+    shard_ids: Container[int],
+    began_s: float,
 ) -> Iterator[tuple[int, int, int]]:
     """(slot, line, request id) of each request that goes into the new shards."""
-    sources = _Sources(ledger, workplace.place.folder)
+    sources = _Sources(ledger, workplace.place.folder, cancelled_before=ledger.cancel_wishes(began_s))
     now_s = time.time()
     for chunk in ledger.repeatable(manifest_id, workplace.manifest.retry.attempts):
         for one in chunk:
@@ -126,16 +134,17 @@ def _copy_lines(
 class _Sources:
     """Lines of earlier shard files, asked for in ascending order; one file open at a time."""
 
-    def __init__(self, ledger: Ledger, folder: Path) -> None:
+    def __init__(self, ledger: Ledger, folder: Path, *, cancelled_before: Container[int]) -> None:
         self._ledger = ledger
         self._folder = folder
+        self._cancelled_before = cancelled_before
         self._shard_id: int | None = None
         self._file: BinaryIO | None = None
         self._lines: Iterator[bytes] = iter(())
         self._next_line = 0
 
     def line(self, shard_id: int, line: int) -> bytes | None:
-        """The line, or None where its shard was cancelled by a person or its file is gone."""
+        """The line, or None where its shard was cancelled during this run or its file is gone."""
         if shard_id != self._shard_id:
             self._open(shard_id)
         text = None
@@ -148,7 +157,7 @@ class _Sources:
         self.close()
         submission = self._ledger.submission(shard_id)
         self._shard_id, self._next_line = shard_id, 0
-        if submission.cancel_requested:
+        if submission.cancel_requested and shard_id not in self._cancelled_before:
             self._lines = iter(())
             return
         try:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -36,16 +35,16 @@ from runner.commands.local import connected
 from runner.commands.moments import Finished, Reporter, Started, Submitted, Trouble
 from runner.commands.options import Narrowing, RunOptions
 from runner.commands.planfile import refuse_if_moved
-from runner.commands.planning import Prepared, prepared, render_source
+from runner.commands.planning import Prepared, policy_of, prepared, render_source
 from runner.commands.publishing import Totals, write_results
 from runner.commands.raising import Asked, ask_larger
-from runner.commands.recording import commit, is_unchanged, record_end, record_published
+from runner.commands.recording import commit, is_unchanged, published_totals, record_end, record_published
 from runner.commands.retrying import retry_failed
 from runner.commands.revision import git_commit
 from runner.commands.tracks import Surroundings
 from runner.commands.under_way import at_own_server, under_way
 from runner.commands.workplace import Workplace, open_workplace
-from runner.core.model import Provider, Status
+from runner.core.model import Provider
 from runner.core.states import ShardState, Submission, reexamined
 from runner.dataset import Snapshot
 from runner.errors import (
@@ -211,23 +210,14 @@ class _Run:
             return False
         previous = self._ledger.current_run(self._manifest_id)
         source = render_source(self._workplace, "").prompt
-        return is_unchanged(self._workplace, previous, source.compile().digest())
+        return is_unchanged(self._workplace, self._ledger, previous, source.compile().digest())
 
     def _repeat_last(self) -> RunResult:
         """Nothing moved: the tables are there, and the record says so."""
         previous = self._ledger.current_run(self._manifest_id)
-        totals = self._ledger.totals(self._manifest_id)
-        spent = self._ledger.spent(self._manifest_id)
         if previous is None:
             raise AssertionError("a run that has nothing to do has a run before it")
-        counts = Totals(
-            by_status=Counter(totals.by_status),
-            input_tokens=spent[0],
-            output_tokens=spent[1],
-            cost=previous.cost,
-            rows=totals.rows,
-        )
-        finished = self._finished(counts, (0, 0))
+        finished = self._finished(published_totals(previous), (0, 0))
         run_id = self._ledger.start_run(
             RunStart(
                 uid=self._uid,
@@ -267,6 +257,7 @@ class _Run:
 
     def _plan_and_commit(self, stack: ExitStack) -> tuple[int, Asked, Client | None, Provider]:
         """Plan, pass the gate, connect, commit. Planned again if another process moved the ledger."""
+        policy = policy_of(self._workplace, self._options)
         for attempt in range(1, _PLANNING_ATTEMPTS + 1):
             with prepared(
                 self._workplace,
@@ -290,7 +281,8 @@ class _Run:
                         plan,
                         uid=self._uid,
                         manifest_id=self._manifest_id,
-                        refresh=self._options.refresh or self._manifest.refresh_older_than_s is not None,
+                        refresh=policy.refresh_before_s is not None,
+                        retry=policy.retry_failed,
                         reporter=self._reporter,
                     )
                 except PlanMovedError:
@@ -377,6 +369,7 @@ class _Run:
                 run_id=run_id,
                 manifest_id=self._manifest_id,
                 shard_ids={one.shard_id for one in self._ended},
+                began_s=self._options.goes_on_from_s or self._started_s,
                 pause_until_s=engine.pause_until_s,
                 reporter=self._reporter,
             )
@@ -416,9 +409,6 @@ class _Run:
             check_answer=answer_checker(self._manifest.output.schema),
             reporter=self._reporter,
         )
-        is_settled = totals.by_status[Status.PENDING] == 0 and not any(
-            self._ledger.repeatable(self._manifest_id, self._manifest.retry.attempts)
-        )
         failpoint("publish.unrecorded")
         record_published(
             self._workplace,
@@ -426,8 +416,8 @@ class _Run:
             run_id,
             self._uid,
             published,
-            raw_paths=totals.raw_paths,
-            is_settled=is_settled,
+            totals,
+            manifest_id=self._manifest_id,
         )
         remove_collected(self._ledger, self._manifest_id, self._folder)
         finished = self._finished(totals, self._ledger.paid(run_id))

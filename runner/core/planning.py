@@ -13,6 +13,9 @@ from typing import Any
 
 from runner.core.model import Prices, Status
 
+ANSWERS = frozenset({Status.SUCCEEDED, Status.TRUNCATED, Status.REFUSED, Status.INVALID})
+"""What the server answered, whether or not it is what was wanted. All else is a failure."""
+
 
 class Standing(StrEnum):
     """How a row's request stands when a run begins."""
@@ -31,6 +34,7 @@ class Held:
     `name` is the readable half of its custom_id, fixed when the request was first recorded.
     `attempts` are all sendings, `excused` those among them that a key or a lack of credit wasted.
     `answered_at_s`: when the answer, or the failure, was stored.
+    `has_failed_since`: it was asked again and that failed, and the answer stays.
     """
 
     request_id: int
@@ -41,6 +45,7 @@ class Held:
     retryable: bool
     excused: int = 0
     answered_at_s: float | None = None
+    has_failed_since: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +53,13 @@ class Policy:
     """What a run asks again although something is held.
 
     `refresh_before_s`: answers given before this moment (Unix seconds) are asked again; None: never,
-    infinity: all. `retry_failed`: failures are asked again whatever their cause and attempts.
+    infinity: all. `refreshes_failures`: that holds for failures too, whatever their cause. `retry_failed`:
+    all that did not succeed is asked again, whatever its cause and attempts.
     """
 
     max_attempts: int
     refresh_before_s: float | None = None
+    refreshes_failures: bool = False
     retry_failed: bool = False
 
 
@@ -66,17 +73,24 @@ def stand(held: Held | None, policy: Policy) -> Standing:
         return Standing.TO_SEND
     if held.is_open:
         return Standing.IN_FLIGHT
-    match held.status:
-        case None:
-            return Standing.TO_SEND
-        case Status.SUCCEEDED | Status.TRUNCATED | Status.REFUSED | Status.INVALID:
-            is_old = (
-                policy.refresh_before_s is not None and (held.answered_at_s or 0) < policy.refresh_before_s
-            )
-            return Standing.TO_SEND if is_old else Standing.ANSWERED
-        case _:
-            again = held.retryable and held.attempts - held.excused < policy.max_attempts
-            return Standing.TO_SEND if again or policy.retry_failed else Standing.FAILED
+    if held.status is None or _is_asked_again(held, policy):
+        return Standing.TO_SEND
+    return Standing.ANSWERED if held.status in ANSWERS else Standing.FAILED
+
+
+def _is_asked_again(held: Held, policy: Policy) -> bool:
+    is_old = policy.refresh_before_s is not None and (held.answered_at_s or 0) < policy.refresh_before_s
+    has_failed = held.status not in ANSWERS or held.has_failed_since
+    return (
+        (is_old and (held.status in ANSWERS or policy.refreshes_failures))
+        or (has_failed and held.retryable and held.attempts - held.excused < policy.max_attempts)
+        or (policy.retry_failed and lacks_success(held))
+    )
+
+
+def lacks_success(held: Held) -> bool:
+    """Whether a request was asked and the last word was not a success."""
+    return held.status is not None and (held.status is not Status.SUCCEEDED or held.has_failed_since)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,7 +88,14 @@ def forget_raw(connection: Connection, file_id: int, now_s: float) -> bool:
     connection.execute(
         update(request)
         .where(request.c.id.in_(answered))
-        .values(status=null(), retryable=0, answer_shard_id=null(), answer_line=null())
+        .values(
+            status=null(),
+            retryable=0,
+            answer_shard_id=null(),
+            answer_line=null(),
+            failed_shard_id=null(),
+            failed_line=null(),
+        )
     )
     connection.execute(
         update(attempt)

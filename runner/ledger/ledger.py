@@ -12,14 +12,14 @@ inside. The SQL stands in one module for each topic: `runs`, `planning`, `submis
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 from sqlalchemy import Connection, Engine
 
-from runner.core.model import Outcome
+from runner.core.model import Cause, Outcome, Status
 from runner.core.planning import Held
 from runner.core.states import ShardState, Submission
 from runner.failpoints import failpoint
@@ -184,6 +184,12 @@ class Ledger:
         with self._reading() as connection:
             return planning.load_held(connection, fingerprints)
 
+    def answers_mark(self, manifest_id: int) -> str:
+        """What the manifest's rows have for answers, as a text that is another one after any of them
+        came, was replaced, failed again or was forgotten, whoever brought that about."""
+        with self._reading() as connection:
+            return reading.load_answers_mark(connection, manifest_id)
+
     def answered_at(self, request_ids: Sequence[int]) -> dict[int, int]:
         """When the answers that are held for these requests were given (Unix seconds)."""
         with self._reading() as connection:
@@ -208,16 +214,17 @@ class Ledger:
         staging: Staging,
         shards: Sequence[PlannedShard],
         refresh: bool = False,
+        retry: bool = False,
     ) -> list[Submission]:
         """Make a plan a fact, in one transaction. Gives the new shards, ready to be sent.
 
-        Errors: PlanMovedError if another process sent or (unless `refresh`) answered a request of it
-        since it was planned; then nothing was written.
+        Errors: PlanMovedError if another process sent or answered a request of it since it was planned;
+        then nothing was written. `refresh` asks also what is answered, `retry` what did not succeed.
         """
         with self._writing() as connection:
             ids = submissions.add(connection, run_id, manifest_id, shards, self._clock())
             failpoint("commit.shards_added")
-            writer = planning.PlanWriter(connection, manifest_id, ids, refresh=refresh)
+            writer = planning.PlanWriter(connection, manifest_id, ids, refresh=refresh, retry=retry)
             writer.write(staging, run_id)
             failpoint("commit.before")
             return submissions.load_many(connection, ids.values())
@@ -280,6 +287,11 @@ class Ledger:
         """Until when (Unix seconds) files of repeated requests were to wait that were taken back unsent."""
         with self._reading() as connection:
             return submissions.load_pause(connection, manifest_id)
+
+    def cancel_wishes(self, until_s: float) -> set[int]:
+        """Shards whose batch somebody wanted stopped, no later than this moment (Unix seconds)."""
+        with self._reading() as connection:
+            return submissions.load_cancel_wishes(connection, until_s)
 
     # ------------------------------------------------------------ submissions
 
@@ -357,6 +369,13 @@ class Ledger:
             failpoint("outcomes.before")
         failpoint("outcomes.committed")
 
+    def judge_again(self, verdicts: Mapping[bytes, tuple[Status, Cause | None]]) -> None:
+        """What the answers held for these fingerprints are after a closer look, where that is another
+        word than the one they came with: `invalid` against the schema, or their bytes are gone."""
+        if verdicts:
+            with self._writing() as connection:
+                outcomes.judge_again(connection, verdicts)
+
     def quarantine(self, raw: RawFile, items: Sequence[tuple[int, int, str]]) -> None:
         """Lines that match nothing: (offset, length, reason). Repeating it changes nothing."""
         with self._writing() as connection:
@@ -432,6 +451,11 @@ class Ledger:
         """Input and output tokens of every attempt that a run collected, whatever became of it."""
         with self._reading() as connection:
             return reading.load_paid(connection, run_id)
+
+    def failed_since(self, manifest_id: int) -> int:
+        """Current rows that keep an earlier answer because asking again failed."""
+        with self._reading() as connection:
+            return reading.count_failed_since(connection, manifest_id)
 
     def attempts(self, fingerprint: bytes) -> list[AttemptRecord]:
         """Every sending of this request, by any manifest, the first one first."""

@@ -33,11 +33,12 @@ from sqlalchemy import (
 )
 
 from runner.core.identity import custom_id
-from runner.core.model import Outcome, Status
+from runner.core.model import Cause, Outcome, Status
 from runner.core.settling import is_better
 from runner.errors import LedgerError
 from runner.failpoints import failpoint
-from runner.ledger.bulk import Bulk, Query
+from runner.ledger.bulk import Bulk, Lookup, Query
+from runner.ledger.plan_statements import ANSWERED_CODES
 from runner.ledger.records import Expected, RawFile, ResultKind
 from runner.ledger.tables import (
     STATUS_CODES,
@@ -60,10 +61,16 @@ _USUAL_FINISH = "stop"
 StoredItem = tuple[int, int, Outcome, int | None, int | None]
 """Line, request id, outcome, and the place of the line in the raw file."""
 
+Verdict = tuple[Status, Cause | None]
+"""What an answer is after a closer look, and why."""
+
 _OUTCOME_COLUMNS = (
     *("finish_reason", "input_tokens", "output_tokens", "model"),
     *("response_uuid", "response_id", "file_id", "offset", "length", "answered_at"),
 )
+
+
+_SETTLED = ("new_retryable", "newly_excused", "at_shard", "at_line", "known_id")
 
 
 def _is_one_of(column: Column[int], codes: Sequence[int]) -> ColumnElement[bool]:
@@ -97,10 +104,12 @@ def _store_statement(status: Status) -> Bulk:
 
 
 def _settle_statement(status: Status) -> Bulk:
-    """The request takes this attempt as its answer or last failure, if it may, and is closed."""
+    """The request takes this attempt as its answer or last failure, if it may, and is closed. After an
+    answer attempts are counted anew."""
     this: BindParameter[int] = bindparam("at_shard", type_=request.c.id.type)
     held = request.c.status
     is_open_here = request.c.open_shard_id == this
+    is_answer = STATUS_CODES[status] in ANSWERED_CODES
     return Bulk(
         update(request)
         .where(request.c.id == bindparam("known_id"))
@@ -114,23 +123,36 @@ def _settle_statement(status: Status) -> Bulk:
         .values(
             status=_word(status),
             retryable=bindparam("new_retryable"),
-            excused=request.c.excused + bindparam("newly_excused"),
+            excused=(request.c.attempts if is_answer else request.c.excused) + bindparam("newly_excused"),
             answer_shard_id=this,
             answer_line=bindparam("at_line"),
             open_shard_id=case((is_open_here, null()), else_=request.c.open_shard_id),
             open_line=case((is_open_here, null()), else_=request.c.open_line),
+            failed_shard_id=null(),
+            failed_line=null(),
         ),
-        *("new_retryable", "newly_excused", "at_shard", "at_line", "known_id"),
+        *_SETTLED,
     )
+
+
+def _close_statement(*names: str, **values: ColumnElement[Any]) -> Bulk:
+    """The request keeps the better answer that it has; this attempt, which brought none, is over."""
+    this: BindParameter[int] = bindparam("at_shard", type_=request.c.id.type)
+    is_open_here = and_(request.c.id == bindparam("known_id"), request.c.open_shard_id == this)
+    excused = request.c.excused + bindparam("newly_excused")
+    closed = {"open_shard_id": null(), "open_line": null(), "excused": excused, **values}
+    statement = update(request).where(is_open_here).values(closed)
+    return Bulk(statement, "newly_excused", *names, "at_shard", "known_id")
 
 
 STORE = {status: _store_statement(status) for status in Status}
 SETTLE = {status: _settle_statement(status) for status in Status}
-CLOSE = Bulk(
-    update(request)
-    .where(request.c.id == bindparam("known_id"), request.c.open_shard_id == bindparam("at_shard"))
-    .values(open_shard_id=null(), open_line=null()),
-    *("known_id", "at_shard"),
+CLOSE = _close_statement()
+CLOSE_FAILED = _close_statement(
+    *("new_retryable", "at_line"),
+    retryable=bindparam("new_retryable"),
+    failed_shard_id=bindparam("at_shard", type_=request.c.id.type),
+    failed_line=bindparam("at_line"),
 )
 _CAUSE_COLUMNS = ("shard_id", "line", "status", "error_class", "error_code", "error_message")
 _CAUSE_VALUES = {name: bindparam(name, type_=attempt_cause.c[name].type) for name in _CAUSE_COLUMNS}
@@ -143,6 +165,20 @@ _CAUSE_IS_HELD = (
 ADD_CAUSE = Bulk(
     insert(attempt_cause).from_select(_CAUSE_COLUMNS, select(*_CAUSE_VALUES.values()).where(~_CAUSE_IS_HELD)),
     *_CAUSE_COLUMNS,
+)
+ANSWER_PLACES = Lookup(
+    lambda values: (
+        select(request.c.fingerprint, request.c.id, request.c.answer_shard_id, request.c.answer_line)
+        .where(request.c.fingerprint.in_(values))
+        .where(request.c.answer_shard_id.is_not(None))
+    )
+)
+JUDGE_AGAIN = Bulk(
+    update(request)
+    .where(request.c.id == bindparam("known_id"), request.c.answer_shard_id == bindparam("at_shard"))
+    .where(request.c.answer_line == bindparam("at_line"))
+    .values(status=bindparam("new_status")),
+    *("new_status", "known_id", "at_shard", "at_line"),
 )
 ADD_QUARANTINE = Bulk(
     insert(quarantine).values({name: bindparam(name) for name in ("file_id", "offset", "length", "reason")}),
@@ -195,7 +231,9 @@ def store(
     now_s: float,
 ) -> None:
     """Outcomes of one shard's lines, from one raw file or (`file_id` None) from their absence."""
-    usual_model = connection.execute(select(shard.c.model).where(shard.c.id == shard_id)).scalar_one()
+    usual_model, is_cancelled = connection.execute(
+        select(shard.c.model, shard.c.cancel_requested).where(shard.c.id == shard_id)
+    ).one()
     by_status: dict[Status, list[StoredItem]] = {}
     for item in items:
         by_status.setdefault(item[2].status, []).append(item)
@@ -205,11 +243,28 @@ def store(
         STORE[status].run(connection, stored)
         failpoint("outcomes.attempts_written")
         ADD_CAUSE.run(connection, _causes(shard_id, status, group))
+        is_wished = bool(is_cancelled) and status is Status.CANCELLED
         settled = [
-            (int(item[2].retryable), int(item[2].blocked), shard_id, item[0], item[1]) for item in group
+            (int(item[2].retryable), int(item[2].blocked or is_wished), shard_id, item[0], item[1])
+            for item in group
         ]
         if SETTLE[status].run(connection, settled) != len(settled):
-            CLOSE.run(connection, [(item[1], shard_id) for item in group])
+            _close(connection, status, settled, is_wished=is_wished)
+
+
+def _close(
+    connection: Connection, status: Status, settled: Sequence[tuple[int, ...]], *, is_wished: bool
+) -> None:
+    """Of these attempts those whose request keeps the better answer that it had before."""
+    if is_wished or status is Status.SUCCEEDED:
+        closed = [(excused, shard_id, request_id) for _, excused, shard_id, _, request_id in settled]
+        CLOSE.run(connection, closed)
+    else:
+        failed = [
+            (excused, retryable, line, shard_id, request_id)
+            for retryable, excused, shard_id, line, request_id in settled
+        ]
+        CLOSE_FAILED.run(connection, failed)
 
 
 def _causes(shard_id: int, status: Status, group: Iterable[StoredItem]) -> list[tuple[Any, ...]]:
@@ -284,6 +339,24 @@ def storable(text: str | None) -> str | None:
     if text is None or text.isprintable():
         return text
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+# ---------------------------------------------------------------- looked at again
+
+
+def judge_again(connection: Connection, verdicts: Mapping[bytes, Verdict]) -> None:
+    """What a closer look at held answers came to, by fingerprint. The attempts keep what they brought."""
+    known = {found[0]: found[1:] for found in ANSWER_PLACES.rows(connection, sorted(verdicts))}
+    judged, causes = [], []
+    for fingerprint, (request_id, shard_id, line) in known.items():
+        status, cause = verdicts[fingerprint]
+        code = STATUS_CODES[status]
+        judged.append((code, request_id, shard_id, line))
+        if cause is not None:
+            message = storable(cause.message)
+            causes.append((shard_id, line, code, cause.error_class, cause.code, message))
+    JUDGE_AGAIN.run(connection, judged)
+    ADD_CAUSE.run(connection, causes)
 
 
 # ---------------------------------------------------------------- raw files

@@ -15,6 +15,7 @@ from runner.ledger.tables import row as row_table
 
 SLICE_ROWS = 10_000
 """So many rows are in memory at a time."""
+SUCCEEDED_CODE = STATUS_CODES[Status.SUCCEEDED]
 ANSWERED_CODES = frozenset(
     STATUS_CODES[status] for status in (Status.SUCCEEDED, Status.TRUNCATED, Status.REFUSED, Status.INVALID)
 )
@@ -28,6 +29,7 @@ HELD = Lookup(
         request.c.status,
         request.c.open_shard_id,
         request.c.attempts,
+        request.c.failed_shard_id,
     ).where(request.c.fingerprint.in_(values))
 )
 ANSWERED_AT = Lookup(
@@ -52,6 +54,7 @@ HELD_WITH_ANSWER = Lookup(
             request.c.retryable,
             request.c.excused,
             attempt.c.answered_at,
+            request.c.failed_shard_id,
         )
         .select_from(
             request.outerjoin(

@@ -52,6 +52,7 @@ from runner.ledger.plan_statements import (
     ROWS_BETWEEN,
     SEND_AGAIN,
     SLICE_ROWS,
+    SUCCEEDED_CODE,
 )
 from runner.ledger.records import StagedRow
 from runner.ledger.staging import Staging
@@ -78,6 +79,7 @@ def load_held(connection: Connection, fingerprints: Sequence[bytes]) -> dict[byt
             retryable=bool(found[6]),
             excused=found[7],
             answered_at_s=found[8],
+            has_failed_since=found[9] is not None,
         )
         for found in HELD_WITH_ANSWER.rows(connection, sorted(fingerprints))
     }
@@ -107,6 +109,7 @@ class _Known(NamedTuple):
     status: int | None
     open_shard_id: int | None
     attempts: int
+    failed_shard_id: int | None
 
 
 _Named = tuple[int | None, str | None]
@@ -139,12 +142,19 @@ class PlanWriter:
     """
 
     def __init__(
-        self, connection: Connection, manifest_id: int, shard_ids: Mapping[int, int], *, refresh: bool
+        self,
+        connection: Connection,
+        manifest_id: int,
+        shard_ids: Mapping[int, int],
+        *,
+        refresh: bool,
+        retry: bool,
     ) -> None:
         self._connection = connection
         self._manifest_id = manifest_id
         self._shard_ids = shard_ids
         self._refresh = refresh
+        self._retry = retry
         highest = connection.execute(select(func.max(request.c.id))).scalar()
         self._first_new_id = self._next_id = int(highest or 0) + 1
 
@@ -188,7 +198,7 @@ class PlanWriter:
     def _known(self, fingerprints: Sequence[bytes]) -> dict[bytes, _Known]:
         if self._next_id == 1:
             return {}
-        return {found[0]: _Known._make(found[1:6]) for found in HELD.rows(self._connection, fingerprints)}
+        return {found[0]: _Known._make(found[1:7]) for found in HELD.rows(self._connection, fingerprints)}
 
     def _is_settled(self, known: _Known) -> bool:
         """Whether a request's name is fixed: it was known before this plan, or this plan has placed it."""
@@ -219,8 +229,7 @@ class PlanWriter:
         self._next_id = request_id
 
     def _send_known(self, row: StagedRow, known: _Known, additions: _Additions) -> _Named:
-        is_answered = known.status in ANSWERED_CODES and not self._refresh
-        if known.open_shard_id is not None or is_answered:
+        if known.open_shard_id is not None or self._is_answered(known):
             raise _moved(row)
         name = row.name
         if not self._is_settled(known):
@@ -233,6 +242,12 @@ class PlanWriter:
         additions.again.append((shard_id, row.line, known.request_id))
         additions.attempts.append((shard_id, row.line, known.request_id, known.attempts + 1))
         return known.request_id, name or known.name
+
+    def _is_answered(self, known: _Known) -> bool:
+        """Whether a request that this plan sends has got its answer meanwhile."""
+        if self._refresh or known.failed_shard_id is not None:
+            return False
+        return known.status == SUCCEEDED_CODE or (known.status in ANSWERED_CODES and not self._retry)
 
     def _replace_rows(self, rows: Sequence[StagedRow], named: Mapping[bytes, _Named], after: int) -> None:
         """The slice's rows; what stands there already and is equal stays untouched."""

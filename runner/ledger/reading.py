@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, and_, bindparam, func, select
+from sqlalchemy import Connection, Select, and_, bindparam, func, or_, select
 
 from runner.core.identity import custom_id
 from runner.core.model import Fingerprint, Status
@@ -38,7 +38,7 @@ _ROW_CAUSE = and_(
 _ATTEMPT_CAUSE = and_(
     attempt_cause.c.shard_id == attempt.c.shard_id,
     attempt_cause.c.line == attempt.c.line,
-    attempt_cause.c.status == attempt.c.status,
+    attempt_cause.c.status == request.c.status,
 )
 _JOINED = row_table.outerjoin(request, request.c.id == row_table.c.request_id).outerjoin(attempt, _ANSWER)
 
@@ -97,21 +97,44 @@ TOTALS = (
     .where(row_table.c.manifest_id == bindparam("manifest_id"))
     .group_by("is_unsendable", request.c.status, "is_open")
 )
+_LAST_SHARD = func.coalesce(request.c.failed_shard_id, request.c.answer_shard_id)
+_LAST_LINE = func.coalesce(request.c.failed_line, request.c.answer_line)
+_LAST_ATTEMPT = and_(attempt.c.shard_id == _LAST_SHARD, attempt.c.line == _LAST_LINE)
 REPEATABLE = (
     select(
         request.c.id,
-        request.c.answer_shard_id,
-        request.c.answer_line,
+        _LAST_SHARD,
+        _LAST_LINE,
         (request.c.attempts - request.c.excused).label("counted"),
         func.coalesce(attempt.c.answered_at, 0),
     )
     .distinct()
-    .select_from(row_table.join(request, request.c.id == row_table.c.request_id).join(attempt, _ANSWER))
+    .select_from(row_table.join(request, request.c.id == row_table.c.request_id).join(attempt, _LAST_ATTEMPT))
     .where(row_table.c.manifest_id == bindparam("manifest_id"))
     .where(request.c.open_shard_id.is_(None), request.c.retryable == 1)
     .where(request.c.attempts - request.c.excused < bindparam("max_attempts"))
-    .where(request.c.status.not_in(sorted(ANSWERED_CODES)))
-    .order_by(request.c.answer_shard_id, request.c.answer_line)
+    .where(request.c.status.is_not(None))
+    .where(or_(request.c.status.not_in(sorted(ANSWERED_CODES)), request.c.failed_shard_id.is_not(None)))
+    .order_by(_LAST_SHARD, _LAST_LINE)
+)
+ANSWERS_MARK = (
+    select(
+        request.c.status,
+        func.count(),
+        func.sum(request.c.answer_shard_id),
+        func.count(request.c.open_shard_id),
+        func.sum(request.c.failed_shard_id),
+    )
+    .select_from(row_table.join(request, request.c.id == row_table.c.request_id))
+    .where(row_table.c.manifest_id == bindparam("manifest_id"))
+    .group_by(request.c.status)
+    .order_by(request.c.status)
+)
+"""A request's answer is replaced by that of a later shard only, so the sum of the shards moves with it."""
+FAILED_SINCE = (
+    select(func.count())
+    .select_from(row_table.join(request, request.c.id == row_table.c.request_id))
+    .where(row_table.c.manifest_id == bindparam("manifest_id"), request.c.failed_shard_id.is_not(None))
 )
 
 
@@ -243,6 +266,17 @@ def load_repeatable(connection: Connection, manifest_id: int, max_attempts: int)
     for values in found.all():
         flat.extend(values)
     return flat
+
+
+def load_answers_mark(connection: Connection, manifest_id: int) -> str:
+    """See `Ledger.answers_mark`. One walk over the rows."""
+    groups = connection.execute(ANSWERS_MARK, {"manifest_id": manifest_id})
+    return ";".join(",".join("" if value is None else str(value) for value in group) for group in groups)
+
+
+def count_failed_since(connection: Connection, manifest_id: int) -> int:
+    """Rows that keep an answer because asking again failed."""
+    return int(connection.execute(FAILED_SINCE, {"manifest_id": manifest_id}).scalar_one())
 
 
 def in_slices(flat: array[int]) -> Iterator[list[Repeatable]]:

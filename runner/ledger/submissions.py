@@ -26,6 +26,8 @@ from runner.ledger.tables import batch, event, file, request, run, shard
 from runner.ledger.tables import row as row_table
 from runner.ledger.times import iso, iso_or_none, moment, moment_or_none, seconds_or_none
 
+CANCEL_REQUESTED = "cancel requested"
+"""The event of a wish to stop a batch."""
 FINAL_STATES = tuple(state.value for state in ShardState if state.is_final)
 _INTENTS = frozenset({ShardState.UPLOADING, ShardState.CREATING, ShardState.FENCING})
 
@@ -135,6 +137,12 @@ def load_wanted(connection: Connection) -> set[int]:
         .where(request.c.open_shard_id.is_not(None))
     )
     return {int(shard_id) for shard_id in connection.execute(awaited).scalars()}
+
+
+def load_cancel_wishes(connection: Connection, until_s: float) -> set[int]:
+    """Shards with a wish to stop their batch, no later than this moment."""
+    query = select(event.c.shard_id).where(event.c.what == CANCEL_REQUESTED, event.c.at <= iso(until_s))
+    return {int(found) for found in connection.execute(query.distinct()).scalars()}
 
 
 def needs_file(connection: Connection, sha: str) -> bool:
@@ -274,7 +282,7 @@ def add_event(
 def request_cancel(connection: Connection, shard_id: int, now_s: float) -> None:
     """A person wants the shard's batch stopped. Nothing else is touched: another process may move it."""
     connection.execute(update(shard).where(shard.c.id == shard_id).values(cancel_requested=1))
-    add_event(connection, what="cancel requested", detail="", run_id=None, shard_id=shard_id, now_s=now_s)
+    add_event(connection, what=CANCEL_REQUESTED, detail="", run_id=None, shard_id=shard_id, now_s=now_s)
 
 
 def _store_shard(connection: Connection, submission: Submission, now_s: float) -> None:

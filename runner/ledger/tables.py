@@ -6,12 +6,15 @@ UTC times as ISO text, big ones (`attempt`) as Unix seconds; every path is relat
 (`manifest`) or to the `.runner` folder (all others). Nothing here knows SQLite but the option WITHOUT
 ROWID; the engine recipe is in `engine`, and what changes between versions in `migrations`.
 
-Layout. `request` is one row per fingerprint for good; it never grows by an answer: the pair
-`open_shard_id, open_line` becomes the pair `answer_shard_id, answer_line`, so pages don't split. What is
-the same for nearly every row is NULL, because a million rows must fit into 150 MB (a plainer layout was
-measured at 182): `row.key` where it equals the request's name, `attempt.model` where it is the shard's,
-`attempt.finish_reason` where it is `stop` (empty where the server said none). Causes stand in tables of
-their own; an attempt's cause counts while its status is the attempt's. The view `results` unpacks it all.
+Layout. `request` is one row per fingerprint for good; it never grows by an answer: the pair `open_shard_id,
+open_line` becomes the pair `answer_shard_id, answer_line`, so pages don't split. Of its `attempts` those that
+are `excused` don't count for the retry policy: all up to an answer, and cancelled ones. `failed_shard_id,
+failed_line` is a later attempt that failed while the answer stays. What is the same for nearly every row is
+NULL, because a million rows must fit into 150 MB (a plainer layout was measured at 182): `row.key` where it
+equals the request's name, `attempt.model` where it is the shard's, `attempt.finish_reason` where it is `stop`
+(empty where the server said none). Causes stand in tables of their own; an attempt's cause counts while its
+status is the attempt's (or, of an answer that was looked at again, the request's). The view `results` unpacks
+it all.
 """
 
 from __future__ import annotations
@@ -157,6 +160,8 @@ request = Table(
     Column("answer_line", Integer),
     Column("open_shard_id", Integer),
     Column("open_line", Integer),
+    Column("failed_shard_id", Integer),
+    Column("failed_line", Integer),
     CheckConstraint("length(fingerprint) = 16", name="fingerprint_is_whole"),
     CheckConstraint("length(name) <= 40", name="name_is_short"),
     CheckConstraint("attempts >= 0", name="attempts_count_up"),
@@ -164,6 +169,7 @@ request = Table(
     CheckConstraint("(status IS NULL) = (answer_shard_id IS NULL)", name="status_has_an_attempt"),
     CheckConstraint("(answer_line IS NULL) = (answer_shard_id IS NULL)", name="answer_has_a_place"),
     CheckConstraint("(open_line IS NULL) = (open_shard_id IS NULL)", name="open_has_a_place"),
+    CheckConstraint("(failed_line IS NULL) = (failed_shard_id IS NULL)", name="failure_has_a_place"),
 )
 
 row = Table(

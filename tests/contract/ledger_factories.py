@@ -105,7 +105,9 @@ class Project:
         self.run_ids.append(run_id)
         return run_id
 
-    def commit(self, rows: Sequence[StagedRow], *, refresh: bool = False) -> list[Submission]:
+    def commit(
+        self, rows: Sequence[StagedRow], *, refresh: bool = False, retry: bool = False
+    ) -> list[Submission]:
         """Plan these rows, with the shards they are placed in."""
         slots = sorted({row.slot for row in rows if row.slot is not None})
         shards = [shard_file(slot, requests=sum(row.slot == slot for row in rows)) for slot in slots]
@@ -117,6 +119,7 @@ class Project:
                 staging=staging,
                 shards=shards,
                 refresh=refresh,
+                retry=retry,
             )
 
     def send(self, submission: Submission) -> Submission:

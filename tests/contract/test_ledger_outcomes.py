@@ -166,7 +166,74 @@ def test_an_answer_is_not_lost_when_its_refresh_goes_wrong(project: Project, out
     row = refresh(project, outcome)
     assert (row.status, row.response_id, row.batch_id) == (Status.SUCCEEDED, "old", "batch-1")
     held = project.ledger.held([fingerprint("a")])[fingerprint("a")]
-    assert (held.is_open, held.status, held.attempts) == (False, Status.SUCCEEDED, 2)
+    assert (held.is_open, held.status, held.attempts - held.excused) == (False, Status.SUCCEEDED, 1)
+    assert held.has_failed_since
+    assert project.ledger.failed_since(project.manifest_id) == 1
+
+
+def test_a_failed_refresh_is_repeated_as_a_failure_is_and_forgotten_with_the_new_answer(
+    project: Project,
+) -> None:
+    refresh(project, failed())
+    (one,) = next(project.ledger.repeatable(project.manifest_id, 2))
+    assert list(project.ledger.repeatable(project.manifest_id, 1)) == []
+    assert (one.request_id, one.shard_id) == (1, 2), "the shard that failed, not the one that was answered"
+    again = project.send(project.commit([to_send(0, "a", line=0)])[0])
+    project.answer(again, [(0, succeeded(response_id="new"))])
+    assert only_row(project).response_id == "new"
+    assert not project.ledger.held([fingerprint("a")])[fingerprint("a")].has_failed_since
+    assert list(project.ledger.repeatable(project.manifest_id, 9)) == []
+
+
+@pytest.mark.parametrize("is_refresh", [False, True])
+def test_what_was_cancelled_on_our_side_is_no_failed_attempt(project: Project, is_refresh: bool) -> None:
+    shard = sent(project, "a")
+    if is_refresh:
+        project.answer(shard, [(0, succeeded())])
+        shard = project.send(project.commit([to_send(0, "a", line=0)], refresh=True)[0])
+    project.ledger.request_cancel(shard.shard_id)
+    for _ in range(2):
+        project.answer(shard, [(0, failed(status=Status.CANCELLED))])
+    held = project.ledger.held([fingerprint("a")])[fingerprint("a")]
+    assert (held.attempts - held.excused, held.is_open, held.has_failed_since) == (0, False, False)
+    assert held.status is (Status.SUCCEEDED if is_refresh else Status.CANCELLED)
+    assert only_row(project).attempts == 1 + is_refresh
+
+
+def test_a_batch_that_the_server_cancelled_is_a_failed_attempt(project: Project) -> None:
+    project.answer(sent(project, "a"), [(0, failed(status=Status.CANCELLED))])
+    held = project.ledger.held([fingerprint("a")])[fingerprint("a")]
+    assert held.attempts - held.excused == 1
+
+
+def test_the_mark_of_the_answers_moves_with_every_change_of_them(project: Project) -> None:
+    shard = sent(project, "a", "b")
+    marks = [project.ledger.answers_mark(project.manifest_id)]
+    for outcome in (failed(), succeeded(), succeeded()):
+        project.answer(shard, [(0, outcome)])
+        marks.append(project.ledger.answers_mark(project.manifest_id))
+    assert len(set(marks)) == 3
+    assert marks[-1] == marks[-2], "the same line twice changes nothing"
+    again = project.send(project.commit([to_send(0, "a", line=0)], refresh=True)[0])
+    marks.append(project.ledger.answers_mark(project.manifest_id))
+    for outcome in (failed(), succeeded()):
+        project.answer(again, [(0, outcome)])
+        marks.append(project.ledger.answers_mark(project.manifest_id))
+    assert len(set(marks)) == 6
+
+
+def test_a_second_look_at_an_answer_is_kept_until_the_next_one(project: Project) -> None:
+    project.answer(sent(project, "a"), [(0, succeeded())])
+    cause = Cause(error_class="schema", message="not a number")
+    for _ in range(2):
+        project.ledger.judge_again({fingerprint("a"): (Status.INVALID, cause)})
+        row = only_row(project)
+        assert (row.status, row.error_class, row.error_message) == (Status.INVALID, "schema", "not a number")
+    assert project.ledger.totals(project.manifest_id).by_status == {Status.INVALID: 1}
+    shown = "SELECT status, error_message FROM results"
+    assert project.asked(shown) == [("invalid", "not a number")]
+    project.ledger.judge_again({fingerprint("a"): (Status.SUCCEEDED, None)})
+    assert project.asked(shown) == [("succeeded", None)]
 
 
 def test_a_late_line_of_an_earlier_shard_does_not_undo_a_later_one(project: Project) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.core.model import Status
+from runner.core.model import Outcome, Status
 from runner.core.planning import Held, Policy, Standing, stand
 from runner.core.states import ShardState, create_intended, discarded, upload_accepted, upload_intended
 from runner.ledger import Comparison, PlanMovedError, StagedRow, Staging
@@ -121,7 +121,19 @@ def test_a_request_that_is_answered_by_now_moves_the_plan_unless_it_is_refreshed
         project.commit([to_send(0, "a", line=0)])
     assert held_of(project, "a").answered_at_s == int(START_S)
     assert len(project.commit([to_send(0, "a", line=0)], refresh=True)) == 1
-    assert held_of(project, "a").attempts == 2
+    held = held_of(project, "a")
+    assert (held.attempts, held.excused) == (2, 1), "attempts are counted from the answer on"
+
+
+def test_a_retry_asks_any_answer_but_a_success(project: Project) -> None:
+    first = project.send(project.commit([to_send(0, "a", line=0), to_send(1, "b", line=1)])[0])
+    truncated = Outcome(status=Status.TRUNCATED, finish_reason="length")
+    project.answer(first, [(0, truncated), (1, succeeded())])
+    with pytest.raises(PlanMovedError):
+        project.commit([to_send(0, "a", line=0)])
+    with pytest.raises(PlanMovedError):
+        project.commit([to_send(1, "b", line=0)], retry=True)
+    assert len(project.commit([to_send(0, "a", line=0)], retry=True)) == 1
 
 
 def test_a_request_that_failed_is_sent_again(project: Project) -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.changing_model import changing_model
 from tests.project_factory import ROWS, Done, Project, make_project
 
 DAY_S = 86_400
@@ -29,48 +25,6 @@ def age_answers(project: Project, days: float, where: str = "1") -> None:
     """Make the answers that are held so many days older, in place of waiting."""
     with closing(sqlite3.connect(project.folder / ".runner" / "ledger.db", timeout=30)) as ledger, ledger:
         ledger.execute(f"UPDATE attempt SET answered_at = answered_at - {int(days * DAY_S)} WHERE {where}")
-
-
-@dataclass
-class ChangingModel:
-    """A model behind the local server that says what the test tells it to."""
-
-    address: str = ""
-    status: int = 200
-    word: str = ""
-
-    def reply(self) -> bytes:
-        message = {"role": "assistant", "content": self.word}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        return json.dumps({"id": "x", "model": "m", "choices": [choice]}).encode()
-
-
-@contextmanager
-def changing_model() -> Iterator[ChangingModel]:
-    """On a loopback port, as long as the block lasts."""
-    model = ChangingModel()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            body = model.reply() if model.status == 200 else b"no"
-            self.send_response(model.status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Silent."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        model.address = f"http://127.0.0.1:{server.server_port}/v1"
-        try:
-            yield model
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def by_key(project: Project) -> dict[str, dict[str, Any]]:
@@ -118,6 +72,7 @@ def test_an_old_answer_stays_where_its_refresh_fails(tmp_path: Path) -> None:
         model.status = 400
         done = project.run("--refresh")
         assert (done.code, sent(done)) == (0, 5)
+        assert done.event("finished")["refresh_failed"] == 5
         stable = [name for name in before[0] if name != "_attempts"]
         assert [[row[name] for name in stable] for row in project.results()] == [
             [row[name] for name in stable] for row in before

@@ -65,7 +65,7 @@ LEFT JOIN attempt ON attempt.shard_id = request.answer_shard_id AND attempt.line
     AND (request.open_shard_id IS NULL OR request.status IN (1, 2, 3, 4))
 LEFT JOIN row_cause ON row_cause.manifest_id = "row".manifest_id AND row_cause.position = "row".position
 LEFT JOIN attempt_cause ON attempt_cause.shard_id = attempt.shard_id AND attempt_cause.line = attempt.line
-    AND attempt_cause.status = attempt.status
+    AND attempt_cause.status = request.status
 LEFT JOIN shard ON shard.id = coalesce(attempt.shard_id, request.open_shard_id)
 LEFT JOIN batch ON batch.shard_id = shard.id AND batch.attempt = shard.attempt
 LEFT JOIN file ON file.id = attempt.file_id
@@ -155,11 +155,16 @@ def _create_request() -> None:
         sa.Column("answer_line", sa.Integer(), nullable=True),
         sa.Column("open_shard_id", sa.Integer(), nullable=True),
         sa.Column("open_line", sa.Integer(), nullable=True),
+        sa.Column("failed_shard_id", sa.Integer(), nullable=True),
+        sa.Column("failed_line", sa.Integer(), nullable=True),
         sa.CheckConstraint(
             "(answer_line IS NULL) = (answer_shard_id IS NULL)", name=op.f("request_answer_has_a_place")
         ),
         sa.CheckConstraint(
             "(open_line IS NULL) = (open_shard_id IS NULL)", name=op.f("request_open_has_a_place")
+        ),
+        sa.CheckConstraint(
+            "(failed_line IS NULL) = (failed_shard_id IS NULL)", name=op.f("request_failure_has_a_place")
         ),
         sa.CheckConstraint(
             "(status IS NULL) = (answer_shard_id IS NULL)", name=op.f("request_status_has_an_attempt")
