@@ -14,11 +14,11 @@ from typing import Any
 
 from runner.commands.asked import asked_by
 from runner.commands.documents import changes, document_of, repeats_of, schema_of
+from runner.commands.inputs import same_inputs
 from runner.commands.options import ManifestOptions
 from runner.commands.past import Past, past_of, utc_text
 from runner.commands.planning import render_source
 from runner.commands.publishing import RawAnswers
-from runner.commands.recording import inputs_as_json
 from runner.commands.workplace import open_workplace
 from runner.core.model import Cause, Message, Status
 from runner.core.settling import Answer, read_answer
@@ -151,16 +151,16 @@ def _judged(run: RunRecord, row: LedgerRow, answer: Answer | None) -> tuple[Stat
 
 
 def edited_since(options: ManifestOptions, run: RunRecord, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """What of the manifest is another by now than in this run. Input files are judged by size and mtime."""
+    """What of the manifest is another by now than in this run."""
     try:
         workplace = open_workplace(options, environ)
         prompt = render_source(workplace, "").prompt.compile()
-        inputs = inputs_as_json(workplace)
+        is_same = run.inputs is None or same_inputs(workplace, run.inputs) is not None
     except RunnerError:
         return ("manifest",)
     document = document_of(workplace.manifest)
     parts = tuple(one.what for one in changes(run, document, run.dataset_digest, prompt.digest()))
-    return (("dataset",) if run.inputs not in (None, inputs) else ()) + parts
+    return (() if is_same else ("dataset",)) + parts
 
 
 def _unknown(past: Past, key: str) -> InputError:

@@ -19,7 +19,7 @@ from typing import Any
 from runner.commands.moments import Publishing, Reporter
 from runner.commands.workplace import Workplace
 from runner.core.model import Cause, Status
-from runner.core.planning import cost_of
+from runner.core.planning import ANSWERS, cost_of
 from runner.core.settling import Answer, read_answer
 from runner.core.wire import ResultLine, read_result_line
 from runner.ledger import Ledger, LedgerRow
@@ -35,7 +35,8 @@ _JUDGED = (Status.SUCCEEDED, Status.INVALID, Status.UNACCOUNTED)
 class Totals:
     """What the published table holds: rows by status. Tokens and cost count each request once, because
     rows that share one share its price. `raw_paths` are the raw files that its answers stand in,
-    `refresh_failed` rows that keep an earlier answer because asking again failed.
+    `refresh_failed` rows that keep an earlier answer because asking again failed, `oldest_s` when the
+    oldest of its answers was given (0 where one doesn't say; None without answers).
     """
 
     by_status: Counter[Status] = field(default_factory=Counter)
@@ -44,6 +45,7 @@ class Totals:
     cost: float | None = None
     rows: int = 0
     refresh_failed: int = 0
+    oldest_s: float | None = None
     raw_paths: set[str] = field(default_factory=set)
 
 
@@ -179,6 +181,10 @@ class _Lineage:
         repeat = row.position % self._repeats + 1
         self._totals.rows += 1
         self._totals.by_status[status] += 1
+        if row.status in ANSWERS:
+            given_s = row.answered_at_s or 0
+            oldest_s = self._totals.oldest_s
+            self._totals.oldest_s = given_s if oldest_s is None else min(oldest_s, given_s)
         record: dict[str, Any] = {
             "_position": row.position // self._repeats,
             "_key": self._key(row, repeat),

@@ -10,25 +10,23 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from runner.commands.documents import document_of
+from runner.commands.inputs import inputs_as_json
 from runner.commands.moments import Finished, Reporter
 from runner.commands.planning import Prepared
 from runner.commands.publishing import Totals as TableTotals
 from runner.commands.retrying import planned, tell_waiting
 from runner.commands.revision import git_commit
 from runner.commands.sharding import sync_folder
+from runner.commands.tables import table_facts
 from runner.commands.workplace import Workplace
 from runner.core.model import Status
 from runner.core.settling import MAX_RETRY_AFTER_S
-from runner.core.wire import JsonError, decode_json, encode_json
-from runner.dataset import fingerprint_of_inputs
 from runner.failpoints import failpoint
-from runner.ledger import Ledger, PlanMovedError, RunRecord, RunStart, RunState, Totals
+from runner.ledger import Ledger, PlanMovedError, RunStart, RunState, Totals
 from runner.results import Published
 from runner.version import __version__
 
@@ -97,15 +95,9 @@ def run_start(
         model=workplace.manifest.model.name,
         rows=plan.snapshot.rows,
         document=document_of(workplace.manifest).decode(),
-        inputs=inputs_as_json(workplace),
+        inputs=inputs_as_json(plan.snapshot.inputs, plan.snapshot.contents),
         template_texts=plan.template_texts,
     )
-
-
-def inputs_as_json(workplace: Workplace) -> str:
-    """Path, size, mtime and inode of every input file."""
-    files = fingerprint_of_inputs(workplace.manifest).files
-    return encode_json([[one.path, one.size_bytes, one.mtime_ns, one.inode] for one in files]).decode()
 
 
 def _forget_old_snapshots(workplace: Workplace, ledger: Ledger, manifest_id: int, current: str) -> None:
@@ -129,35 +121,9 @@ def record_published(
     table as the run's history."""
     history = _keep_history(workplace.place.folder, uid, published.paths)
     failpoint("publish.history_kept")
-    is_settled = totals.by_status[Status.PENDING] == 0 and not any(
-        ledger.repeatable(manifest_id, workplace.manifest.retry.attempts)
-    )
-    facts = {
-        "settled": is_settled,
-        "tables": [_stat(path) for path in published.paths],
-        "raw": sorted(totals.raw_paths),
-        "answers": ledger.answers_mark(manifest_id),
-        "by_status": {status.value: count for status, count in totals.by_status.items()},
-        "refresh_failed": totals.refresh_failed,
-        "tokens": [totals.input_tokens, totals.output_tokens],
-        "cost": totals.cost,
-    }
-    ledger.note_run(run_id, published=encode_json(facts).decode(), history=history)
+    facts = table_facts(workplace, ledger, published, totals, manifest_id=manifest_id)
+    ledger.note_run(run_id, published=facts, history=history)
     failpoint("publish.recorded")
-
-
-def published_totals(run: RunRecord) -> TableTotals:
-    """The counts of the table that a run has published."""
-    facts = decode_json(run.published or "")
-    by_status = Counter({Status(word): count for word, count in facts["by_status"].items()})
-    return TableTotals(
-        by_status=by_status,
-        input_tokens=facts["tokens"][0],
-        output_tokens=facts["tokens"][1],
-        cost=facts["cost"],
-        rows=by_status.total(),
-        refresh_failed=facts["refresh_failed"],
-    )
 
 
 def _keep_history(folder: Path, uid: str, paths: Sequence[Path]) -> str | None:
@@ -179,65 +145,6 @@ def history_path(folder: Path, uid: str) -> Path:
     place = folder / "history"
     place.mkdir(mode=0o700, exist_ok=True)
     return place / f"{uid}.parquet"
-
-
-def _stat(path: Path) -> list[str | int]:
-    found = Path(path).stat()
-    return [str(path), found.st_size, found.st_mtime_ns, found.st_ino]
-
-
-def is_unchanged(
-    workplace: Workplace, ledger: Ledger, previous: RunRecord | None, template_digest: str
-) -> bool:
-    """Whether nothing at all moved since the last run, so that it need not even be rendered.
-
-    Manifest, template, program version and the input files' size, mtime and inode are the same; the last
-    run left nothing to do, its tables are untouched, and so are the answers in them: another manifest of
-    the project may have asked the same requests again. A `query` may read the clock, so it is always
-    asked again; a file that changed within the same clock tick as the run is not trusted either.
-    """
-    manifest = workplace.manifest
-    if previous is None or previous.document is None or previous.published is None:
-        return False
-    if manifest.dataset.query is not None or manifest.refresh_older_than_s is not None:
-        return False
-    if previous.state != "finished" or previous.version != __version__:
-        return False
-    same = previous.document == document_of(manifest).decode() and previous.template_digest == template_digest
-    return (
-        same
-        and _inputs_untouched(workplace, previous)
-        and _tables_untouched(previous)
-        and _fact(previous, "answers") == ledger.answers_mark(previous.manifest_id)
-    )
-
-
-_CLOCK_TICK_NS = 2_000_000_000
-
-
-def _inputs_untouched(workplace: Workplace, previous: RunRecord) -> bool:
-    if previous.inputs is None or previous.inputs != inputs_as_json(workplace):
-        return False
-    began_ns = int(previous.started_at.timestamp() * 1e9)
-    return all(mtime_ns < began_ns - _CLOCK_TICK_NS for _, _, mtime_ns, _ in decode_json(previous.inputs))
-
-
-def _tables_untouched(previous: RunRecord) -> bool:
-    try:
-        tables = _fact(previous, "tables")
-        return bool(_fact(previous, "settled")) and all(
-            _stat(Path(path))[1:] == rest for path, *rest in tables
-        )
-    except OSError:
-        return False
-
-
-def _fact(run: RunRecord, name: str) -> Any:
-    """Something noted of a run's tables; None where an older version of the program noted less."""
-    try:
-        return decode_json(run.published or "")[name]
-    except (JsonError, KeyError):
-        return None
 
 
 def record_end(

@@ -35,12 +35,13 @@ from runner.commands.local import connected
 from runner.commands.moments import Finished, Reporter, Started, Submitted, Trouble
 from runner.commands.options import Narrowing, RunOptions
 from runner.commands.planfile import refuse_if_moved
-from runner.commands.planning import Prepared, policy_of, prepared, render_source
+from runner.commands.planning import Prepared, policy_of, prepared
 from runner.commands.publishing import Totals, write_results
 from runner.commands.raising import Asked, ask_larger
-from runner.commands.recording import commit, is_unchanged, published_totals, record_end, record_published
+from runner.commands.recording import commit, record_end, record_published
+from runner.commands.repeating import Unmoved, record_repeat, unmoved
 from runner.commands.retrying import retry_failed
-from runner.commands.revision import git_commit
+from runner.commands.tables import published_totals
 from runner.commands.tracks import Surroundings
 from runner.commands.under_way import at_own_server, under_way
 from runner.commands.workplace import Workplace, open_workplace
@@ -55,7 +56,7 @@ from runner.errors import (
     StillRunningError,
 )
 from runner.failpoints import failpoint
-from runner.ledger import Ledger, PlanMovedError, RunStart, RunState, hold
+from runner.ledger import Ledger, PlanMovedError, RunState, hold
 from runner.manifest import answer_checker
 from runner.provider import Client
 
@@ -155,8 +156,8 @@ class _Run:
         take_back_unsent(self._workplace, self._ledger, self._manifest_id)  # they are planned anew
         self._tell_started()
         self._tell_left_elsewhere()
-        if self._has_nothing_to_do():
-            return self._repeat_last()
+        if (last := self._to_repeat()) is not None:
+            return self._repeat(last)
         with ExitStack() as stack:
             run_id, asked, client, provider = self._plan_and_commit(stack)
             state: RunState = "failed"
@@ -197,47 +198,18 @@ class _Run:
 
     # ------------------------------------------------------------ nothing to do
 
-    def _has_nothing_to_do(self) -> bool:
+    def _to_repeat(self) -> Unmoved | None:
+        """The last run, where this one would only say and write what that one did."""
         options = self._options
-        if (
-            options.refresh
-            or options.retry_failed
-            or options.narrowing != Narrowing()
-            or options.expected is not None
-        ):
-            return False
-        if self._under_way() or self._held():
-            return False
-        previous = self._ledger.current_run(self._manifest_id)
-        source = render_source(self._workplace, "").prompt
-        return is_unchanged(self._workplace, self._ledger, previous, source.compile().digest())
+        is_bent = options.refresh or options.retry_failed or options.narrowing != Narrowing()
+        if is_bent or options.expected is not None or self._under_way() or self._held():
+            return None
+        return unmoved(self._workplace, self._ledger, self._manifest_id)
 
-    def _repeat_last(self) -> RunResult:
+    def _repeat(self, last: Unmoved) -> RunResult:
         """Nothing moved: the tables are there, and the record says so."""
-        previous = self._ledger.current_run(self._manifest_id)
-        if previous is None:
-            raise AssertionError("a run that has nothing to do has a run before it")
-        finished = self._finished(published_totals(previous), (0, 0))
-        run_id = self._ledger.start_run(
-            RunStart(
-                uid=self._uid,
-                manifest_id=self._manifest_id,
-                manifest_digest=previous.manifest_digest,
-                template_digest=previous.template_digest,
-                dataset_digest=previous.dataset_digest,
-                version=previous.version,
-                git_commit=git_commit(self._workplace.place.project),
-                snapshot=previous.snapshot,
-                model=previous.model,
-                rows=previous.rows,
-                document=previous.document,
-                inputs=previous.inputs,
-            )
-        )
-        failpoint("repeat.started")
-        self._ledger.note_run(run_id, published=previous.published, history=previous.history)
-        failpoint("repeat.noted")
-        record_end(self._ledger, run_id, "finished", finished.exit_code, finished)
+        finished = self._finished(published_totals(last.previous), (0, 0))
+        record_repeat(self._workplace, self._ledger, last, uid=self._uid, finished=finished)
         self._reporter.tell(finished)
         return RunResult(finished=finished, exit_code=finished.exit_code)
 

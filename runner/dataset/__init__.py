@@ -6,7 +6,7 @@ publishing joins it with answers hours later, so an edit of the input in between
 The home of duckdb for reading. Knows manifests and rows; must not know prompts, the ledger or providers.
 """
 
-from runner.dataset.inputs import InputFile, InputsState, fingerprint_of_inputs
+from runner.dataset.inputs import InputFile, InputsState, contents_of_inputs, fingerprint_of_inputs
 from runner.dataset.rows import read_rows
 from runner.dataset.selection import select_rows
 from runner.dataset.snapshot import Column, Snapshot, describe, take_snapshot
@@ -16,6 +16,7 @@ __all__ = [
     "InputFile",
     "InputsState",
     "Snapshot",
+    "contents_of_inputs",
     "describe",
     "fingerprint_of_inputs",
     "read_rows",

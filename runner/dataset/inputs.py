@@ -10,9 +10,10 @@ import codecs
 import glob
 import gzip
 import os
+import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
@@ -49,19 +50,26 @@ _ALLOWED = "allowed: .csv .tsv .jsonl .ndjson .json (each also with .gz) and .pa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputFile:
-    """One input file as it stood: absolute path, size in bytes, mtime in ns, inode."""
+    """One input file as it stood: absolute path, size in bytes, mtime in ns, inode, ctime in ns.
+
+    Whoever sets a file's mtime back moves its ctime.
+    """
 
     path: str
     size_bytes: int
     mtime_ns: int
     inode: int
+    ctime_ns: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputsState:
-    """All input files in dataset order. Equal states: nothing was touched since."""
+    """All input files in dataset order, as they were seen at a moment. Equal states: nothing was touched
+    since, but within a tick of the file system's clock.
+    """
 
     files: tuple[InputFile, ...]
+    seen_at_ns: int = field(compare=False, default=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,17 +98,29 @@ def fingerprint_of_inputs(manifest: Manifest) -> InputsState:
 
 
 def state_of(inputs: Inputs) -> InputsState:
-    """Size, mtime and inode of every file. Raises InputError where one has gone."""
+    """Size, times and inode of every file. Raises InputError where one has gone."""
     files = []
+    seen_at_ns = time.time_ns()
     for path in inputs.paths:
         try:
             found = Path(path).stat()
         except OSError as error:
             raise InputError([Mistake(where=path, what=_why(error), path="dataset.path")]) from error
         files.append(
-            InputFile(path=path, size_bytes=found.st_size, mtime_ns=found.st_mtime_ns, inode=found.st_ino)
+            InputFile(
+                path=path,
+                size_bytes=found.st_size,
+                mtime_ns=found.st_mtime_ns,
+                inode=found.st_ino,
+                ctime_ns=found.st_ctime_ns,
+            )
         )
-    return InputsState(files=tuple(files))
+    return InputsState(files=tuple(files), seen_at_ns=seen_at_ns)
+
+
+def contents_of_inputs(manifest: Manifest) -> str:
+    """The digest of the input files' bytes, as `Snapshot.contents`. Reads them all. Raises InputError."""
+    return digest_of_inputs(find_inputs(manifest)).hex()
 
 
 def find_inputs(manifest: Manifest) -> Inputs:

@@ -56,13 +56,16 @@ class Snapshot:
 
     `digest` is the hex sha256 over the input files' bytes in order (decompressed), the query's text and the
     values of its parameters. Equal digests: equal rows. Names, places and times of files do not count; a
-    file saved with other bytes but equal rows (a blank line more) has another digest.
+    file saved with other bytes but equal rows (a blank line more) has another digest. `contents` is that
+    of the bytes alone, `inputs` the files as they stood before the first of them was read.
     """
 
     path: str
     columns: tuple[Column, ...]
     rows: int
     digest: str
+    contents: str
+    inputs: InputsState
 
 
 def describe(manifest: Manifest, parameters: Mapping[str, object] | None = None) -> tuple[Column, ...]:
@@ -105,7 +108,14 @@ def take_snapshot(
         _check_untouched(inputs, before)
         _put_in_place(written.path, target)
     digest = _digest(contents, written.source)
-    return Snapshot(path=str(target), columns=_named(written.columns), rows=written.rows, digest=digest)
+    return Snapshot(
+        path=str(target),
+        columns=_named(written.columns),
+        rows=written.rows,
+        digest=digest,
+        contents=contents.hex(),
+        inputs=before,
+    )
 
 
 @dataclass(frozen=True, slots=True)

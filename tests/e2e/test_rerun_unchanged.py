@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.e2e.test_rerun_policies import DAY_S, age_answers
 from tests.project_factory import ROWS, Done, Project, make_project
 
 
@@ -79,16 +83,40 @@ def edit_manifest(project: Project) -> None:
 
 def edit_history(project: Project) -> None:
     """Another version of the program wrote the tables."""
-    import sqlite3
-    from contextlib import closing
-
     with closing(sqlite3.connect(project.folder / ".runner" / "ledger.db", timeout=30)) as ledger, ledger:
         ledger.execute("UPDATE run SET version = '0.0.0'")
 
 
-@pytest.mark.parametrize(
-    "move", [touch_rows, replace_rows, delete_table, edit_table, edit_manifest, edit_history]
-)
+def edit_in_place(project: Project) -> None:
+    """Other bytes of the same number in the same file, its time set back."""
+    path = project.folder / "rows.csv"
+    found = path.stat()
+    data = path.read_bytes().replace(b"question 4", b"question 9")
+    with path.open("r+b") as file:
+        file.write(data)
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+@pytest.mark.parametrize("move", [touch_rows, replace_rows])
+def test_a_file_that_was_touched_and_holds_the_same_is_not_rendered(
+    tmp_path: Path, move: Callable[[Project], None]
+) -> None:
+    project = settled(tmp_path / "p")
+    for _ in range(2):
+        move(project)
+        assert not has_rendered(project.run())
+
+
+def test_an_edit_in_place_that_looks_untouched_is_rendered(tmp_path: Path) -> None:
+    project = settled(tmp_path / "p")
+    edit_in_place(project)
+    plan = json.loads(project.call("plan", "--json", str(project.manifest_path)).stdout)
+    done = project.run()
+    assert has_rendered(done)
+    assert done.event("finished")["requests_sent"] == plan["requests_to_send"] == 1
+
+
+@pytest.mark.parametrize("move", [delete_table, edit_table, edit_manifest, edit_history])
 def test_it_is_looked_at_again_where_anything_moved(tmp_path: Path, move: Callable[[Project], None]) -> None:
     project = settled(tmp_path / "p")
     before = (project.folder / "results.jsonl").read_bytes()
@@ -141,10 +169,12 @@ def test_an_option_that_bends_the_run_is_looked_at(tmp_path: Path, options: tupl
     assert has_rendered(project.run(*options))
 
 
-def test_a_file_that_changed_no_earlier_than_the_run_is_not_trusted(tmp_path: Path) -> None:
+def test_a_file_that_changed_no_earlier_than_the_run_is_read(tmp_path: Path) -> None:
     project = make_project(tmp_path / "p")
     set_back(project, by_s=-3600)
     project.run()
+    assert not has_rendered(project.run())
+    edit_in_place(project)
     assert has_rendered(project.run())
 
 
@@ -158,10 +188,24 @@ def test_a_run_that_left_something_to_do_is_followed_by_a_whole_one(tmp_path: Pa
     assert not has_rendered(project.run())
 
 
-def test_what_may_change_by_itself_is_always_looked_at(tmp_path: Path) -> None:
+def test_a_query_is_always_asked_again_because_it_may_read_the_clock(tmp_path: Path) -> None:
     query = {"path": "rows.csv", "key": "id", "query": "SELECT * FROM dataset WHERE id <> 'k9'"}
-    for name, sections in (("query", {"dataset": query}), ("refresh", {"refresh": {"older_than": "30d"}})):
-        assert has_rendered(settled(tmp_path / name, **sections).run())
+    assert has_rendered(settled(tmp_path / "p", dataset=query).run())
+
+
+def test_answers_that_grow_too_old_are_seen_and_younger_ones_are_not_rendered(tmp_path: Path) -> None:
+    project = settled(tmp_path / "p", refresh={"older_than": "30d"})
+    assert not has_rendered(project.run())
+    age_answers(project, 31, where="line = 0")
+    with closing(sqlite3.connect(project.folder / ".runner" / "ledger.db", timeout=30)) as ledger, ledger:
+        (noted,) = ledger.execute("SELECT published FROM run ORDER BY id LIMIT 1").fetchone()
+        facts = json.loads(noted)
+        aged = {**facts, "oldest_s": facts["oldest_s"] - 31 * DAY_S}
+        ledger.execute("UPDATE run SET published = ?", (json.dumps(aged),))
+    done = project.run()
+    assert has_rendered(done)
+    assert done.event("finished")["requests_sent"] == 1
+    assert not has_rendered(project.run())
 
 
 def test_going_back_after_an_edit_brings_the_first_table_back(tmp_path: Path) -> None:

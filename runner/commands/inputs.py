@@ -1,0 +1,61 @@
+"""Whether the input files hold what a run has read, as cheaply as can be: by their state, else by content.
+
+The rule: a state (size, times, inode) proves that a file is the same only where it had been left alone for
+longer than a tick of the clock when it was seen. Where that proves nothing, the bytes are read and their
+digest is compared: a file that was touched, copied or written anew with the same bytes is the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runner.commands.workplace import Workplace
+from runner.core.wire import JsonError, decode_json, encode_json
+from runner.dataset import InputsState, contents_of_inputs, fingerprint_of_inputs
+from runner.errors import InputError
+
+_CLOCK_TICK_NS = 2_000_000_000
+
+
+def inputs_as_json(state: InputsState, contents: str) -> str:
+    """The state and the digest of the input files, as a run records them."""
+    record = {"seen_at_ns": state.seen_at_ns, "files": _files(state), "contents": contents}
+    return encode_json(record).decode()
+
+
+def contents_recorded(recorded: str | None) -> str | None:
+    """The digest of the bytes that a run has read; None where it is not known."""
+    return str(_decoded(recorded).get("contents", "")) or None
+
+
+def same_inputs(workplace: Workplace, recorded: str | None) -> str | None:
+    """What to record of the input files now, where they hold what they held then; None where not."""
+    then = _decoded(recorded)
+    try:
+        now = fingerprint_of_inputs(workplace.manifest)
+        if _is_proven(then, now):
+            return recorded
+        if then and contents_of_inputs(workplace.manifest) == then.get("contents"):
+            return inputs_as_json(now, then["contents"])
+    except InputError:
+        pass  # whoever reads them says what is wrong
+    return None
+
+
+def _is_proven(then: dict[str, Any], now: InputsState) -> bool:
+    if not then or then.get("files") != _files(now):
+        return False
+    quiet_since_ns = then["seen_at_ns"] - _CLOCK_TICK_NS
+    return all(max(one.mtime_ns, one.ctime_ns) < quiet_since_ns for one in now.files)
+
+
+def _files(state: InputsState) -> list[list[str | int]]:
+    return [[one.path, one.size_bytes, one.mtime_ns, one.inode, one.ctime_ns] for one in state.files]
+
+
+def _decoded(recorded: str | None) -> dict[str, Any]:
+    try:
+        found = decode_json(recorded or "")
+    except JsonError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,71 @@
+"""A run that finds nothing to do: not even rendered, no network, and remembered like any other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runner.commands.inputs import same_inputs
+from runner.commands.moments import Finished
+from runner.commands.planning import render_source
+from runner.commands.recording import record_end
+from runner.commands.revision import git_commit
+from runner.commands.tables import says_what_is_so
+from runner.commands.workplace import Workplace
+from runner.failpoints import failpoint
+from runner.ledger import Ledger, RunRecord, RunStart
+from runner.version import __version__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmoved:
+    """The run of which everything is as it was; `inputs` is what to record of the input files now."""
+
+    previous: RunRecord
+    inputs: str
+
+
+def unmoved(workplace: Workplace, ledger: Ledger, manifest_id: int) -> Unmoved | None:
+    """The last run, where nothing at all moved since.
+
+    Manifest, template and program version are the same, the input files hold the same bytes, and the last
+    run left nothing to do, with tables that say what is so. A `query` may read the clock, so it is always
+    asked again.
+    """
+    previous = ledger.current_run(manifest_id)
+    if previous is None or previous.version != __version__ or workplace.manifest.dataset.query is not None:
+        return None
+    if not says_what_is_so(workplace, ledger, previous):
+        return None
+    if previous.template_digest != render_source(workplace, "").prompt.compile().digest():
+        return None
+    inputs = same_inputs(workplace, previous.inputs)
+    return None if inputs is None else Unmoved(previous=previous, inputs=inputs)
+
+
+def record_repeat(
+    workplace: Workplace, ledger: Ledger, last: Unmoved, *, uid: str, finished: Finished
+) -> None:
+    """A run of its own, with the tables of the last one. The rows stay those of that one."""
+    previous = last.previous
+    run_id = ledger.start_run(
+        RunStart(
+            uid=uid,
+            manifest_id=previous.manifest_id,
+            manifest_digest=previous.manifest_digest,
+            template_digest=previous.template_digest,
+            dataset_digest=previous.dataset_digest,
+            version=previous.version,
+            git_commit=git_commit(workplace.place.project),
+            snapshot=previous.snapshot,
+            model=previous.model,
+            rows=previous.rows,
+            document=previous.document,
+            inputs=last.inputs,
+        )
+    )
+    failpoint("repeat.started")
+    ledger.note_run(run_id, published=previous.published, history=previous.history)
+    if last.inputs != previous.inputs:
+        ledger.note_run(previous.id, inputs=last.inputs)  # the next run need not read them again
+    failpoint("repeat.noted")
+    record_end(ledger, run_id, "finished", finished.exit_code, finished)

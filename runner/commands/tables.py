@@ -1,0 +1,95 @@
+"""What a run notes of the tables it has written, and whether they still say what is so.
+
+The note is enough to repeat a run's end without a look at its rows: the files as they were left, the counts,
+and a mark of the answers, which another manifest of the project may have asked again since.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from runner.commands.documents import document_of
+from runner.commands.publishing import Totals
+from runner.commands.workplace import Workplace
+from runner.core.model import Status
+from runner.core.wire import JsonError, decode_json, encode_json
+from runner.ledger import Ledger, RunRecord
+from runner.results import Published
+
+
+def table_facts(
+    workplace: Workplace, ledger: Ledger, published: Published, totals: Totals, *, manifest_id: int
+) -> str:
+    """The note, as JSON. `raw` are the raw files that the answers stand in."""
+    is_settled = totals.by_status[Status.PENDING] == 0 and not any(
+        ledger.repeatable(manifest_id, workplace.manifest.retry.attempts)
+    )
+    facts = {
+        "settled": is_settled,
+        "tables": [_stat(path) for path in published.paths],
+        "raw": sorted(totals.raw_paths),
+        "answers": ledger.answers_mark(manifest_id),
+        "oldest_s": totals.oldest_s,
+        "by_status": {status.value: count for status, count in totals.by_status.items()},
+        "refresh_failed": totals.refresh_failed,
+        "tokens": [totals.input_tokens, totals.output_tokens],
+        "cost": totals.cost,
+    }
+    return encode_json(facts).decode()
+
+
+def published_totals(run: RunRecord) -> Totals:
+    """The counts of the table that a run has published."""
+    facts = decode_json(run.published or "")
+    by_status = Counter({Status(word): count for word, count in facts["by_status"].items()})
+    return Totals(
+        by_status=by_status,
+        input_tokens=facts["tokens"][0],
+        output_tokens=facts["tokens"][1],
+        cost=facts["cost"],
+        rows=by_status.total(),
+        refresh_failed=facts["refresh_failed"],
+    )
+
+
+def says_what_is_so(workplace: Workplace, ledger: Ledger, run: RunRecord | None) -> bool:
+    """Whether a run's tables are as it left them, of this very manifest, with the answers that are held
+    now and none of them due again. Its dataset and its template are for others to compare."""
+    if run is None or run.document is None or run.published is None or run.state != "finished":
+        return False
+    return (
+        run.document == document_of(workplace.manifest).decode()
+        and bool(_fact(run, "settled"))
+        and _are_untouched(_fact(run, "tables"))
+        and _are_young(workplace, _fact(run, "oldest_s"))
+        and _fact(run, "answers") == ledger.answers_mark(run.manifest_id)
+    )
+
+
+def _are_young(workplace: Workplace, oldest_s: float | None) -> bool:
+    """Whether `refresh.older_than` leaves all answers alone at this moment."""
+    older_than_s = workplace.manifest.refresh_older_than_s
+    return older_than_s is None or oldest_s is None or oldest_s >= time.time() - older_than_s
+
+
+def _are_untouched(tables: list[list[Any]] | None) -> bool:
+    try:
+        return tables is not None and all(_stat(Path(path))[1:] == rest for path, *rest in tables)
+    except OSError:
+        return False
+
+
+def _stat(path: Path) -> list[str | int]:
+    found = Path(path).stat()
+    return [str(path), found.st_size, found.st_mtime_ns, found.st_ino]
+
+
+def _fact(run: RunRecord, name: str) -> Any:
+    """Something noted of a run's tables; None where an older version of the program noted less."""
+    try:
+        return decode_json(run.published or "").get(name)
+    except JsonError:
+        return None
