@@ -126,8 +126,7 @@ def plan(
         lines = plan_text(made.plan, made.causes, path=manifest, saved=out)
         lines += examples_text(made.examples, is_coloured=is_stdout_coloured())
         write_out("\n".join(lines) + "\n")
-    has_work = made.plan.requests_to_send > 0 or made.plan.in_flight > 0
-    return EXIT_WORK_TO_DO if wants_code and has_work else EXIT_DONE
+    return EXIT_WORK_TO_DO if wants_code and made.plan.has_work else EXIT_DONE
 
 
 @click.command(

@@ -6,7 +6,15 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from runner.cli.summary import Line, estimate_text, plan_changes, plan_standings, to_send, unsendable_lines
+from runner.cli.summary import (
+    Line,
+    estimate_text,
+    plan_changes,
+    plan_standings,
+    short_run,
+    to_send,
+    unsendable_lines,
+)
 from runner.cli.texts import clean, counted
 from runner.core.planning import Plan, Reason
 
@@ -25,13 +33,13 @@ def plan_text(plan: Plan, causes: Sequence[str], *, path: str, saved: str | None
     lines += [f"  {word:<13} {number:>{width},}" for word, number in changes]
     lines += ["  of these:"] if standings else []
     lines += [f"    {word:<13} {number:>{width},}" for word, number in standings]
-    lines += [f"  because       {_reason(reason)}" for reason in plan.reasons]
+    lines += [f"  because       {reason_text(reason)}" for reason in plan.reasons]
     lines.append(f"  to send       {to_send(plan)}")
     if plan.requests_to_send:
         lines.append(f"  estimate      {estimate_text(plan.estimate)}")
         lines.append(f"                ({clean(plan.estimate.basis)})")
     lines += [f"  {line.plain()}" for line in unsendable_lines(plan, causes)]
-    if plan.requests_to_send or plan.in_flight:
+    if plan.has_work:
         lines.append(
             f"next: run {shlex.quote(typed) if saved is None else f'apply {shlex.quote(clean(saved))}'}"
         )
@@ -40,11 +48,14 @@ def plan_text(plan: Plan, causes: Sequence[str], *, path: str, saved: str | None
     return lines
 
 
-def _reason(reason: Reason) -> str:
+def reason_text(reason: Reason) -> str:
+    """What changed, since which run, and how many rows that moved."""
     change = ""
     if reason.was and reason.now:
         change = f" ({clean(reason.was, limit=60)} to {clean(reason.now, limit=60)})"
-    return f"{clean(reason.what)} changed{change}: {counted(reason.rows, 'row')}"
+    since = f" since run {short_run(reason.since)}" if reason.since else ""
+    rows = "" if reason.rows is None else f": {counted(reason.rows, 'row')}"
+    return f"{clean(reason.what)} changed{since}{change}{rows}"
 
 
 def validate_text(found: ValidateResult, path: str) -> list[str]:

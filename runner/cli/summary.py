@@ -108,7 +108,7 @@ def plan_line(plan: Plan) -> str:
 def to_send(plan: Plan) -> str:
     """What would go out: requests, files, bytes."""
     if not plan.requests_to_send:
-        return "nothing"
+        return "nothing; the table is written again" if plan.writes_table else "nothing"
     files = counted(plan.shards, "file")
     text = f"{counted(plan.requests_to_send, 'request')} in {files}, {size(plan.size_bytes)}"
     return f"{text}; {plan.raised:,} of them with a larger token limit" if plan.raised else text

@@ -18,9 +18,20 @@ from runner.commands.sharding import SealedShard, Shards
 from runner.commands.workplace import Workplace
 from runner.core.identity import RequestShape, custom_id, key_part
 from runner.core.model import Cause, Fingerprint
-from runner.core.planning import Estimate, Held, Plan, Policy, Reason, Standing, estimate, stand
+from runner.core.planning import (
+    Estimate,
+    Held,
+    Plan,
+    Policy,
+    Reason,
+    Standing,
+    estimate,
+    is_unasked,
+    stand,
+)
 from runner.core.raising import TOKEN_LIMITS, is_climbed
 from runner.core.settling import due_s
+from runner.ledger import Comparison as Compared
 from runner.ledger import Ledger, StagedRow, Staging
 
 LINE_OVERHEAD_BYTES = 256
@@ -116,6 +127,8 @@ class Comparison:
                 standing = stand(known, AS_IT_IS)  # left out of a narrowed run: it keeps what it has
             elif standing is Standing.TO_SEND and asked.below is not None:
                 one, standing = asked.below, Standing.ANSWERED  # left out: it keeps the answer that was cut
+            if standing is Standing.TO_SEND and is_unasked(known):
+                standing = Standing.UNASKED
             staged.append(StagedRow(one.position, one.key, one.fingerprint, standing.value, None, None, None))
         self._place(staged, wants)
         self._staging.add_rows(staged)
@@ -243,9 +256,8 @@ class Comparison:
         """No more rows: the shards as they are now."""
         return self._shards.seal()
 
-    def plan(self, shards: Sequence[SealedShard], reasons: tuple[Reason, ...]) -> Plan:
-        """The plan, now that every row has been seen and the last run's rows are in staging."""
-        compared = self._staging.compare()
+    def plan(self, shards: Sequence[SealedShard], compared: Compared, reasons: tuple[Reason, ...]) -> Plan:
+        """The plan, now that every row has been seen and `compared` with the last run's."""
         counts = self._staging.counts()
         requests = sum(shard.requests for shard in shards)
         return Plan(
@@ -263,7 +275,7 @@ class Comparison:
             shards=len(shards),
             size_bytes=sum(shard.size_bytes for shard in shards),
             estimate=self.estimate(requests),
-            reasons=tuple(replace(reason, rows=compared.changed) for reason in reasons),
+            reasons=reasons,
             causes=dict(self._cause_counts),
             raised=self._raised,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from runner.commands.inputs import contents_recorded
 from runner.core.model import Manifest
 from runner.core.planning import Reason
 from runner.core.wire import decode_json, encode_json
@@ -22,28 +23,41 @@ def document_of(manifest: Manifest) -> bytes:
 
 
 def changes(
-    previous: RunRecord | None, document: bytes, dataset_digest: str, template_digest: str
+    previous: RunRecord | None,
+    document: bytes,
+    dataset_digest: str,
+    template_digest: str,
+    *,
+    contents: str | None = None,
+    since: str | None = None,
 ) -> tuple[Reason, ...]:
-    """Which of dataset, template, params, model and schema are others than in the last run.
+    """Which of dataset, query, key, template, params, model, schema and repeats are others than in the last
+    run.
 
-    `was` and `now` are short digests, or the values that differ as JSON, cut where it is long; `rows` is
-    filled in by who counted them.
+    `contents` is the digest of the input files' bytes, where it is known: `dataset_digest` is another one
+    after an edit of the query, too. `was` and `now` are short digests, or the values that differ as JSON,
+    cut where it is long; `rows` is filled in by who counted them.
     """
     if previous is None:
         return ()
+    read_then = contents_recorded(previous.inputs)
+    if read_then is not None and contents is not None:
+        dataset = ("dataset", read_then[:12], contents[:12])
+    else:
+        dataset = ("dataset", previous.dataset_digest[:12], dataset_digest[:12])
     pairs: list[tuple[str, Any, Any]] = [
-        ("dataset", previous.dataset_digest[:12], dataset_digest[:12]),
+        dataset,
         ("template", previous.template_digest[:12], template_digest[:12]),
     ]
     if previous.document is not None:
         was, now = decode_json(previous.document), decode_json(document)
         pairs += [(name, _part(was, path), _part(now, path)) for name, path in _PARTS]
-    return tuple(_reason(what, was, now) for what, was, now in pairs if was != now)
+    return tuple(_reason(what, was, now, since) for what, was, now in pairs if was != now)
 
 
-def _reason(what: str, was: Any, now: Any) -> Reason:
+def _reason(what: str, was: Any, now: Any, since: str | None) -> Reason:
     was, now = _differing(was, now)
-    return Reason(what=what, was=_text(was), now=_text(now), rows=0)
+    return Reason(what=what, was=_text(was), now=_text(now), since=since)
 
 
 def _differing(was: Any, now: Any) -> tuple[Any, Any]:
@@ -61,9 +75,12 @@ def _differing(was: Any, now: Any) -> tuple[Any, Any]:
     )
 
 
+_MODEL = ("manifest", "model")
 _PARTS = (
+    ("query", ("manifest", "dataset", "query")),
+    ("key", ("manifest", "dataset", "key")),
     ("params", ("manifest", "prompt", "params")),
-    ("model", ("manifest", "model")),
+    ("model", _MODEL),
     ("schema", ("schema",)),
     ("repeats", ("manifest", "repeats")),
     ("on_truncated", ("manifest", "on_truncated")),
@@ -74,6 +91,8 @@ _SHOWN_CHARACTERS = 120
 def _part(document: Any, path: tuple[str, ...]) -> Any:
     for name in path:
         document = document.get(name) if isinstance(document, dict) else None
+    if path == _MODEL and isinstance(document, dict):
+        return {name: value for name, value in document.items() if name != "prices"}  # no part of a request
     return document
 
 

@@ -8,6 +8,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from runner.commands.documents import changes, currency_of
+from runner.commands.inputs import contents_recorded
 from runner.commands.past import utc_text
 from runner.ledger import Ledger, LedgerPlace, ManifestRecord, RunRecord, locate
 
@@ -19,8 +20,8 @@ class PastRun:
     `input_tokens`, `output_tokens` and `cost` are those of the answers in its table; `paid_*` those of every
     attempt that it collected, failed and superseded ones too.
 
-    `changed` names what was another than in the run before it (dataset, template, params, model, schema,
-    repeats, or `manifest` for any other part of it), and is None for the first run.
+    `changed` names what was another than in the run before it (dataset, query, key, template, params,
+    model, schema, repeats, or `manifest` for any other part of it), and is None for the first run.
     """
 
     run: str
@@ -116,5 +117,8 @@ def what_changed(before: RunRecord | None, run: RunRecord) -> tuple[str, ...] | 
     if before is None:
         return None
     document = (run.document or "null").encode()
-    parts = tuple(one.what for one in changes(before, document, run.dataset_digest, run.template_digest))
+    reasons = changes(
+        before, document, run.dataset_digest, run.template_digest, contents=contents_recorded(run.inputs)
+    )
+    parts = tuple(one.what for one in reasons)
     return parts or (("manifest",) if before.manifest_digest != run.manifest_digest else ())

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from runner.commands.options import Narrowing
 from runner.core.model import Fingerprint
-from runner.core.planning import Held, lacks_success
+from runner.core.planning import Held, is_unasked, lacks_success
 from runner.dataset import Snapshot, select_rows
 
 
@@ -72,7 +72,7 @@ class Selection:
     def _fits(
         self, key: str, fingerprint: Fingerprint, held: Held | None, before: Mapping[str, bytes | None]
     ) -> bool:
-        is_left_out = key in before and before[key] == fingerprint and _is_unasked(held)
+        is_left_out = key in before and before[key] == fingerprint and is_unasked(held)
         match self._narrowing.only:
             case "failed":
                 return held is not None and lacks_success(held)
@@ -82,7 +82,3 @@ class Selection:
                 return is_left_out or (key in before and before[key] != fingerprint)
             case None:
                 return True
-
-
-def _is_unasked(held: Held | None) -> bool:
-    return held is None or (held.status is None and not held.is_open)

@@ -17,12 +17,14 @@ from hashlib import sha256
 from pathlib import Path
 
 from runner.commands.comparing import Comparison
-from runner.commands.documents import changes, document_of, texts_as_json
+from runner.commands.documents import document_of, texts_as_json
 from runner.commands.moments import Planned, Reporter, RowsRead, RowsRendered
 from runner.commands.narrowing import selection_of
 from runner.commands.options import PlanDigests, RunOptions
+from runner.commands.reasons import reasons_of
 from runner.commands.rendering import RenderSource, render_all
 from runner.commands.sharding import CountingShards, SealedShard, ShardFiles
+from runner.commands.tables import says_what_is_so
 from runner.commands.workplace import Workplace
 from runner.core.planning import Plan, Policy
 from runner.dataset import Snapshot, take_snapshot
@@ -96,7 +98,7 @@ def prepared(
                     comparison.add(chunk)
                     reporter.tell(RowsRendered(rows=comparison.rows, total=snapshot.rows))
                 failpoint("plan.rendered")
-                plan = _conclude(workplace, comparison, staging, snapshot, prompt, previous, files)
+                plan = _conclude(workplace, ledger, comparison, staging, snapshot, prompt, previous, files)
                 reporter.tell(Planned(plan=plan.plan, causes=plan.causes))
                 yield plan
             except BaseException:
@@ -107,6 +109,7 @@ def prepared(
 
 def _conclude(
     workplace: Workplace,
+    ledger: Ledger | None,
     comparison: Comparison,
     staging: Staging,
     snapshot: Snapshot,
@@ -125,9 +128,26 @@ def _conclude(
         last_run=previous.uid if previous is not None else "",
         requests=sha256(requests.encode()).hexdigest() if shards else "",
     )
-    reasons = changes(previous, document, snapshot.digest, prompt.digest())
+    compared = staging.compare()
+    reasons = reasons_of(
+        workplace,
+        previous,
+        document=document,
+        template_digest=prompt.digest(),
+        snapshot=snapshot,
+        staging=staging,
+        compared=compared,
+    )
+    is_as_it_was = (
+        ledger is not None
+        and previous is not None
+        and previous.dataset_digest == snapshot.digest
+        and not (compared.new or compared.changed or compared.removed)
+        and says_what_is_so(workplace, ledger, previous)
+    )
+    plan = comparison.plan(shards, compared, reasons)
     return Prepared(
-        plan=comparison.plan(shards, reasons),
+        plan=replace(plan, writes_table=not is_as_it_was),
         digests=digests,
         causes=tuple(comparison.causes),
         snapshot=snapshot,

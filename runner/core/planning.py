@@ -18,12 +18,14 @@ ANSWERS = frozenset({Status.SUCCEEDED, Status.TRUNCATED, Status.REFUSED, Status.
 
 
 class Standing(StrEnum):
-    """How a row's request stands when a run begins."""
+    """How a row's request stands when a run begins. A staged row is UNASKED where its request is to be sent
+    for the first time; `stand` says TO_SEND."""
 
     ANSWERED = "answered"
     IN_FLIGHT = "in_flight"
     FAILED = "failed"
     TO_SEND = "to_send"
+    UNASKED = "unasked"
     UNSENDABLE = "unsendable"
 
 
@@ -88,6 +90,11 @@ def _is_asked_again(held: Held, policy: Policy) -> bool:
     )
 
 
+def is_unasked(held: Held | None) -> bool:
+    """Whether nobody has ever asked a request, nor is about to."""
+    return held is None or (held.status is None and not held.is_open)
+
+
 def lacks_success(held: Held) -> bool:
     """Whether a request was asked and the last word was not a success."""
     return held.status is not None and (held.status is not Status.SUCCEEDED or held.has_failed_since)
@@ -106,18 +113,25 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """Why rows are to be asked again: `what` changed, from which digest to which, and for how many rows."""
+    """Why rows are not what they were: `what` changed, from which digest to which, since which run, and how
+    many rows that moved (None: not known apart from other reasons).
+    """
 
     what: str
     was: str | None
     now: str | None
-    rows: int
+    rows: int | None = None
+    since: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What a run would do. Counts are rows, but for `requests_to_send`, `shards`, `bytes`, and `raised`: so
-    many of the requests ask again, with a larger limit, for what was cut at the token limit."""
+    many of the requests ask again, with a larger limit, for what was cut at the token limit.
+
+    `new` counts also rows that were never asked, `duplicates` those whose request equals an earlier row's.
+    `writes_table`: the table on disk does not say what it would say, also where nothing is to be sent.
+    """
 
     manifest: str
     rows: int
@@ -136,6 +150,12 @@ class Plan:
     estimate: Estimate
     reasons: tuple[Reason, ...] = ()
     causes: dict[str, int] = field(default_factory=dict)
+    writes_table: bool = False
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a run would do more than say that all is as it was."""
+        return self.requests_to_send > 0 or self.in_flight > 0 or self.writes_table
 
     def as_json(self) -> dict[str, Any]:
         """The object that `run plan --json` prints; its keys are an interface."""
@@ -155,8 +175,15 @@ class Plan:
             "raised": self.raised,
             "shards": self.shards,
             "bytes": self.size_bytes,
+            "writes_table": self.writes_table,
             "reasons": [
-                {"what": reason.what, "from": reason.was, "to": reason.now, "rows": reason.rows}
+                {
+                    "what": reason.what,
+                    "from": reason.was,
+                    "to": reason.now,
+                    "rows": reason.rows,
+                    "since": reason.since,
+                }
                 for reason in self.reasons
             ],
             "estimate": {

@@ -6,6 +6,7 @@ publishing joins it with answers hours later, so an edit of the input in between
 The home of duckdb for reading. Knows manifests and rows; must not know prompts, the ledger or providers.
 """
 
+from runner.dataset.differing import differing_rows
 from runner.dataset.inputs import InputFile, InputsState, contents_of_inputs, fingerprint_of_inputs
 from runner.dataset.rows import read_rows
 from runner.dataset.selection import select_rows
@@ -18,6 +19,7 @@ __all__ = [
     "Snapshot",
     "contents_of_inputs",
     "describe",
+    "differing_rows",
     "fingerprint_of_inputs",
     "read_rows",
     "select_rows",

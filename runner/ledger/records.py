@@ -195,17 +195,20 @@ class StagedRow(NamedTuple):
     @property
     def is_to_send(self) -> bool:
         """Whether a request is placed for this row."""
-        return self.standing == Standing.TO_SEND and self.slot is not None
+        return self.standing in (Standing.TO_SEND, Standing.UNASKED) and self.slot is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A manifest's rows against those of its last run, by key."""
+    """A manifest's rows against those of its last run, by key. `new` are also the `unasked` ones: the same
+    request as then, but nobody has asked it.
+    """
 
     unchanged: int
     new: int
     changed: int
     removed: int
+    unasked: int = 0
 
 
 @dataclass(frozen=True, slots=True)

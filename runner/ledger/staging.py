@@ -47,11 +47,13 @@ _CLAIM = "INSERT OR IGNORE INTO claimed VALUES (?, ?)"
 _WON = f"SELECT fingerprint FROM claimed WHERE fingerprint IN ({', '.join('?' * _CLAIM_CHUNK)}) AND call = ?"  # noqa: S608
 # Rows that kept their place are compared by place; only the others need to be sorted by key.
 _COMPARE_IN_PLACE = """
-SELECT count(*), coalesce(sum(staged.fingerprint IS previous.fingerprint), 0)
+SELECT count(*),
+    coalesce(sum(staged.fingerprint IS previous.fingerprint), 0),
+    coalesce(sum(staged.fingerprint IS previous.fingerprint AND staged.standing = 'unasked'), 0)
 FROM staged JOIN previous ON previous.position = staged.position WHERE previous.key = staged.key
 """
 _MOVED = """
-CREATE TABLE moved AS SELECT staged.key, staged.fingerprint FROM staged
+CREATE TABLE moved AS SELECT staged.key, staged.fingerprint, staged.standing FROM staged
 LEFT JOIN previous ON previous.position = staged.position AND previous.key = staged.key
 WHERE previous.position IS NULL;
 CREATE TABLE moved_before AS SELECT previous.key, previous.fingerprint FROM previous
@@ -60,7 +62,9 @@ WHERE staged.position IS NULL;
 CREATE INDEX moved_before_by_key ON moved_before (key);
 """
 _COMPARE_MOVED = """
-SELECT count(*), coalesce(sum(moved.fingerprint IS moved_before.fingerprint), 0)
+SELECT count(*),
+    coalesce(sum(moved.fingerprint IS moved_before.fingerprint), 0),
+    coalesce(sum(moved.fingerprint IS moved_before.fingerprint AND moved.standing = 'unasked'), 0)
 FROM moved JOIN moved_before ON moved_before.key = moved.key
 """
 
@@ -76,6 +80,22 @@ FROM staged JOIN previous ON previous.key = staged.key
 WHERE previous.position <> staged.position AND staged.fingerprint IS NOT previous.fingerprint
 ORDER BY staged.position LIMIT ?
 """
+_CHANGED_AMONG_TOUCHED = """
+SELECT count(*) FROM touched
+JOIN staged ON staged.position BETWEEN touched.position * ?1 AND touched.position * ?1 + ?1 - 1
+JOIN previous ON previous.key = staged.key WHERE staged.fingerprint IS NOT previous.fingerprint
+"""
+# Repeats of rows that both have, beyond the number that only one of them has.
+_BY_REPEATS = """
+SELECT count(*) FROM {more} AS one
+JOIN {more} AS first ON first.position = one.position - one.position % ?1
+WHERE one.position % ?1 >= ?2 AND EXISTS (SELECT 1 FROM {fewer} WHERE {fewer}.key = first.key)
+"""
+_DUPLICATES = """
+SELECT (SELECT count(fingerprint) FROM staged)
+    - (SELECT count(*) FROM (SELECT 1 FROM staged WHERE fingerprint IS NOT NULL GROUP BY fingerprint))
+"""
+_INDEX_STAGED = "CREATE INDEX IF NOT EXISTS staged_by_key ON staged (key)"
 _INDEX_PREVIOUS = "CREATE INDEX IF NOT EXISTS previous_by_key ON previous (key)"
 
 
@@ -84,7 +104,6 @@ class Staging:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._duplicates = 0
         self._calls = 0
         self._standings: Counter[str] = Counter()
 
@@ -143,9 +162,7 @@ class Staging:
             claimed = self._connection.total_changes - before
             # Nearly always all are new, and then there is nothing to look up.
             won = set(distinct) if claimed == len(distinct) else self._won(distinct)
-        first = [self._take(fingerprint, won) for fingerprint in fingerprints]
-        self._duplicates += len(first) - claimed
-        return first
+        return [self._take(fingerprint, won) for fingerprint in fingerprints]
 
     def _won(self, fingerprints: Sequence[bytes]) -> set[bytes]:
         """Those that this call claimed."""
@@ -192,18 +209,49 @@ class Staging:
     def compare(self) -> Comparison:
         """The staged rows against those of before, by key. Keys are unique in each."""
         with translated(_WHERE):
-            in_place, equal_in_place = self._one(_COMPARE_IN_PLACE)
+            in_place, equal_in_place, unasked_in_place = self._one(_COMPARE_IN_PLACE)
             (staged,) = self._one("SELECT count(*) FROM staged")
             (before,) = self._one("SELECT count(*) FROM previous")
-            moved, equal_moved = 0, 0
+            moved, equal_moved, unasked_moved = 0, 0, 0
             if in_place < staged and in_place < before:
                 self._connection.executescript(_MOVED)
-                moved, equal_moved = self._one(_COMPARE_MOVED)
+                moved, equal_moved, unasked_moved = self._one(_COMPARE_MOVED)
                 self._connection.executescript("DROP TABLE moved; DROP TABLE moved_before;")
-        kept, unchanged = in_place + moved, equal_in_place + equal_moved
+        kept, equal = in_place + moved, equal_in_place + equal_moved
+        unasked = unasked_in_place + unasked_moved
         return Comparison(
-            unchanged=unchanged, new=staged - kept, changed=kept - unchanged, removed=before - kept
+            unchanged=equal - unasked,
+            new=staged - kept + unasked,
+            changed=kept - equal,
+            removed=before - kept,
+            unasked=unasked,
         )
+
+    def changed_among(self, chunks: Iterable[Sequence[int]], repeats: int) -> int:
+        """How many of these rows of the dataset (by position) have another request than before."""
+        count = 0
+        with translated(_WHERE):
+            self._connection.execute(_INDEX_PREVIOUS)
+            self._connection.execute("CREATE TABLE IF NOT EXISTS touched (position INTEGER PRIMARY KEY)")
+            for chunk in chunks:
+                self._connection.execute("BEGIN")
+                self._connection.execute("DELETE FROM touched")
+                self._connection.executemany(
+                    "INSERT INTO touched VALUES (?)", [(position,) for position in chunk]
+                )
+                count += self._one(_CHANGED_AMONG_TOUCHED, repeats)[0]
+                self._connection.execute("COMMIT")
+        return count
+
+    def by_repeats(self, repeats: int, before: int) -> int:
+        """Rows that came or went because each row is asked another number of times."""
+        came = repeats > before
+        more, fewer = ("staged", "previous") if came else ("previous", "staged")
+        query = _BY_REPEATS.format(more=more, fewer=fewer)
+        with translated(_WHERE):
+            self._connection.execute(_INDEX_PREVIOUS)
+            self._connection.execute(_INDEX_STAGED)
+            return int(self._one(query, max(repeats, before), min(repeats, before))[0])
 
     def changed(self, limit: int) -> list[ChangedRow]:
         """At most so many rows whose request is another one than before: first those that kept their
@@ -222,8 +270,9 @@ class Staging:
         return dict(self._standings)
 
     def duplicates(self) -> int:
-        """How many claims were not the first of their fingerprint."""
-        return self._duplicates
+        """How many rows have a request that an earlier row has too."""
+        with translated(_WHERE):
+            return int(self._one(_DUPLICATES)[0])
 
     def slices(self, size: int = SLICE_ROWS) -> Iterator[list[StagedRow]]:
         """All rows in the order of their positions, so many at a time."""
@@ -240,8 +289,8 @@ class Staging:
         for rows in self.slices():
             yield from rows
 
-    def _one(self, query: str) -> tuple[Any, ...]:
-        found: tuple[Any, ...] = self._connection.execute(query).fetchone()
+    def _one(self, query: str, *values: int) -> tuple[Any, ...]:
+        found: tuple[Any, ...] = self._connection.execute(query, values).fetchone()
         return found
 
 

@@ -217,7 +217,6 @@ def test_a_fingerprint_is_claimed_once(project: Project) -> None:
         assert staging.claim([one, two, one]) == [True, True, False]
         assert staging.claim([two, three, three, one]) == [False, True, False, False]
         assert staging.claim([]) == []
-        assert staging.duplicates() == 4
 
 
 def test_rows_are_compared_by_key_wherever_they_moved(project: Project) -> None:
@@ -240,6 +239,18 @@ def test_nothing_is_left_of_a_scratch_file(project: Project) -> None:
         staging.add_rows([waiting(0, "a")])
         assert list(folder.iterdir()) == []
     assert list(folder.iterdir()) == []
+
+
+def test_an_unchanged_row_that_nobody_asked_is_new(project: Project) -> None:
+    rows = [waiting(number, f"k{number}", standing=word) for number, word in enumerate(["unasked", "failed"])]
+    with staging_in(project) as staging:
+        staging.load_previous([[("k0", fingerprint("k0")), ("k1", fingerprint("k1"))]])
+        staging.add_rows(rows)
+        assert staging.compare() == Comparison(unchanged=1, new=1, changed=0, removed=0, unasked=1)
+    with staging_in(project) as staging:
+        staging.load_previous([[("gone", None), ("k0", fingerprint("k0")), ("k1", fingerprint("k1"))]])
+        staging.add_rows(rows)
+        assert staging.compare() == Comparison(unchanged=1, new=1, changed=0, removed=1, unasked=1)
 
 
 # ---------------------------------------------------------------- a retry of known requests

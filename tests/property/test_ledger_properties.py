@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from itertools import chain
 from pathlib import Path
 from uuid import UUID
 
@@ -61,7 +62,9 @@ def test_every_fingerprint_is_claimed_exactly_once(calls: list[list[int]]) -> No
                 expected.append(number not in seen)
                 seen.add(number)
             assert staging.claim([fingerprint(number) for number in call]) == expected
-        assert staging.duplicates() == sum(map(len, calls)) - len(seen)
+        rows = [waiting(position, f"k{position}", request=one) for position, one in enumerate(chain(*calls))]
+        staging.add_rows(rows)
+        assert staging.duplicates() == len(rows) - len(seen)
 
 
 @FEW
