@@ -11,7 +11,7 @@ this one runs in an engine that can open these two files and nothing else.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -173,7 +173,7 @@ class _Comparison:
             changes=self._changes(),
             additions=self._lone("after", "was IS NULL", "now"),
             removals=self._lone("before", "now IS NULL", "was"),
-            counts=tuple(count for column in ("_status", *self._fields) for count in self._counts(column)),
+            counts=tuple(count for column in self._counted() for count in self._counts(column)),
         )
 
     def _row(self, statement: str) -> tuple[int, ...]:
@@ -244,6 +244,12 @@ class _Comparison:
 
     # ------------------------------------------------------------ values
 
+    def _counted(self) -> Iterator[str]:
+        """Columns that are worth a count: the answers' own where no schema takes them apart."""
+        yield "_status"
+        yield from self._fields or ("_answer",)
+        yield from ("_finish_reason", "_model")
+
     def _counts(self, column: str) -> tuple[ValueCount, ...]:
         """Rows per value, the most frequent first; nothing for a column with many values."""
         holders = [side for side, types in self._sides.items() if _is_countable(types.get(column))]
@@ -261,6 +267,8 @@ class _Comparison:
         ).fetchall()
         if len(found) > MOST_VALUES or all(value is None for value, _, _ in found):
             return ()
+        if column == "_answer" and 2 * len(found) > sum(int(was) + int(now) for _, was, now in found):
+            return ()  # texts of their own, in a small table
         return tuple(
             ValueCount(column=column, value=value, before=int(was), after=int(now))
             for value, was, now in found

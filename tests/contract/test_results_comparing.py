@@ -106,6 +106,30 @@ def test_values_are_counted_for_columns_that_have_few(tmp_path: Path) -> None:
     )
 
 
+def test_plain_answers_reasons_and_models_are_counted_where_they_are_few(tmp_path: Path) -> None:
+    def counted(name: str, *sides: list[dict[str, Any]]) -> dict[Any, tuple[int, int]]:
+        columns = lineage_columns(None, "", embeddings=False)
+        before, after = (
+            table(tmp_path / f"{name} {number}", side, columns=columns) for number, side in enumerate(sides)
+        )
+        counts = compare_tables(before, after, limit=5).counts
+        return {(one.column, one.value): (one.before, one.after) for one in counts}
+
+    usual = {"_finish_reason": "stop", "_model": "m"}
+    before = [record(n, _answer="yes" if n < 3 else "no", **usual) for n in range(4)]
+    after = [record(n, _answer="yes", **(usual | {"_model": "n"})) for n in range(4)]
+    assert counted("few", before, after) == {
+        ("_status", "succeeded"): (4, 4),
+        ("_answer", "yes"): (3, 4),
+        ("_answer", "no"): (1, 0),
+        ("_finish_reason", "stop"): (4, 4),
+        ("_model", "m"): (4, 0),
+        ("_model", "n"): (0, 4),
+    }
+    texts = [record(n, _answer=f"text {n}") for n in range(4)]
+    assert set(counted("many", texts, texts)) == {("_status", "succeeded")}
+
+
 def test_a_field_that_only_one_table_has_counts_on_its_side(tmp_path: Path) -> None:
     before = table(tmp_path / "a", rows("x"), columns=lineage_columns(None, "", embeddings=False))
     after = table(tmp_path / "b", rows("x", category="net"))
