@@ -27,12 +27,14 @@ from runner.commands.sharding import CountingShards, SealedShard, ShardFiles
 from runner.commands.tables import says_what_is_so
 from runner.commands.workplace import Workplace
 from runner.core.planning import Plan, Policy
-from runner.dataset import Snapshot, take_snapshot
+from runner.dataset import Snapshot, keys_like_repeats, take_snapshot
 from runner.errors import InputError, Mistake
 from runner.failpoints import failpoint
 from runner.ledger import Ledger, RunRecord, Staging
 from runner.prompt import Prompt, PromptSource
 from runner.results import check_columns, check_targets, lineage_columns
+
+_LIKE_REPEATS_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,4 +260,20 @@ def mistakes_together(
             clash if isinstance(clash, Mistake) else Mistake(where=where, path="dataset", what=clash)
             for clash in check_columns(names, columns)
         ]
+        if manifest.repeats > 1:
+            mistakes += _like_repeats(workplace, snapshot)
     return mistakes + check_targets([Path(path) for path in manifest.output.paths])
+
+
+def _like_repeats(workplace: Workplace, snapshot: Snapshot) -> list[Mistake]:
+    """The repeats of a row have names of their own; no other row may have one of them for its key."""
+    manifest = workplace.manifest
+    return [
+        Mistake(
+            where=manifest.where("repeats"),
+            path="repeats",
+            what=f"the key {key!r} is also the name of a repeat of {like!r}",
+            hint="rename the key, or ask each row once",
+        )
+        for key, like in keys_like_repeats(snapshot.path, manifest.repeats, limit=_LIKE_REPEATS_SHOWN)
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -137,6 +138,22 @@ def test_raising_repeats_keeps_the_first_answers_and_lowering_costs_nothing(tmp_
     project.write_manifest()
     assert sent(project.run()) == 0
     assert len(project.results()) == 10
+
+
+def test_a_key_that_is_a_repeats_name_is_refused_and_every_other_row_can_be_explained(tmp_path: Path) -> None:
+    rows = [ROWS[0], {"id": "k0 #2", "text": "another"}, {"id": "alone #2", "text": "more"}]
+    project = make_project(tmp_path / "p", rows=rows, repeats=2)
+    for command in ("validate", "plan", "run"):
+        done = project.call(command, str(project.manifest_path))
+        assert done.code == 2
+        assert "the key 'k0 #2' is also the name of a repeat of 'k0'" in done.stderr
+    assert not (project.state / "server.db").exists()
+    project.write_rows([rows[0], rows[2]])
+    assert sent(project.run()) == 4
+    for key, (row, repeat) in {"k0 #2": ("k0", 2), "alone #2": ("alone #2", 1)}.items():
+        done = project.call("explain", str(project.manifest_path), key, "--json")
+        explained = json.loads(done.stdout)
+        assert (explained["position"], explained["repeat"]) == ({"k0": 0, "alone #2": 1}[row], repeat)
 
 
 def test_a_limit_counts_rows_and_not_their_repeats(tmp_path: Path) -> None:
