@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from runner.cli.arguments import Session, Voice, check_manifests, json_option, pace_options, quiet_option
+from runner.cli.arguments import Session, Voice, check_manifests, pace_options, voice_options
 from runner.cli.run_command import carry_out
 
 
@@ -21,10 +21,17 @@ Examples:
 )
 @click.argument("plan", metavar="PLAN")
 @pace_options
-@json_option("one JSON object per event")
-@quiet_option
+@voice_options
 @click.pass_obj
-def apply(session: Session, plan: str, detach: bool, wait_s: float | None, as_json: bool, quiet: bool) -> int:
+def apply(
+    session: Session,
+    plan: str,
+    detach: bool,
+    wait_s: float | None,
+    yes: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
     """Carry out a saved plan, or refuse where anything moved."""
     from runner.commands.planfile import read_plan
 

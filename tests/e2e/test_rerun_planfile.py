@@ -21,6 +21,12 @@ def plan_of(project: Project, *options: str) -> Path:
     return path
 
 
+def test_apply_takes_yes_as_every_command_that_sends(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "p")
+    done = apply(project, plan_of(project), "--yes")
+    assert (done.code, requests_asked(project)) == (0, 5), done.stderr
+
+
 def apply(project: Project, path: Path, *options: str) -> Done:
     done = project.call("apply", str(path), "--json", *options)
     assert "Traceback" not in done.stderr, done.stderr
