@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from runner.commands.inputs import contents_recorded
-from runner.core.model import Manifest
+from runner.core.model import Manifest, ProviderSettings
 from runner.core.planning import Reason
 from runner.core.wire import decode_json, encode_json
 from runner.ledger import RunRecord
@@ -117,6 +117,12 @@ def schema_of(run: RunRecord) -> dict[str, Any] | None:
     """The answers' schema of a run."""
     found = _recorded(run, ("schema",))
     return dict(found) if found is not None else None
+
+
+def provider_of(run: RunRecord) -> ProviderSettings:
+    """The server that a run was made for, as its manifest named it. The key is only named."""
+    found = _recorded(run, ("manifest", "model", "provider"))
+    return ProviderSettings(**found) if isinstance(found, dict) else ProviderSettings(name=found)
 
 
 def currency_of(run: RunRecord) -> str:

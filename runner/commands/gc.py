@@ -26,16 +26,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from runner.commands.documents import provider_of
 from runner.commands.leftovers import Kind, Leftover, Listing, Search, cutoff, list_files, stamp
 from runner.commands.local import connected
 from runner.commands.moments import Reporter, Trouble
 from runner.commands.options import ManifestOptions
-from runner.commands.under_way import at_own_server
-from runner.commands.workplace import Workplace, open_workplace
+from runner.commands.workplace import open_workplace
+from runner.core.model import Provider
 from runner.errors import LedgerError, RunnerError
 from runner.failpoints import failpoint
 from runner.ledger import HeldElsewhereError, Ledger, LedgerPlace, ManifestRecord, RemoteInput, hold, locate
-from runner.provider import Client, NotFoundYetError, ProviderError
+from runner.provider import Client, NotFoundYetError, ProviderError, resolve
 
 OLDER_THAN_S = 30 * 86_400.0
 
@@ -155,11 +156,11 @@ def _remove_remote(
     """Input files whose answers are all safe here. What can't be removed is told and stays."""
     removed: list[Leftover] = []
     try:
-        workplace = _workplace(manifest, place, options)
-        inputs = _safe_inputs(manifest, workplace, ledger)
+        provider = _provider(manifest, place, ledger, options)
+        inputs = _safe_inputs(manifest, place, provider, ledger)
         if options.is_dry_run or not inputs:
             return [_as_leftover(one) for one in inputs]
-        with connected(workplace.provider, place.folder, options.environ) as (client, _):
+        with connected(provider, place.folder, options.environ) as (client, _):
             for one in inputs:
                 failpoint("gc.remote_sending")
                 if _delete(client, one, reporter):
@@ -174,25 +175,30 @@ def _remove_remote(
     return removed
 
 
-def _workplace(manifest: ManifestRecord, place: LedgerPlace, options: GcOptions) -> Workplace:
-    asked = options.manifest or ManifestOptions(path=str(place.project / manifest.path))
-    return open_workplace(asked, options.environ)
+def _provider(manifest: ManifestRecord, place: LedgerPlace, ledger: Ledger, options: GcOptions) -> Provider:
+    """Whom the manifest names; where its file is gone or renamed, whom its last run named."""
+    path = place.project / manifest.path
+    last = ledger.current_run(manifest.id)
+    if not path.exists() and last is not None:
+        return resolve(provider_of(last))
+    asked = options.manifest or ManifestOptions(path=str(path))
+    return open_workplace(asked, options.environ).provider
 
 
-def _safe_inputs(manifest: ManifestRecord, workplace: Workplace, ledger: Ledger) -> list[RemoteInput]:
+def _safe_inputs(
+    manifest: ManifestRecord, place: LedgerPlace, provider: Provider, ledger: Ledger
+) -> list[RemoteInput]:
     """Of shards that are done, at the manifest's own server, with their raw files here, after a table of
     the manifest was written."""
     current = ledger.current_run(manifest.id)
     if current is None or current.published is None:
         return []
-    inputs = [
+    return [
         one
         for one in ledger.remote_inputs(manifest.id)
-        if all((workplace.place.folder / path).exists() for path in one.raw_paths)
+        if all((place.folder / path).exists() for path in one.raw_paths)
+        and ledger.submission(one.shard_id).server == provider.server
     ]
-    submissions = [ledger.submission(shard_id) for shard_id in {one.shard_id for one in inputs}]
-    here = {one.shard_id for one in at_own_server(workplace, submissions)}
-    return [one for one in inputs if one.shard_id in here]
 
 
 def _delete(client: Client, remote: RemoteInput, reporter: Reporter) -> bool:

@@ -147,6 +147,16 @@ def test_remote_input_files_go_once_all_their_answers_are_here(tmp_path: Path) -
     assert all(row["_status"] == "succeeded" for row in project.results())
 
 
+def test_remote_input_files_of_a_manifest_that_is_gone_go_by_what_its_last_run_named(
+    tmp_path: Path,
+) -> None:
+    project = make_project(tmp_path / "p", batch={"max_requests_per_file": 2})
+    project.run()
+    project.manifest_path.rename(project.folder / "renamed.yaml")
+    assert kinds(gc(project, "--remote")) == {"remote": 3}
+    assert kinds(gc(project, "--remote")) == {}
+
+
 def test_without_its_raw_file_a_shards_input_stays_on_the_server(tmp_path: Path) -> None:
     project = make_project(tmp_path / "p")
     project.run()
