@@ -24,8 +24,10 @@ class Track:
     """One shard under way. Everything durable is in `submission`; the rest is rebuilt after a crash.
 
     `next_at_s`: not before this moment (Unix seconds). `missing_since_s`: since when the server answers
-    404. `full_reads`: full readings of a finished batch that still lacks lines. `blocked`: a failure of one
-    of its requests that the account is to blame for; `retry_after_s`: the longest wait that a line asks for.
+    404. `full_reads`: full readings of a finished batch that still lacks lines, `is_lacking_told` that a
+    person knows.
+    `blocked`: a failure of one of its requests that the account is to blame for; `retry_after_s`: the
+    longest wait that a line asks for.
     """
 
     submission: Submission
@@ -36,6 +38,7 @@ class Track:
     book: ShardBook | None = None
     progress: Progress = field(default_factory=Progress)
     full_reads: int = 0
+    is_lacking_told: bool = False
     missing_since_s: float | None = None
     sent_bytes: int = 0
     blocked: Outcome | None = None

@@ -7,6 +7,7 @@ and streams are cut.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from runner.commands.calls import Fetched, Progress
@@ -114,11 +115,30 @@ class Watcher:
             agrees = (
                 submission.total is not None and said <= track.book.accounted and not submission.is_fenced
             )
-            if track.full_reads >= 2 * (2 if agrees else FULL_READS):
+            enough = 2 * (2 if agrees else FULL_READS)
+            if track.full_reads >= enough:
                 absence = judge_absence(word, batch.errors)
                 self._finish(track, batch, [(one.line, one.request_id, absence) for one in outstanding])
                 return
+            if agrees and submission.cancel_requested:
+                # Our own cancel, and the counts are what was read: one more look, without the long pause.
+                track.next_at_s = self._at.clock() + self._at.poll_pause_s(tracks)
+                return
+            self._tell_lacking(track, word, (enough - track.full_reads + 1) // 2)
         track.next_at_s = self._at.clock() + self._at.reread_pause_s
+
+    def _tell_lacking(self, track: Track, word: str, reads: int) -> None:
+        """Once for each batch, where a person would otherwise watch minutes of silence."""
+        if track.is_lacking_told or track.book is None:
+            return
+        track.is_lacking_told = True
+        until_s = self._at.wall() + reads * self._at.reread_pause_s
+        until = time.strftime("%H:%M:%S", time.localtime(until_s))
+        what = (
+            f"batch {track.submission.slot} ended ({word}) with {track.book.accounted:,} of "
+            f"{track.submission.requests:,} answers; reading again until {until}"
+        )
+        self._at.reporter.tell(Trouble(what=what, slot=track.submission.slot))
 
     def _finish(self, track: Track, batch: BatchObject, absent: list[tuple[int, int, Outcome]]) -> None:
         failpoint("finish.begins")
