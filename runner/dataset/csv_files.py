@@ -4,7 +4,8 @@ Theory. DuckDB's sniffer guesses dialect, header and types at once; on a damaged
 last line for the header and to skip all others. So nothing is sniffed: the dialect is RFC 4180, the header is
 the first line, every cell is read as text, and a column becomes a type only if the text of *every* cell
 is what the typed value reads as (`007`, `1e5` and `3.10` stay text; so does a zip code with one letter at
-row 900,000). An empty unquoted cell is NULL; `""` is an empty text, or NULL in a typed column. Blank lines
+row 900,000). Whole numbers and fractions together make a DOUBLE that remembers which was written how
+(`written`). An empty unquoted cell is NULL; `""` is an empty text, or NULL in a typed column. Blank lines
 are skipped.
 Rejected: a sample (late surprises), DOUBLE for `1.50` (versions and money; it becomes a DECIMAL).
 """
@@ -23,6 +24,7 @@ import duckdb
 
 from runner.dataset import engine
 from runner.dataset.inputs import UNREADABLE, Format, Inputs, open_bytes, unreadable
+from runner.dataset.written import EXACT_LIMIT, WHOLE, Mixed, create_views
 from runner.errors import InputError, Mistake
 
 _SAMPLE_ROWS = 1_000
@@ -101,18 +103,28 @@ def records(path: str, delimiter: str) -> Iterator[Iterator[list[str]]]:
 
 
 def create_view(
-    connection: duckdb.DuckDBPyConnection, inputs: Inputs, *, keys: Iterable[str], whole: bool
-) -> None:
+    connection: duckdb.DuckDBPyConnection,
+    inputs: Inputs,
+    *,
+    keys: Iterable[str],
+    is_queried: bool,
+    whole: bool,
+) -> Mixed:
     """Make the view `dataset`. `whole`: types hold for every cell; else for the first rows only (quick).
 
     A key column is a whole number or text, never a date or a fraction: a key is a name.
+    `is_queried`: SQL will see the values, so a DOUBLE holds no whole number that it can't hold exactly.
     """
     headers = read_headers(inputs)
     connection.execute(f"CREATE VIEW cells AS {_cells(inputs, headers)}")
     columns = [column[0] for column in connection.execute("SELECT * FROM cells LIMIT 0").description or ()]
-    types = _types(connection, columns, {key.casefold() for key in keys}, whole=whole)
-    casts = [_cast(column, types.get(column)) for column in columns]
-    connection.execute(f"CREATE VIEW dataset AS SELECT {', '.join(casts)} FROM cells")
+    folded = {key.casefold() for key in keys}
+    types = _types(connection, columns, folded, _Tests(is_queried=is_queried), whole=whole)
+    mixed = frozenset(column for column, kind in types.items() if kind == _MIXED)
+    texts = {column: _whole_text(engine.name(column)) for column in columns if column in mixed}
+    found = Mixed(texts=texts, numbers=mixed)
+    create_views(connection, {column: _cast(column, types.get(column)) for column in columns}, found)
+    return found
 
 
 def _cells(inputs: Inputs, headers: Sequence[Header]) -> str:
@@ -133,14 +145,27 @@ def _cells(inputs: Inputs, headers: Sequence[Header]) -> str:
 
 def _cast(column: str, kind: str | None) -> str:
     quoted = engine.name(column)
-    return quoted if kind is None else f"CAST(nullif({quoted}, '') AS {kind}) AS {quoted}"
+    stored = "DOUBLE" if kind == _MIXED else kind
+    return quoted if stored is None else f"CAST(nullif({quoted}, '') AS {stored})"
+
+
+def _whole_text(cell: str) -> str:
+    return f"CASE WHEN regexp_full_match({cell}, {engine.text(WHOLE)}) THEN {cell} END"
 
 
 # ---------------------------------------------------------------- types
 
 
+_MIXED = "whole numbers and fractions"
+
+
 def _types(
-    connection: duckdb.DuckDBPyConnection, columns: Sequence[str], keys: set[str], *, whole: bool
+    connection: duckdb.DuckDBPyConnection,
+    columns: Sequence[str],
+    keys: set[str],
+    tests: _Tests,
+    *,
+    whole: bool,
 ) -> dict[str, str]:
     """The type of each column that has one; the others are text."""
     sample = connection.execute(f"SELECT * FROM cells LIMIT {_SAMPLE_ROWS}").fetchall()
@@ -148,14 +173,28 @@ def _types(
     for index, column in enumerate(columns):
         cells = [row[index] for row in sample if row[index]]
         kinds = ["BIGINT"] if column.casefold() in keys else _kinds(cells)
-        candidates[column] = kinds if not cells else _fitting(connection, cells, kinds)
-    tests = [(column, kind) for column, kinds in candidates.items() for kind in kinds]
-    if not whole or not tests:
+        candidates[column] = kinds if not cells else _fitting(connection, cells, kinds, tests)
+    if not whole:
         return {column: kinds[0] for column, kinds in candidates.items() if kinds and sample}
-    query = ", ".join(_test(engine.name(column), kind) for column, kind in tests)
+    pure = [(column, kind) for column, kinds in candidates.items() for kind in kinds if kind != _MIXED]
+    types = _holding(connection, pure, tests)
+    # Only what is nothing else is looked at once more: mixed columns are rare.
+    rest = [
+        (column, _MIXED) for column, kinds in candidates.items() if _MIXED in kinds and column not in types
+    ]
+    return types | _holding(connection, rest, tests)
+
+
+def _holding(
+    connection: duckdb.DuckDBPyConnection, wanted: Sequence[tuple[str, str]], tests: _Tests
+) -> dict[str, str]:
+    """For each column the first of the wanted types that all its cells are of."""
+    if not wanted:
+        return {}
+    query = ", ".join(tests.sql(engine.name(column), kind) for column, kind in wanted)
     verdicts = connection.execute(f"SELECT {query} FROM cells").fetchone() or ()
     types: dict[str, str] = {}
-    for (column, kind), holds in zip(tests, verdicts, strict=True):
+    for (column, kind), holds in zip(wanted, verdicts, strict=True):
         if holds:
             types.setdefault(column, kind)
     return types
@@ -163,32 +202,55 @@ def _types(
 
 def _kinds(cells: Sequence[str]) -> list[str]:
     """What may be tried, in order of preference. A DECIMAL's scale is that of the first cell."""
-    kinds = ["BIGINT", "DOUBLE", "BOOLEAN", "DATE", "TIMESTAMP"]
+    kinds = ["BIGINT", "DOUBLE", _MIXED, "BOOLEAN", "DATE", "TIMESTAMP"]
     scale = len(cells[0].rpartition(".")[2]) if cells and "." in cells[0] else 0
     if 0 < scale <= 9:
-        kinds.insert(2, f"DECIMAL(18,{scale})")
+        kinds.insert(3, f"DECIMAL(18,{scale})")
     return kinds
 
 
-def _fitting(connection: duckdb.DuckDBPyConnection, cells: Sequence[str], kinds: list[str]) -> list[str]:
+def _fitting(
+    connection: duckdb.DuckDBPyConnection, cells: Sequence[str], kinds: list[str], tests: _Tests
+) -> list[str]:
     """The kinds that the sample allows. A column of whole numbers may still turn out to be fractions."""
-    query = ", ".join(_test("cell", kind) for kind in kinds)
+    query = ", ".join(tests.sql("cell", kind) for kind in kinds)
     verdicts = connection.execute(f"SELECT {query} FROM (SELECT unnest(?) AS cell)", [list(cells)]).fetchone()
     return [kind for kind, holds in zip(kinds, verdicts or (), strict=True) if holds]
 
 
-def _test(cell: str, kind: str) -> str:
-    """True where the text of every cell is the text of its value; NULL where there is no value."""
-    cell = f"nullif({cell}, '')"
-    back = f"CAST(TRY_CAST({cell} AS {kind}) AS VARCHAR)"
-    tests = {
-        "DOUBLE": f"{back} IN (lower({cell}), lower({cell}) || '.0')",
-        "BOOLEAN": f"lower({cell}) IN ('true', 'false')",
-        "DATE": f"length({cell}) = 10 AND {back} = {cell}",
-        "TIMESTAMP": f"length({cell}) BETWEEN 19 AND 26 AND {back} = replace({cell}, 'T', ' ')",
-    }
-    holds = tests.get(kind, f"{back} = {cell}")
-    return f"bool_and({cell} IS NULL OR coalesce({holds}, false)) AND count({cell}) > 0"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tests:
+    """Whether all cells of a column are of a type, as SQL."""
+
+    is_queried: bool
+
+    def sql(self, cell: str, kind: str) -> str:
+        """True where the text of every cell is the text of its value; NULL where there is no value."""
+        cell = f"nullif({cell}, '')"
+        tests = {
+            "DOUBLE": f"{_back(cell, 'DOUBLE')} = lower({cell})",
+            _MIXED: f"{self._is_whole(cell)} OR {_back(cell, 'DOUBLE')} = lower({cell})",
+            "BOOLEAN": f"lower({cell}) IN ('true', 'false')",
+            "DATE": f"length({cell}) = 10 AND {_back(cell, 'DATE')} = {cell}",
+            "TIMESTAMP": (
+                f"length({cell}) BETWEEN 19 AND 26 AND {_back(cell, 'TIMESTAMP')} = replace({cell}, 'T', ' ')"
+            ),
+        }
+        holds = tests.get(kind) or f"{_back(cell, kind)} = {cell}"
+        return f"bool_and({cell} IS NULL OR coalesce({holds}, false)) AND count({cell}) > 0"
+
+    def _is_whole(self, cell: str) -> str:
+        is_whole = f"coalesce({_back(cell, 'BIGINT')} = {cell}, false)"
+        value = f"TRY_CAST({cell} AS BIGINT)"
+        return (
+            f"{is_whole} AND {value} BETWEEN -{EXACT_LIMIT} AND {EXACT_LIMIT}"
+            if self.is_queried
+            else is_whole
+        )
+
+
+def _back(cell: str, kind: str) -> str:
+    return f"CAST(TRY_CAST({cell} AS {kind}) AS VARCHAR)"
 
 
 # ---------------------------------------------------------------- mistakes

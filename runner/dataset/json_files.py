@@ -3,7 +3,8 @@
 Theory. The structure is taken over all records first, then every record is read with explicit types. JSON
 strings stay text (DuckDB's own detection turns some into dates and UUIDs). Columns whose values differ in
 type are kept as JSON and reach Python as the value that was written. A missing field is NULL, in nested
-objects too. Whole numbers beyond 64 bits are kept exactly: as DECIMAL(38,0) if possible, else as text.
+objects too. Whole numbers beyond 64 bits are kept exactly: as DECIMAL(38,0) if possible, else as text. Whole
+numbers among fractions are kept as they were written (`written`).
 """
 
 # ruff: noqa: S608 - every name and text in SQL goes through engine.name and engine.text
@@ -18,25 +19,19 @@ import duckdb
 from runner.core.wire import JsonError, decode_json
 from runner.dataset import engine
 from runner.dataset.inputs import UNREADABLE, Format, Inputs, open_bytes, unreadable
+from runner.dataset.json_shapes import number_leaves, sql_type, together, transformed
+from runner.dataset.written import NOTHING_MIXED, WHOLE, Mixed, create_views
 from runner.errors import InputError, Mistake
 
 _MAX_MISTAKES = 5
-_MAX_FIELDS = 200
-"""A nested object with more different fields than that is a map with data for keys: kept as JSON."""
 MAX_RECORD_BYTES = 16 << 20
 
-_SCALARS = {
-    "VARCHAR": "VARCHAR",
-    "BOOLEAN": "BOOLEAN",
-    "BIGINT": "BIGINT",
-    "UBIGINT": "BIGINT",
-    "HUGEINT": "HUGEINT",
-    "DOUBLE": "DOUBLE",
-}
 
+def create_view(connection: duckdb.DuckDBPyConnection, inputs: Inputs, *, is_queried: bool) -> Mixed:
+    """Make the view `dataset` over all files. Raises InputError where records are not objects.
 
-def create_view(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> None:
-    """Make the view `dataset` over all files. Raises InputError where records are not objects."""
+    `is_queried`: SQL will see the values, so a DOUBLE holds no whole number that it can't hold exactly.
+    """
     source = _source(inputs)
     structure = _structure(connection, source)
     if not isinstance(structure, dict):
@@ -44,8 +39,16 @@ def create_view(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> None:
     if not structure:
         raise InputError([Mistake(where=inputs.paths[0], what="no records, so there are no columns")])
     _check_names(inputs, structure)
-    types = _exact(connection, source, {column: _type(shape) for column, shape in structure.items()})
-    connection.execute(f"CREATE VIEW dataset AS SELECT * FROM {_reader(source, types)}")
+    shapes, mixed = _exact(connection, source, structure, is_queried=is_queried)
+    read = {column: sql_type(shape) for column, shape in shapes.items()}
+    columns = {column: engine.name(column) for column in shapes}
+    for column in mixed.texts:
+        is_number = column in mixed.numbers
+        read[column] = "VARCHAR" if is_number else "JSON"
+        columns[column] = transformed(engine.name(column), shapes[column])
+    connection.execute(f"CREATE VIEW cells AS SELECT * FROM {_reader(source, read)}")
+    create_views(connection, columns, mixed)
+    return mixed
 
 
 def _structure(connection: duckdb.DuckDBPyConnection, source: str) -> Any:
@@ -62,7 +65,7 @@ def _structure(connection: duckdb.DuckDBPyConnection, source: str) -> Any:
     merged: Any = {}
     while batch := found.fetchmany(1_000):
         for (structure,) in batch:
-            merged = _merged(merged, decode_json(structure))
+            merged = together(merged, decode_json(structure))
             if not isinstance(merged, dict):
                 return merged
     return merged
@@ -110,71 +113,34 @@ def _check_names(inputs: Inputs, structure: Mapping[str, object]) -> None:
             raise InputError([Mistake(where=inputs.paths[0], what=what)])
 
 
-# ---------------------------------------------------------------- types
+def _exact(
+    connection: duckdb.DuckDBPyConnection, source: str, structure: Mapping[str, Any], *, is_queried: bool
+) -> tuple[dict[str, Any], Mixed]:
+    """Shapes that lose no digit, and the columns that mix whole numbers and fractions.
 
-_WIDTH = {"UBIGINT": 0, "BIGINT": 1, "HUGEINT": 2, "DOUBLE": 3}
-
-
-def _merged(one: Any, other: Any) -> Any:
-    """A structure that holds values of both; the word JSON where there is none but that."""
-    if one == other or other == "NULL":
-        return one
-    if one == "NULL":
-        return other
-    if isinstance(one, dict) and isinstance(other, dict):
-        fields = dict(one)
-        for name, shape in other.items():
-            fields[name] = _merged(fields[name], shape) if name in fields else shape
-        return fields
-    if isinstance(one, list) and isinstance(other, list):
-        return [_merged(one[0], other[0])]
-    if isinstance(one, str) and isinstance(other, str) and one in _WIDTH and other in _WIDTH:
-        return max(one, other, key=_WIDTH.__getitem__)
-    return "JSON"
-
-
-def _type(shape: Any) -> str:
-    """DuckDB's type for a JSON structure; JSON where values have no type in common."""
-    if isinstance(shape, str):
-        # Never seen with a value: text, so that it can be printed and compared.
-        return "VARCHAR" if shape == "NULL" else _SCALARS.get(shape, "JSON")
-    return _nested(shape)
-
-
-def _nested(shape: Any) -> str:
-    if isinstance(shape, list):
-        return f"{_type(shape[0])}[]" if shape and shape[0] != "NULL" else "JSON[]"
-    if isinstance(shape, dict):
-        names = {field.casefold() for field in shape}
-        if not shape or len(names) < len(shape) or len(shape) > _MAX_FIELDS or "" in names:
-            return "JSON"
-        return f"STRUCT({', '.join(f'{engine.name(field)} {_type(part)}' for field, part in shape.items())})"
-    return _type(shape)
-
-
-def _exact(connection: duckdb.DuckDBPyConnection, source: str, types: dict[str, str]) -> dict[str, str]:
-    """Widen what would lose digits: whole numbers beyond 64 bits among numbers.
-
-    The structure calls 0 to 2**64-1 unsigned and anything longer a DOUBLE; only reading tells.
+    The structure calls 0 to 2**64-1 unsigned and anything longer a DOUBLE, and 5 beside 1.5 too: only reading
+    tells.
     """
-    suspects = [column for column, kind in types.items() if kind in ("BIGINT", "DOUBLE")]
+    suspects = [(column, leaf) for column, shape in structure.items() for leaf in number_leaves(shape)]
     if not suspects:
-        return types
-    as_text = _reader(source, dict.fromkeys(suspects, "VARCHAR"))
-    tests = ", ".join(_overflows(engine.name(column), types[column]) for column in suspects)
-    verdicts = connection.execute(f"SELECT {tests} FROM {as_text}").fetchone() or ()
-    widened = {
-        column: "VARCHAR" if types[column] == "DOUBLE" else "HUGEINT"
-        for column, overflows in zip(suspects, verdicts, strict=True)
-        if overflows
-    }
-    return types | widened
-
-
-def _overflows(column: str, kind: str) -> str:
-    if kind == "BIGINT":
-        return f"bool_or({column} IS NOT NULL AND TRY_CAST({column} AS BIGINT) IS NULL)"
-    return f"bool_or(length({column}) > 16 AND regexp_full_match({column}, '-?[0-9]+'))"
+        return dict(structure), NOTHING_MIXED
+    # As text where the column is a number, as JSON where numbers are inside.
+    read = {column: "JSON" if leaf.steps else "VARCHAR" for column, leaf in suspects}
+    tests = ", ".join(leaf.test(engine.name(column)) for column, leaf in suspects)
+    verdicts = connection.execute(f"SELECT {tests} FROM {_reader(source, read)}").fetchone() or ()
+    shapes = dict(structure)
+    texts: dict[str, str] = {}
+    numbers: set[str] = set()
+    for (column, leaf), seen in zip(suspects, verdicts, strict=True):
+        kind, is_mixed = leaf.judged(seen, is_queried=is_queried)
+        shapes[column] = leaf.put(kind, shapes[column])
+        if is_mixed and not leaf.steps:
+            quoted = engine.name(column)
+            texts[column] = f"CASE WHEN regexp_full_match({quoted}, {engine.text(WHOLE)}) THEN {quoted} END"
+            numbers.add(column)
+        elif is_mixed and not is_queried:
+            texts[column] = f"CAST({engine.name(column)} AS VARCHAR)"
+    return shapes, Mixed(texts=texts, numbers=frozenset(numbers))
 
 
 # ---------------------------------------------------------------- mistakes

@@ -1,16 +1,16 @@
 """What identifies a row: named columns, or its content.
 
-One column: its value as text. Several: their texts joined by `|`, with `\\` before each `|` and `\\` in them,
-so that different values never make equal keys. None: 12 hex digits of the MD5 of the row as JSON, columns
-sorted by name; the second row of equal content gets `-2`, the third `-3`, so that reordering keeps the set
-of keys.
+One column: its value as text, a whole number as it was written. Several: their texts joined
+by `|`, with `\\` before each `|` and `\\` in them, so that different values never make equal keys. None: 12
+hex digits of the MD5 of the row as JSON, columns sorted by name; the second row of equal content gets `-2`,
+the third `-3`, so that reordering keeps the set of keys.
 """
 
 # ruff: noqa: S608 - every name and text in SQL goes through engine.name and engine.text
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import duckdb
@@ -19,37 +19,48 @@ from duckdb.sqltypes import DuckDBPyType
 from runner.core.model import Manifest
 from runner.dataset import csv_files, engine, json_files
 from runner.dataset.inputs import Format, Inputs
+from runner.dataset.written import COLUMN as WRITTEN
 from runner.errors import InputError, Mistake
 
 _SHOWN = 5
 _MAX_VALUE_CHARACTERS = 80
 
 
-def key_expression(key: Sequence[str], columns: Sequence[tuple[str, DuckDBPyType]]) -> str:
-    """SQL for `_key`. NULL where a part is NULL."""
+def key_expression(
+    key: Sequence[str], columns: Sequence[tuple[str, DuckDBPyType]], written: Collection[str] = ()
+) -> str:
+    """SQL for `_key`. NULL where a part is NULL. `written` are the columns that `_written` knows better."""
     if not key:
-        return f"left(md5({_canonical(columns)}), 12)"
-    names = {column.casefold(): column for column, _ in columns}
-    parts = [f"CAST({engine.name(names[part.casefold()])} AS VARCHAR)" for part in key]
+        return f"left(md5({_canonical(columns, written)}), 12)"
+    kinds = {column.casefold(): (column, kind) for column, kind in columns}
+    parts = [_text(*kinds[part.casefold()], written) for part in key]
     if len(parts) == 1:
         return parts[0]
     escaped = [rf"replace(replace({part}, '\', '\\'), '|', '\|')" for part in parts]
     return " || '|' || ".join(escaped)
 
 
-def _canonical(columns: Sequence[tuple[str, DuckDBPyType]]) -> str:
+def _canonical(columns: Sequence[tuple[str, DuckDBPyType]], written: Collection[str]) -> str:
     """The row as JSON, apart from types: 1 as a number and as text are one content."""
     nested = ("list", "struct", "map", "array", "union")
     fields = [
         f"{engine.text(column)}, "
-        + (f"CAST(to_json({engine.name(column)}) AS VARCHAR)" if kind.id in nested else _text(column))
+        + (
+            f"CAST(to_json({engine.name(column)}) AS VARCHAR)"
+            if kind.id in nested
+            else _text(column, kind, written)
+        )
         for column, kind in sorted(columns, key=lambda pair: pair[0])
     ]
     return f"CAST(json_object({', '.join(fields)}) AS VARCHAR)"
 
 
-def _text(column: str) -> str:
-    return f"CAST({engine.name(column)} AS VARCHAR)"
+def _text(column: str, kind: DuckDBPyType, written: Collection[str]) -> str:
+    quoted = engine.name(column)
+    text = f"CAST({quoted} AS VARCHAR)"
+    if column in written and kind.id == "double":
+        return f"coalesce({WRITTEN}.{quoted}, {text})"
+    return text
 
 
 def missing_columns(manifest: Manifest, columns: Sequence[str]) -> list[Mistake]:

@@ -16,7 +16,9 @@ from typing import Any
 import duckdb
 
 from runner.dataset import engine
-from runner.dataset.values import converter
+from runner.dataset.values import converter, from_json
+from runner.dataset.written import COLUMN as WRITTEN
+from runner.dataset.written import restored
 
 Row = tuple[int, str, dict[str, Any]]
 
@@ -47,9 +49,19 @@ def read_rows(path: str, start: int, stop: int, *, batch_rows: int = 2_000) -> I
                 for _, _, row in rows:
                     if row[name] is not None:
                         row[name] = convert(row[name])
+            if WRITTEN in names:
+                for _, _, row in rows:
+                    _restore(row)
             yield rows
     finally:
         cursor.close()
+
+
+def _restore(row: dict[str, Any]) -> None:
+    """Whole numbers as they were written, in the place of the fractions they were stored as."""
+    for name, text in row.pop(WRITTEN).items():
+        if text is not None:
+            row[name] = restored(row[name], from_json(text))
 
 
 @lru_cache(maxsize=2)

@@ -1,5 +1,7 @@
 """The snapshot: the dataset's rows, once and for all, in one Parquet file.
 
+Columns: `_position`, `_key`, the dataset's own, and where numbers need it `_written` (see `written`).
+
 Outline of `take_snapshot`:
 
     find the files -> hash and check their text -> view `dataset` -> check the query -> check the columns
@@ -32,9 +34,11 @@ from runner.dataset.keys import KeyCheck, key_expression, missing_columns, numbe
 from runner.dataset.query import Source, source_of
 from runner.dataset.refusals import translated
 from runner.dataset.values import stored_type, types_of
+from runner.dataset.written import COLUMN as WRITTEN
+from runner.dataset.written import NOTHING_MIXED, Mixed, rows_with_written
 from runner.errors import InputError, Mistake
 
-OWN_COLUMNS = ("_position", "_key")
+OWN_COLUMNS = ("_position", "_key", WRITTEN)
 _ROW_GROUP_BYTES = 8 << 20
 _MAX_ROW_GROUP_ROWS = 10_240
 _VECTOR_ROWS = 2_048
@@ -78,7 +82,7 @@ def describe(manifest: Manifest, parameters: Mapping[str, object] | None = None)
     with _private_folder(None) as folder:
         inputs = replace(inputs, plain_paths=engine.plain_paths(inputs.paths, folder))
         try:
-            with _opened(manifest, inputs, folder, parameters or {}, whole=False) as (_, _, columns):
+            with _opened(manifest, inputs, folder, parameters or {}, whole=False) as (_, _, columns, _):
                 return _stored(columns)
         except duckdb.OutOfMemoryException as error:
             raise translated(manifest, inputs, error) from error
@@ -142,9 +146,9 @@ class _Job:
         opened = _opened(
             self.manifest, self.inputs, self.folder, self.parameters, whole=True, memory_limit=memory_limit
         )
-        with opened as (connection, source, columns):
+        with opened as (connection, source, columns, mixed):
             try:
-                path = _write(connection, self.manifest, source, columns, self.folder)
+                path = _write(connection, self.manifest, source, columns, mixed, self.folder)
                 if self.manifest.dataset.key:
                     KeyCheck(connection, path, self.manifest, self.inputs).run()
                 if not _is_in_order(connection, path):
@@ -155,7 +159,7 @@ class _Job:
                 raise
             except duckdb.Error as error:
                 raise translated(self.manifest, self.inputs, error) from error
-        return _Written(path, source, columns[len(OWN_COLUMNS) :], rows)
+        return _Written(path, source, [pair for pair in columns if pair[0] not in OWN_COLUMNS], rows)
 
 
 @contextmanager
@@ -189,12 +193,12 @@ def _opened(
     *,
     whole: bool,
     memory_limit: str = engine.MEMORY_LIMITS[-1],
-) -> Iterator[tuple[duckdb.DuckDBPyConnection, Source, Columns]]:
-    """A connection with the view `dataset`, the checked source and its checked columns."""
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, Source, Columns, Mixed]]:
+    """A connection with the view `dataset`, the checked source and its checked columns; what is mixed."""
     connection = engine.connect(files=inputs.plain_paths, folder=folder, memory_limit=memory_limit)
     try:
         try:
-            _create_view(connection, manifest, inputs, whole=whole)
+            mixed = _create_view(connection, manifest, inputs, whole=whole)
             source = source_of(connection, manifest, parameters)
             columns = types_of(connection, source.sql, source.parameters)
         except duckdb.OutOfMemoryException:
@@ -202,24 +206,28 @@ def _opened(
         except duckdb.Error as error:
             raise translated(manifest, inputs, error) from error
         _check_columns(manifest, columns)
-        yield connection, source, columns
+        yield connection, source, columns, mixed
     finally:
         connection.close()
 
 
 def _create_view(
     connection: duckdb.DuckDBPyConnection, manifest: Manifest, inputs: Inputs, *, whole: bool
-) -> None:
+) -> Mixed:
+    is_queried = manifest.dataset.query is not None
     match inputs.format:
         case Format.CSV | Format.TSV:
-            csv_files.create_view(connection, inputs, keys=manifest.dataset.key, whole=whole)
+            return csv_files.create_view(
+                connection, inputs, keys=manifest.dataset.key, is_queried=is_queried, whole=whole
+            )
         case Format.JSON | Format.JSONL:
-            json_files.create_view(connection, inputs)
+            return json_files.create_view(connection, inputs, is_queried=is_queried)
         case Format.PARQUET:
             paths = engine.text_list(inputs.plain_paths)
             connection.execute(
                 f"CREATE VIEW dataset AS SELECT * FROM read_parquet({paths}, union_by_name = true)"
             )
+            return NOTHING_MIXED
 
 
 def _check_columns(manifest: Manifest, columns: Columns) -> None:
@@ -248,31 +256,40 @@ def _stored(columns: Columns) -> tuple[Column, ...]:
 
 
 def _write(
-    connection: duckdb.DuckDBPyConnection, manifest: Manifest, source: Source, columns: Columns, folder: Path
+    connection: duckdb.DuckDBPyConnection,
+    manifest: Manifest,
+    source: Source,
+    columns: Columns,
+    mixed: Mixed,
+    folder: Path,
 ) -> Path:
     """All rows with position and key to a file in `folder`."""
-    cells = ", ".join(_stored_cell(name, kind) for name, kind in columns)
-    key = key_expression(manifest.dataset.key, columns)
+    is_queried = manifest.dataset.query is not None
+    rows, written = rows_with_written(
+        connection, source.sql, source.parameters, columns, mixed, is_queried=is_queried
+    )
+    cells = ", ".join([_stored_cell(name, kind) for name, kind in columns] + [WRITTEN] * bool(written))
+    key = key_expression(manifest.dataset.key, columns, written)
     options = _parquet_options(connection)
-    written = folder / "rows.parquet"
+    path = folder / "rows.parquet"
     connection.execute(
-        f"COPY (SELECT row_number() OVER () - 1 AS _position, {key} AS _key, {cells} FROM (\n"
-        f"{source.sql}\n)) TO {engine.text(str(written))} ({options})",
+        f"COPY (SELECT row_number() OVER () - 1 AS _position, {key} AS _key, {cells} FROM "
+        f"{rows}) TO {engine.text(str(path))} ({options})",
         dict(source.parameters) or None,
     )
-    if not _is_in_order(connection, written):
+    if not _is_in_order(connection, path):
         # DuckDB 1.4 was seen to write the end of one UNION ALL branch after the next; positions were right.
         sorted_rows = folder / "sorted.parquet"
-        read = f"read_parquet({engine.text(str(written))})"
+        read = f"read_parquet({engine.text(str(path))})"
         connection.execute(
             f"COPY (FROM {read} ORDER BY _position) TO {engine.text(str(sorted_rows))} ({options})"
         )
-        written = sorted_rows
+        path = sorted_rows
     if not manifest.dataset.key:
         numbered = folder / "numbered.parquet"
-        if number_equal_rows(connection, written, numbered, options):
+        if number_equal_rows(connection, path, numbered, options):
             return numbered
-    return written
+    return path
 
 
 def _stored_cell(name: str, kind: DuckDBPyType) -> str:

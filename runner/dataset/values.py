@@ -9,6 +9,8 @@ months.
 # ruff: noqa: S608 - every name and text in SQL goes through engine.name and engine.text
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -81,7 +83,7 @@ def converter(kind: DuckDBPyType) -> Converter | None:
         case "timestamp with time zone":
             return _aware
         case _:
-            return {"JSON": _json, "DECIMAL(38,0)": _whole}.get(str(kind))
+            return {"JSON": from_json, "DECIMAL(38,0)": _whole}.get(str(kind))
 
 
 def _aware(value: Any) -> Any:
@@ -93,10 +95,15 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, Decimal) else value
 
 
-def _json(value: Any) -> Any:
+_BEYOND_64_BITS = re.compile("[0-9]{19}")
+
+
+def from_json(value: Any) -> Any:
+    """What a JSON text says, whole numbers of any size included; the text itself where it is none."""
     try:
-        return decode_json(value)
-    except JsonError:
+        decoded = decode_json(value)
+        return json.loads(value) if _BEYOND_64_BITS.search(value) else decoded
+    except (JsonError, ValueError):
         return value
 
 

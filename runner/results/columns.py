@@ -15,6 +15,8 @@ from runner.results.fields import schema_fields
 
 POSITION = "_position"
 KEY = "_key"
+NOT_SHOWN = (POSITION, KEY, "_written")
+"""Columns of a snapshot that are not the dataset's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import duckdb
 
-from runner.results.columns import KEY, POSITION, ResultColumn
+from runner.results.columns import KEY, NOT_SHOWN, POSITION, ResultColumn
 from runner.results.engine import name, text, text_list
 from runner.results.faults import MISMATCH, program_fault
 from runner.results.lineage import REPEATS, Lineage, is_time
@@ -46,7 +46,7 @@ def join(
     rows, size_bytes = _measure(engine, snapshot)
     if rows != lineage.positions:
         raise program_fault(f"the dataset has {rows:,} rows, but there are results for {lineage.positions:,}")
-    theirs = [column for column in _columns_of(engine, snapshot) if column.lower() not in (POSITION, KEY)]
+    theirs = [column for column in _columns_of(engine, snapshot) if column.lower() not in NOT_SHOWN]
     fields = [column for column in columns if column.name != KEY]
     if lineage.is_wide:
         sides = _wide_sides(engine, snapshot, lineage, fields)

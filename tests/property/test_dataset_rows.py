@@ -143,3 +143,32 @@ def test_ranges_joined_are_the_whole(rows: int, cuts: list[int]) -> None:
             for position, _, row in batch
         ]
         assert joined == [(number, number) for number in range(rows)]
+
+
+NUMBERS = st.one_of(
+    st.integers(-(10**20), 10**20).map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.sampled_from(["5.0", "1e3", "-0", "0.1e-7", "9007199254740993", "null"]),
+)
+
+
+@FEW
+@given(
+    numbers=st.lists(NUMBERS, min_size=1, max_size=5),
+    others=st.lists(NUMBERS, min_size=1, max_size=5),
+    form=st.sampled_from(["%s", "[%s]", '{"a": %s}', '[{"a": [%s, null]}]']),
+)
+def test_rows_that_are_added_change_no_number_of_the_rows_before(
+    numbers: list[str], others: list[str], form: str
+) -> None:
+    def rows(texts: list[str]) -> tuple[list[str], list[str]]:
+        lines = [f'{{"i": {index}, "v": {form % text}}}\n' for index, text in enumerate(texts)]
+        snapshot = take(write(folder / "a.jsonl", "".join(lines)), into=folder)
+        keys = keys_of(snapshot) if form == "%s" else []  # content inside is told by its type
+        return [repr(row) for row in rows_of(snapshot)], keys
+
+    with _folder() as folder:
+        before, keys_before = rows(numbers)
+        after, keys_after = rows(numbers + others)
+    assert after[: len(numbers)] == before
+    assert keys_after[: len(keys_before)] == keys_before
