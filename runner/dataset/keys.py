@@ -1,6 +1,6 @@
 """What identifies a row: named columns, or its content.
 
-One column: its value as text, a whole number as it was written. Several: their texts joined
+One column: its value as text, a whole number or a JSON string as it was written. Several: their texts joined
 by `|`, with `\\` before each `|` and `\\` in them, so that different values never make equal keys. None: 12
 hex digits of the MD5 of the row as JSON, columns sorted by name; the second row of equal content gets `-2`,
 the third `-3`, so that reordering keeps the set of keys.
@@ -57,6 +57,8 @@ def _canonical(columns: Sequence[tuple[str, DuckDBPyType]], written: Collection[
 
 def _text(column: str, kind: DuckDBPyType, written: Collection[str]) -> str:
     quoted = engine.name(column)
+    if str(kind) == "JSON":
+        return f"({quoted} ->> '$')"
     text = f"CAST({quoted} AS VARCHAR)"
     if column in written and kind.id == "double":
         return f"coalesce({WRITTEN}.{quoted}, {text})"

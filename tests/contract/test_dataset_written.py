@@ -122,3 +122,12 @@ def test_a_column_of_the_name_that_the_snapshot_needs_is_refused(tmp_path: Path)
     path = write(tmp_path / "a.csv", "_written\n1\n")
     with pytest.raises(Exception, match="_written"):
         take(path, into=tmp_path)
+
+
+def test_keys_of_mixed_types_are_what_was_written_without_quotes(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", _lines("1", '"two"', "2.5", "true", '"say \\"hi\\""'))
+    snapshot = take(path, into=tmp_path, key="v")
+    assert keys_of(snapshot) == ["1", "two", "2.5", "true", 'say "hi"']
+    alone = take(write(tmp_path / "b.jsonl", _lines('"two"')), into=tmp_path)
+    mixed = take(write(tmp_path / "c.jsonl", _lines('"two"', "1")), into=tmp_path)
+    assert keys_of(alone)[0] == keys_of(mixed)[0]
