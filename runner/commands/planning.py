@@ -262,7 +262,9 @@ def mistakes_together(
         ]
         if manifest.repeats > 1:
             mistakes += _like_repeats(workplace, snapshot)
-    return mistakes + check_targets([Path(path) for path in manifest.output.paths])
+    paths = manifest.output.paths
+    places = [manifest.where(f"output.path.{index}") for index in range(len(paths))]
+    return mistakes + check_targets([Path(path) for path in paths], places)
 
 
 def _like_repeats(workplace: Workplace, snapshot: Snapshot) -> list[Mistake]:

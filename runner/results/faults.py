@@ -80,18 +80,23 @@ def _errno_in(text: str) -> int:
 
 def of_system(error: OSError, target: str) -> PublishError:
     """An error of the operating system about `target`, in our words."""
+    what, next_step = in_our_words(error)
+    return PublishError(f"{target}: {what}; {_UNTOUCHED}", next_step=next_step)
+
+
+def in_our_words(error: OSError) -> tuple[str, str]:
+    """What an error of the operating system says about a place to write to, and the next step."""
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
-            what, next_step = "the disk is full", "free disk space, then run again: nothing is sent twice"
+            return "the disk is full", "free disk space, then run again: nothing is sent twice"
         case errno.EACCES | errno.EPERM:
-            what, next_step = "no permission to write here", "change the permissions or `output.path`"
+            return "no permission to write here", "change the permissions or `output.path`"
         case errno.EROFS:
-            what, next_step = "the file system is read-only", "choose another `output.path`"
+            return "the file system is read-only", "choose another `output.path`"
         case errno.ENOTDIR | errno.EEXIST:
-            what, next_step = "a part of the path is a file, not a folder", "choose another `output.path`"
+            return "a part of the path is a file, not a folder", "choose another `output.path`"
         case _:
-            what, next_step = f"can't be written: {error.strerror or error}", "check the disk, then run again"
-    return PublishError(f"{target}: {what}; {_UNTOUCHED}", next_step=next_step)
+            return f"can't be written: {error.strerror or error}", "check the disk, then run again"
 
 
 def first_line(error: BaseException) -> str:

@@ -15,8 +15,8 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,18 +48,12 @@ class Draft:
 
 
 @contextmanager
-def drafting(targets: Sequence[Path]) -> Iterator[tuple[Draft, ...]]:
-    """An empty draft for every target; drafts that were not placed are gone at the end of the block."""
-    with ExitStack() as stack:
-        yield tuple(stack.enter_context(_drafting(target)) for target in targets)
-
-
-@contextmanager
-def _drafting(target: Path) -> Iterator[Draft]:
+def drafting(target: Path) -> Iterator[Draft]:
+    """An empty draft; if it was not placed, it is gone at the end of the block."""
     target = Path(os.path.realpath(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     _sweep(target)
-    path = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    path = target.with_name(draft_name(target))
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -69,6 +63,11 @@ def _drafting(target: Path) -> Iterator[Draft]:
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def draft_name(target: Path) -> str:
+    """A name for a draft of this target, never used before."""
+    return f".{target.name}.{uuid.uuid4().hex}.tmp"
 
 
 def _sweep(target: Path) -> None:

@@ -1,7 +1,7 @@
 """From a snapshot and its lineage to the tables the manifest asks for.
 
     publish
-      |- check_targets          suffixes, twins, foreign databases: all mistakes at once
+      |- _wrong_targets         suffixes, twins, foreign databases: all mistakes at once
       |- write_lineage          records to scratch, order checked
       |- join                   row counts checked, one streaming statement
       |- write_table, per draft every row checked inside the engine
@@ -13,9 +13,11 @@ ledger or of manifests; the records come as they are to be written.
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,10 @@ from runner.errors import InputError, Mistake
 from runner.failpoints import failpoint
 from runner.results.columns import KEY, ResultColumn
 from runner.results.engine import open_engine
-from runner.results.faults import program_fault, told_plainly
+from runner.results.faults import in_our_words, program_fault, told_plainly
 from runner.results.joining import join
 from runner.results.lineage import write_lineage
-from runner.results.placing import Draft, drafting, scratch_folder
+from runner.results.placing import Draft, draft_name, drafting, scratch_folder
 from runner.results.sqlite_table import foreign_database
 from runner.results.writing import SUFFIXES, write_table
 
@@ -59,7 +61,7 @@ def publish(
             replaced in any of these cases.
     Memory: flat, below 400 MB; disk: the records once more under `scratch`, gone afterwards.
     """
-    mistakes = check_targets(targets)
+    mistakes = _wrong_targets(targets)
     if mistakes:
         raise InputError(mistakes)
     if KEY not in [column.name for column in columns]:
@@ -67,8 +69,10 @@ def publish(
     with ExitStack() as stack:
         with told_plainly(str(scratch)):
             folder = stack.enter_context(scratch_folder(scratch))
-        with told_plainly(_parents(targets)):
-            drafts = stack.enter_context(drafting(targets))
+        drafts = []
+        for target in targets:
+            with told_plainly(str(target)):
+                drafts.append(stack.enter_context(drafting(target)))
         failpoint("publish.drafted")
         written = write_lineage(lineage, columns, folder)
         failpoint("publish.lineage_written")
@@ -90,7 +94,7 @@ def _place(targets: Sequence[Path], drafts: Sequence[Draft], *, rows: int) -> Pu
             digests.append(draft.seal())
     failpoint("publish.sealed")
     # Again: the first look was before the work, which may have taken minutes.
-    mistakes = check_targets(targets)
+    mistakes = _wrong_targets(targets)
     if mistakes:
         raise InputError(mistakes)
     for target, draft in zip(targets, drafts, strict=True):
@@ -101,8 +105,38 @@ def _place(targets: Sequence[Path], drafts: Sequence[Draft], *, rows: int) -> Pu
     return Published(paths=tuple(targets), rows=rows, digests=tuple(digests))
 
 
-def check_targets(targets: Sequence[Path]) -> list[Mistake]:
-    """Everything that keeps a target from being written to, before any work is done."""
+def check_targets(targets: Sequence[Path], places: Sequence[str]) -> list[Mistake]:
+    """Everything that keeps a target from being written to, before any work is done and paid for.
+
+    `places` say where each target is named. Nothing is left behind: a folder is tried with a file without
+    a name.
+    """
+    wrong = {mistake.where: (mistake.what, mistake.hint) for mistake in _wrong_targets(targets)}
+    mistakes = []
+    for target, place in zip(targets, places, strict=True):
+        what, hint = wrong.get(str(target)) or _folder_problem(Path(os.path.realpath(target)))
+        if what:
+            said = f"{target}: {what}"
+            mistakes.append(Mistake(where=place, path="output.path", what=said, hint=hint))
+    return mistakes
+
+
+def _folder_problem(target: Path) -> tuple[str, str]:
+    """What keeps a file from being made in the target's folder, or in the one where that would be made."""
+    try:
+        folder = next(parent for parent in target.parents if os.path.lexists(parent))
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        with tempfile.TemporaryFile(dir=folder), suppress(FileNotFoundError):
+            os.lstat(folder / draft_name(target))  # a name may be too long
+        return "", ""
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return "", ""  # may pass until the table is written
+        return in_our_words(error)
+
+
+def _wrong_targets(targets: Sequence[Path]) -> list[Mistake]:
     mistakes = []
     seen: set[str] = set()
     for target in targets:
@@ -133,7 +167,3 @@ def _problem(target: Path, seen: set[str]) -> tuple[str, str]:
 
 def _suffix(target: Path) -> str:
     return target.suffix.lower()
-
-
-def _parents(targets: Sequence[Path]) -> str:
-    return ", ".join(sorted({str(target.parent) for target in targets}))

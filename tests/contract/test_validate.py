@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from runner.commands.options import ManifestOptions
+from runner.commands.moments import Silent
+from runner.commands.options import ManifestOptions, RunOptions
+from runner.commands.plan import plan
 from runner.commands.validate import validate
 from runner.errors import InputError, Mistake
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc here")
 
 GOOD = """\
 version: 1
@@ -96,3 +100,27 @@ def test_a_wrong_template_and_an_output_that_is_a_folder_are_told_together(tmp_p
     assert len(told) == 2
     assert "out.jsonl is a folder" in told[0]
     assert "prompt.j2:1" in told[1]
+
+
+@pytest.mark.parametrize(
+    ("target", "what"),
+    [
+        ("rows.csv/out.csv", "a part of the path is a file, not a folder"),
+        pytest.param("/proc/x/y/out.csv", "can't be written", marks=needs_proc),
+        (f"{'n' * 250}.csv", "name too long"),
+        ("/dev/null/out.csv", "a part of the path is a file"),
+        ("dangling/out.csv", "a part of the path is a file"),
+    ],
+)
+def test_a_table_that_can_not_be_written_is_told_before_anything_is_paid(
+    target: str, what: str, tmp_path: Path
+) -> None:
+    (tmp_path / "dangling").symlink_to("rows.csv")
+    path = project(tmp_path, GOOD.replace("out.jsonl", f"[fine/out.jsonl, {target}]"))
+    before = sorted(tmp_path.iterdir())
+    (found,) = mistakes_of(path)
+    assert (found.path, what in found.what) == ("output.path", True)
+    assert found.where.startswith(f"{path}:5:")
+    with pytest.raises(InputError, match=what):
+        plan(RunOptions(manifest=ManifestOptions(path=str(path)), environ={}), reporter=Silent())
+    assert sorted(tmp_path.iterdir()) == before
