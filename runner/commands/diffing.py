@@ -11,7 +11,7 @@ from runner.commands.history import what_changed
 from runner.commands.past import SHORT_ID, Past, past_of, utc_text
 from runner.errors import InputError, Mistake
 from runner.ledger import RunRecord
-from runner.results import TableComparison, compare_tables
+from runner.results import TableComparison, UnreadableTableError, compare_tables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +38,15 @@ def diff(
         runs = (past.run(before), past.run(after))
         tables = [_table(past, run) for run in runs]
         scratch = past.place.folder / "scratch"
-        found = compare_tables(
-            tables[0],
-            tables[1],
-            limit=limit,
-            scratch=scratch if os.access(scratch, os.W_OK) else None,
-        )
+        try:
+            found = compare_tables(
+                tables[0],
+                tables[1],
+                limit=limit,
+                scratch=scratch if os.access(scratch, os.W_OK) else None,
+            )
+        except UnreadableTableError as error:
+            raise _unreadable(past, runs[tables.index(error.path)], error) from error
         return DiffResult(
             manifest=past.manifest.path,
             before=runs[0].uid,
@@ -53,6 +56,12 @@ def diff(
             changed=what_changed(*runs) or (),
             tables=found,
         )
+
+
+def _unreadable(past: Past, run: RunRecord, error: UnreadableTableError) -> InputError:
+    what = f"the table of run {run.uid[:SHORT_ID]} can't be compared: {error.why} ({run.history})"
+    hint = f"`run history {past.path}` lists the others; the answers are in the ledger still"
+    return InputError([Mistake(where=past.path, what=what, hint=hint)])
 
 
 def _table(past: Past, run: RunRecord) -> Path:

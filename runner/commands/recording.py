@@ -2,13 +2,14 @@
 
 The snapshot belongs to the manifest's current rows and goes when newer rows take their place. The history
 file holds a run's published table, so that two runs can be compared long after; where a Parquet table is
-published anyway, it is the same bytes under a second name.
+published anyway, it is a copy of its bytes: a link would change with the table that its owner writes into.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,9 @@ from runner.failpoints import failpoint
 from runner.ledger import Ledger, PlanMovedError, RunStart, RunState, Totals
 from runner.results import Published
 from runner.version import __version__
+
+_COPY_BYTES = 1 << 20
+_CLONE_BYTES = 1 << 30
 
 
 def commit(
@@ -127,17 +131,49 @@ def record_published(
 
 
 def _keep_history(folder: Path, uid: str, paths: Sequence[Path]) -> str | None:
-    parquet = next((Path(path) for path in paths if Path(path).suffix == ".parquet"), None)
+    """The table as bytes of our own, private: whoever writes into the published one leaves these alone."""
+    parquet = next((Path(path) for path in paths if Path(path).suffix.lower() == ".parquet"), None)
     if parquet is None:
         return None
     target = history_path(folder, uid)
-    try:
-        os.link(parquet, target)
-    except FileExistsError:
-        pass
-    except OSError:
-        shutil.copyfile(parquet, target)
+    if parquet == target:  # written there, because no published table is Parquet
+        target.chmod(0o600)
+    else:
+        _copy(parquet, target)
     return target.relative_to(folder).as_posix()
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Whole or not at all, durable, 0600; on file systems that can, without taking the space twice."""
+    part = target.with_name(f"{target.name}.part")
+    part.unlink(missing_ok=True)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with source.open("rb") as reader, os.fdopen(descriptor, "wb") as writer:
+            if not _cloned(reader.fileno(), writer.fileno()):
+                reader.seek(0)
+                shutil.copyfileobj(reader, writer, _COPY_BYTES)
+            writer.flush()
+            os.fsync(writer.fileno())
+        part.replace(target)
+        sync_folder(target.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _cloned(source: int, target: int) -> bool:
+    """Let the kernel copy, which shares blocks where the file system can. False: nothing was written."""
+    if sys.platform != "linux":
+        return False
+    is_begun = False
+    try:
+        while os.copy_file_range(source, target, _CLONE_BYTES):
+            is_begun = True
+    except OSError:
+        if is_begun:
+            raise
+        return False
+    return is_begun
 
 
 def history_path(folder: Path, uid: str) -> Path:

@@ -22,6 +22,16 @@ from runner.results.columns import LINEAGE_TYPES
 from runner.results.engine import MEMORY_LIMIT, name, open_engine, text, text_list
 from runner.results.faults import first_line
 
+
+class UnreadableTableError(InputError):
+    """A table at `path` that is damaged, or was never one of ours."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__([Mistake(where=str(path), what=why)])
+        self.path = path
+        self.why = why
+
+
 MOST_VALUES = 20
 """A column with more values than this in the two tables together is not counted value by value."""
 _MEMORY_LIMITS = (MEMORY_LIMIT, "1GB", "4GB")
@@ -90,12 +100,12 @@ class TableComparison:
 def compare_tables(before: Path, after: Path, *, limit: int, scratch: Path | None = None) -> TableComparison:
     """Compare two Parquet results tables; at most `limit` examples of each kind.
 
-    `scratch` takes what spills (None: the system's place). Raises InputError for a file that is missing or
-    is no results table.
+    `scratch` takes what spills (None: the system's place). Raises UnreadableTableError for a file that is
+    missing, damaged, or no results table.
     """
     for path in (before, after):
         if not path.is_file():
-            raise InputError([Mistake(where=str(path), what="there is no such table")])
+            raise UnreadableTableError(path, "there is no such table")
     for memory_limit in _MEMORY_LIMITS:
         try:
             return _compared(before, after, limit, scratch, memory_limit)
@@ -104,7 +114,7 @@ def compare_tables(before: Path, after: Path, *, limit: int, scratch: Path | Non
                 what = f"the tables can't be compared: {first_line(error)}"
                 raise RunnerError(what, next_step="free memory and disk space, then ask again") from error
         except duckdb.Error as error:
-            raise InputError([Mistake(where=f"{before}, {after}", what=first_line(error))]) from error
+            raise UnreadableTableError(_damaged(before, after), "the file is damaged") from error
     raise AssertionError("unreachable")
 
 
@@ -134,14 +144,34 @@ def _locked(
     engine.execute("SET enable_external_access = false")
     engine.execute("SET lock_configuration = true")
     for side, link in links.items():
+        _check_footer(engine, link, paths[side])
         engine.execute(f"CREATE VIEW {side} AS SELECT * FROM read_parquet({text(str(link))})")
     return {side: _types(engine, side, paths[side]) for side in links}
+
+
+def _check_footer(engine: duckdb.DuckDBPyConnection, link: Path, path: Path) -> None:
+    try:
+        engine.execute(f"SELECT 1 FROM parquet_file_metadata({text(str(link))})").fetchall()
+    except duckdb.Error as error:
+        raise UnreadableTableError(path, "the file is damaged") from error
+
+
+def _damaged(before: Path, after: Path) -> Path:
+    """Which of two tables can't be read to its end."""
+    with tempfile.TemporaryDirectory(prefix="run-diff-") as folder, open_engine(Path(folder)) as engine:
+        link = Path(folder) / _PARQUET
+        link.symlink_to(before.resolve())
+        try:
+            engine.execute(f"SELECT max(hash(t)) FROM read_parquet({text(str(link))}) t").fetchall()
+        except duckdb.Error:
+            return before
+    return after
 
 
 def _types(engine: duckdb.DuckDBPyConnection, side: str, path: Path) -> dict[str, str]:
     types = {str(row[0]): str(row[1]) for row in engine.execute(f"DESCRIBE {side}").fetchall()}
     if not types.keys() >= _NEEDED:
-        raise InputError([Mistake(where=str(path), what="not a results table of ours")])
+        raise UnreadableTableError(path, "not a results table of ours")
     return types
 
 

@@ -144,6 +144,27 @@ def test_diff_needs_runs_that_left_tables(tmp_path: Path) -> None:
     assert "no longer kept" in said(project, "diff", "manifest.yaml", "latest", code=2).stderr
 
 
+def test_history_keeps_bytes_of_its_own_and_names_the_run_whose_table_is_damaged(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "p", output={"path": "out.parquet"})
+    first = project.run().event("finished")["run"]
+    edited(project)
+    second = project.run().event("finished")["run"]
+    tables = {run: project.folder / ".runner" / "history" / f"{run}.parquet" for run in (first, second)}
+    assert {table.stat().st_mode & 0o777 for table in tables.values()} == {0o600}
+    before = tables[second].read_bytes()
+    assert before == (project.folder / "out.parquet").read_bytes()
+    (project.folder / "out.parquet").write_bytes(b"written in place by its owner")
+    assert tables[second].read_bytes() == before
+    assert asked(project, "diff", "manifest.yaml")["tables"]["added"] == 1
+    whole = tables[first].read_bytes()
+    damaged = whole[:4] + bytes(len(whole) // 2) + whole[4 + len(whole) // 2 :]
+    for content in (damaged, whole[:-9], b""):
+        tables[first].write_bytes(content)
+        told = said(project, "diff", "manifest.yaml", code=2).stderr
+        assert f"the table of run {first[:8]} can't be compared: the file is damaged" in told
+        assert "scratch" not in told
+
+
 # ---------------------------------------------------------------- explain
 
 
