@@ -296,16 +296,12 @@ def _quote_hint(error: csv.Error) -> str:
     return "" if "field larger" in str(error) else 'inside quotes, a quote is written twice ("")'
 
 
-def line_of_record(path: str, delimiter: str, index: int) -> int | None:
-    """The line on which record `index` (from 0, header and blank lines not counted) begins."""
+def lines_of_records(path: str, delimiter: str) -> Iterator[int]:
+    """The line on which each record begins, header and blank lines left out. Raises csv.Error."""
     with records(path, delimiter) as reader:
-        seen, line = -1, 1
-        try:
-            for record in reader:
-                if record and seen == index:
-                    return line
-                seen += bool(record)
-                line = reader.line_num + 1  # type: ignore[attr-defined]
-        except csv.Error:
-            return None
-    return None
+        is_header, line = True, 1
+        for record in reader:
+            if record and not is_header:
+                yield line
+            is_header = is_header and not record
+            line = reader.line_num + 1  # type: ignore[attr-defined]

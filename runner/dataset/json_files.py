@@ -32,7 +32,7 @@ def create_view(connection: duckdb.DuckDBPyConnection, inputs: Inputs, *, is_que
 
     `is_queried`: SQL will see the values, so a DOUBLE holds no whole number that it can't hold exactly.
     """
-    source = _source(inputs)
+    source = reader_arguments(inputs)
     structure = _structure(connection, source)
     if not isinstance(structure, dict):
         raise InputError(find_mistakes(inputs) or [Mistake(where=inputs.paths[0], what=_NOT_OBJECT)])
@@ -71,7 +71,7 @@ def _structure(connection: duckdb.DuckDBPyConnection, source: str) -> Any:
     return merged
 
 
-def _source(inputs: Inputs) -> str:
+def reader_arguments(inputs: Inputs) -> str:
     """Arguments that files and record format add to DuckDB's JSON readers."""
     style = "newline_delimited"
     if inputs.format is Format.JSON:
@@ -193,8 +193,7 @@ def _broken_document(path: str) -> Iterator[Mistake]:
             yield Mistake(where=path, what=f"record {index + 1} is not a JSON object")
 
 
-def line_of_record(path: str, index: int) -> int | None:
-    """The line of record `index` (from 0, blank lines not counted) of a JSON Lines file."""
+def lines_of_records(path: str) -> Iterator[int]:
+    """The line of each record of a JSON Lines file; blank lines are none."""
     with open_bytes(path) as file:
-        numbers = (number for number, line in enumerate(file, 1) if line.strip())
-        return next(islice(numbers, index, None), None)
+        yield from (number for number, line in enumerate(file, 1) if line.strip())

@@ -10,15 +10,17 @@ the third `-3`, so that reordering keeps the set of keys.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 from duckdb.sqltypes import DuckDBPyType
 
 from runner.core.model import Manifest
-from runner.dataset import csv_files, engine, json_files
-from runner.dataset.inputs import Format, Inputs
+from runner.dataset import engine
+from runner.dataset.inputs import Inputs
+from runner.dataset.origins import origins
 from runner.dataset.written import COLUMN as WRITTEN
 from runner.errors import InputError, Mistake
 
@@ -85,7 +87,7 @@ def missing_columns(manifest: Manifest, columns: Sequence[str]) -> list[Mistake]
 
 
 class KeyCheck:
-    """NULL and doubled keys of a snapshot, told with row numbers and, where derivable, file lines."""
+    """NULL and doubled keys of a snapshot, told with row numbers and, where derivable, file and line."""
 
     def __init__(
         self, connection: duckdb.DuckDBPyConnection, path: Path, manifest: Manifest, inputs: Inputs
@@ -97,22 +99,29 @@ class KeyCheck:
 
     def run(self) -> None:
         """Raise InputError with the first mistakes and the total counts."""
-        mistakes = [*self._nulls(), *self._duplicates()]
-        if mistakes:
-            raise InputError(mistakes, next_step="mend the keys, or leave out dataset.key to go by content")
+        nulls, duplicates = self._nulls(), self._duplicates()
+        if not nulls and not duplicates:
+            return
+        positions = {position for told in (*nulls, *duplicates) for position in told.positions}
+        # A query stands between the files and its rows.
+        is_queried = self._manifest.dataset.query is not None
+        places = {} if is_queried else origins(self._connection, self._inputs, positions)
+        raise InputError(
+            [self._mistake(told, places) for told in (*nulls, *duplicates)],
+            next_step="mend the keys, or leave out dataset.key to go by content",
+        )
 
-    def _nulls(self) -> list[Mistake]:
+    def _nulls(self) -> list[_Told]:
         total = self._count(f"SELECT count(*) FROM {self._from} WHERE _key IS NULL")
         if not total:
             return []
         rows = self._connection.execute(
             f"SELECT _position FROM {self._from} WHERE _key IS NULL ORDER BY _position LIMIT {_SHOWN}"
         ).fetchall()
-        places = ", ".join(self._place(position) for (position,) in rows)
-        what = f"{total:,} {'row has' if total == 1 else 'rows have'} no key (NULL in {self._key}): {places}"
-        return [self._mistake(what + (", ..." if total > _SHOWN else ""))]
+        what = f"{total:,} {'row has' if total == 1 else 'rows have'} no key (NULL in {self._key})"
+        return [_Told(what, tuple(position for (position,) in rows), total)]
 
-    def _duplicates(self) -> list[Mistake]:
+    def _duplicates(self) -> list[_Told]:
         doubled = f"SELECT _key FROM {self._from} WHERE _key IS NOT NULL GROUP BY _key HAVING count(*) > 1"
         total = self._count(f"SELECT count(*) FROM ({doubled})")
         if not total:
@@ -121,15 +130,13 @@ class KeyCheck:
             f"SELECT _key, count(*), list(_position ORDER BY _position)[1:{_SHOWN}] FROM {self._from} "
             f"WHERE _key IN ({doubled}) GROUP BY _key ORDER BY min(_position) LIMIT {_SHOWN}"
         ).fetchall()
-        mistakes = []
-        for key, count, positions in rows:
-            places = ", ".join(self._place(position) for position in positions)
-            more = ", ..." if count > len(positions) else ""
-            mistakes.append(self._mistake(f"key {_shortened(key)} is used by {count:,} rows: {places}{more}"))
+        told = [
+            _Told(f"key {_shortened(key)} is used by {count:,} rows", tuple(positions), count)
+            for key, count, positions in rows
+        ]
         if total > _SHOWN:
-            what = f"{total:,} keys are used more than once; the first {_SHOWN} are shown"
-            mistakes.append(self._mistake(what))
-        return mistakes
+            told.append(_Told(f"{total:,} keys are used more than once; the first {_SHOWN} are shown"))
+        return told
 
     def _count(self, query: str) -> int:
         found = self._connection.execute(query).fetchone()
@@ -139,26 +146,23 @@ class KeyCheck:
     def _key(self) -> str:
         return " or ".join(repr(part) for part in self._manifest.dataset.key)
 
-    def _place(self, position: int) -> str:
-        line = self._line(position)
-        return f"row {position + 1}" + (f" ({line})" if line else "")
-
-    def _line(self, position: int) -> str | None:
-        """`file:line` of a row of a text file that no query stands between."""
-        if self._manifest.dataset.query is not None or len(self._inputs.paths) != 1:
-            return None
-        path = self._inputs.paths[0]
-        if self._inputs.format in (Format.CSV, Format.TSV):
-            delimiter = csv_files.read_headers(self._inputs)[0].delimiter
-            line = csv_files.line_of_record(path, delimiter, position)
-        elif self._inputs.format is Format.JSONL:
-            line = json_files.line_of_record(path, position)
-        else:
-            line = None
-        return f"{path}:{line}" if line else None
-
-    def _mistake(self, what: str) -> Mistake:
+    def _mistake(self, told: _Told, places: Mapping[int, str]) -> Mistake:
+        rows = [
+            f"row {position + 1}" + (f" ({places[position]})" if position in places else "")
+            for position in told.positions
+        ]
+        more = ", ..." if told.rows > len(rows) else ""
+        what = f"{told.what}: {', '.join(rows)}{more}" if rows else told.what
         return Mistake(where=self._manifest.where("dataset.key"), path="dataset.key", what=what)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What is wrong with keys; the first rows that it is about, and how many there are."""
+
+    what: str
+    positions: tuple[int, ...] = ()
+    rows: int = 0
 
 
 def _shortened(key: str) -> str:

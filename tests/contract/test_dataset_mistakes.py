@@ -258,6 +258,27 @@ def test_doubled_keys_are_shown_with_value_row_and_line(tmp_path: Path) -> None:
     ]
 
 
+def test_keys_that_several_files_share_are_told_with_file_and_line(tmp_path: Path) -> None:
+    first = write(tmp_path / "1.csv", "k,t\na,x\n\nb,x\n")
+    second = write(tmp_path / "2.csv", 't;k\n"a\nb";c\nx;a\nx;\n')
+    assert mistakes_of(tmp_path / "?.csv", into=tmp_path, key="k") == [
+        f"m.yaml:6:8: dataset.key: 1 row has no key (NULL in 'k'): row 5 ({second}:5)",
+        f"m.yaml:6:8: dataset.key: key 'a' is used by 2 rows: row 1 ({first}:2), row 4 ({second}:4)",
+    ]
+    lines = [write(tmp_path / f"{name}.jsonl", '{"k": 1}\n\n{"k": 2}\n') for name in "ab"]
+    assert mistakes_of(*lines, into=tmp_path, key="k") == [
+        f"m.yaml:6:8: dataset.key: key '1' is used by 2 rows: row 1 ({lines[0]}:1), row 3 ({lines[1]}:1)",
+        f"m.yaml:6:8: dataset.key: key '2' is used by 2 rows: row 2 ({lines[0]}:3), row 4 ({lines[1]}:3)",
+    ]
+    arrays = [write(tmp_path / f"{name}.json", f'[{{"k": "{name}"}}, {{"k": 0}}]') for name in "ab"]
+    assert mistakes_of(*arrays, into=tmp_path, key="k") == [
+        (
+            "m.yaml:6:8: dataset.key: key '0' is used by 2 rows: "
+            f"row 2 ({arrays[0]}, record 2), row 4 ({arrays[1]}, record 2)"
+        )
+    ]
+
+
 def test_rows_without_a_key_are_shown(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", '{"id": "a"}\n\n{"id": null}\n{"x": 1}\n')
     assert mistakes_of(path, into=tmp_path, key="id") == [
