@@ -9,6 +9,7 @@ elsewhere can be named, nor reached through a symbolic link.
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,13 @@ from jinja2 import Environment, TemplateSyntaxError, nodes
 from runner.errors import Mistake
 
 MAX_TEMPLATE_BYTES = 1_000_000
+_UNKNOWN_TAG = re.compile(r"unknown tag '(\w+)'")
+_TAGS: dict[type[nodes.Node], str] = {
+    nodes.Extends: "extends",
+    nodes.Include: "include",
+    nodes.Import: "import",
+    nodes.FromImport: "from",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +55,29 @@ class Family:
     texts: Mapping[str, TemplateText]
     trees: Mapping[str, nodes.Template]
 
-    def where(self, name: str, line: int) -> str:
-        """`file:line` of a place in one of the files."""
-        return f"{self.texts[name].path}:{line}"
+    def where(self, name: str, line: int, word: str = "") -> str:
+        """The place of a word in one of the files; `place_of` says how."""
+        text = self.texts[name]
+        return place_of(text.path, text.text, line, word)
 
     def references(self, name: str) -> Iterator[tuple[Reference, tuple[str, ...]]]:
         """The references in a file, each with those of its names that exist."""
         for reference in references_in(self.trees[name]):
             yield reference, tuple(other for other in reference.names if other in self.trees)
+
+
+def place_of(path: str, text: str, line: int, word: str) -> str:
+    """`path:line:column` of a word: of its first appearance in the line that stands inside a tag.
+
+    jinja2 knows lines only. Where no tag holds the word (it began on a line before), the column is left out.
+    """
+    lines = text.split("\n", line)
+    source = lines[line - 1] if 0 < line <= len(lines) else ""
+    for found in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", source) if word else ():
+        before = source[: found.start()]
+        if max(before.rfind("{{"), before.rfind("{%")) > max(before.rfind("}}"), before.rfind("%}")):
+            return f"{path}:{line}:{found.start() + 1}"
+    return f"{path}:{line}"
 
 
 def search_folders(template: str, search_root: str | None) -> tuple[str, ...]:
@@ -118,7 +141,9 @@ class _Reader:
         try:
             tree = self._environment.parse(text, name, path)
         except TemplateSyntaxError as error:
-            self.mistakes.append(Mistake(where=f"{path}:{error.lineno}", what=_sentence(error)))
+            unknown = _UNKNOWN_TAG.search(error.message or "")
+            where = place_of(path, text, error.lineno, unknown[1] if unknown else "")
+            self.mistakes.append(Mistake(where=where, what=_sentence(error)))
             return []
         except RecursionError:
             self.mistakes.append(Mistake(where=path, what="the template is nested too deeply"))
@@ -126,11 +151,12 @@ class _Reader:
         self._trees[name] = tree
         found: list[tuple[str, str | None]] = []
         for reference in references_in(tree):
-            found += self._find_all(reference, path)
+            found += self._find_all(reference, path, text)
         return found
 
-    def _find_all(self, reference: Reference, path: str) -> list[tuple[str, str | None]]:
-        where = f"{path}:{reference.node.lineno}"
+    def _find_all(self, reference: Reference, path: str, text: str) -> list[tuple[str, str | None]]:
+        line = reference.node.lineno
+        where = place_of(path, text, line, _TAGS[type(reference.node)])
         if not reference.names:
             self.mistakes.append(
                 Mistake(
@@ -143,6 +169,7 @@ class _Reader:
         for name in reference.names:
             refusal = _refusal(name)
             if refusal:
+                where = place_of(path, text, line, name)
                 self.mistakes.append(Mistake(where=where, what=f"{name!r} can't be loaded", hint=refusal))
                 return []
             found.append((name, _find(name, self._folders)))
@@ -152,6 +179,7 @@ class _Reader:
         if missing and not may_miss and not (is_choice and len(missing) < len(found)):
             hint = f"it must lie in {' or '.join(self._folders)}"
             for name in missing:
+                where = place_of(path, text, line, name)
                 self.mistakes.append(Mistake(where=where, what=f"template {name!r} not found", hint=hint))
         return found
 

@@ -39,7 +39,9 @@ def check_structure(family: Family, environment: Environment) -> list[Mistake]:
             walk.visit(family.trees[name].body, sends_text=not senders and not is_child)
             mistakes += walk.mistakes
     mistakes += _never_placed(family)
-    if senders and not any(block.name == "user" for name in senders for block in _blocks(family.trees[name])):
+    is_meant = any(mistake.hint == "did you mean `user`?" for mistake in mistakes)
+    has_user = any(block.name == "user" for name in senders for block in _blocks(family.trees[name]))
+    if senders and not has_user and not is_meant:
         where = family.where(family.root, 1)
         mistakes.append(Mistake(where=where, what="no block `user`: the prompt has nothing to answer"))
     return mistakes
@@ -89,7 +91,8 @@ def _circles(family: Family) -> Iterator[Mistake]:
         if name in _parents(family, name):
             line = next(node.lineno for node in family.trees[name].find_all(nodes.Extends))
             yield Mistake(
-                where=family.where(name, line), what=f"{name!r} extends itself, through its parents"
+                where=family.where(name, line, "extends"),
+                what=f"{name!r} extends itself, through its parents",
             )
 
 
@@ -102,7 +105,7 @@ def _never_placed(family: Family) -> Iterator[Mistake]:
         for block in family.trees[name].body:
             if isinstance(block, nodes.Block) and is_message(block) and block.name not in placed:
                 yield Mistake(
-                    where=family.where(name, block.lineno),
+                    where=family.where(name, block.lineno, block.name),
                     what=f"block `{block.name}` is never sent: the template it extends has no such block",
                     hint=f"put {{% block {block.name} %}}{{% endblock %}} into {parents[-1]}",
                 )
@@ -164,13 +167,23 @@ class _Walk:
 
     def _visit_block(self, block: nodes.Block, *, sends_text: bool) -> None:
         if not is_message(block):
-            has_place = not self._senders or block.name in self._inner
-            self.visit(block.body, sends_text=sends_text or has_place)
+            self._visit_ordinary(block, sends_text=sends_text)
             return
         self._refuse_messages(block, f"the message `{block.name}`")
         for include in block.find_all(nodes.Include):
             if self._includes_messages(include):
-                self._add(include.lineno, "an included template with messages stands inside a message")
+                what = "an included template with messages stands inside a message"
+                self._add(include.lineno, what, word="include")
+
+    def _visit_ordinary(self, block: nodes.Block, *, sends_text: bool) -> None:
+        """A block with another name. What would be lost in it may be a message whose name is misspelt."""
+        has_place = not self._senders or block.name in self._inner
+        before = len(self.mistakes)
+        self.visit(block.body, sends_text=sends_text or has_place)
+        meant = did_you_mean(block.name, LETTERS)
+        if len(self.mistakes) > before and meant and not any(map(is_message, block.find_all(nodes.Block))):
+            del self.mistakes[before:]
+            self._add(block.lineno, f"block `{block.name}` is not a message", meant, word=block.name)
 
     def _visit_output(self, output: nodes.Output) -> None:
         for part in output.nodes:
@@ -189,14 +202,15 @@ class _Walk:
     def _refuse_messages(self, outer: nodes.Node, what: str) -> None:
         for block in outer.find_all(nodes.Block):
             if is_message(block):
-                self._add(block.lineno, f"block `{block.name}` stands inside {what}")
+                self._add(block.lineno, f"block `{block.name}` stands inside {what}", word=block.name)
 
     def _not_sent(self, line: int) -> None:
         words = ", ".join(LETTERS)
         self._add(line, "text outside of the blocks is not sent", f"put it in a block ({words})")
 
-    def _add(self, line: int, what: str, hint: str = "") -> None:
-        self.mistakes.append(Mistake(where=self._family.where(self._name, line), what=what, hint=hint))
+    def _add(self, line: int, what: str, hint: str = "", word: str = "") -> None:
+        where = self._family.where(self._name, line, word)
+        self.mistakes.append(Mistake(where=where, what=what, hint=hint))
 
 
 def _calls_block(node: nodes.Node) -> bool:
@@ -222,11 +236,13 @@ def _unknown_words(family: Family, name: str, environment: Environment) -> Itera
         if node.name not in known:
             hint = _NOT_OFFERED.get(node.name) or did_you_mean(node.name, known)
             yield Mistake(
-                where=family.where(name, node.lineno), what=f"no {kind} named `{node.name}`", hint=hint
+                where=family.where(name, node.lineno, node.name),
+                what=f"no {kind} named `{node.name}`",
+                hint=hint,
             )
     for scope in tree.find_all(nodes.ScopedEvalContextModifier):
         yield Mistake(
-            where=family.where(name, scope.lineno),
+            where=family.where(name, scope.lineno, "autoescape"),
             what="{% autoescape %} has no meaning in a prompt",
             hint="remove it; use |escape where HTML is wanted",
         )

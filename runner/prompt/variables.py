@@ -30,7 +30,8 @@ class Use:
 
     name: str
     field: str | None
-    where: str
+    file: str
+    line: int
     sees_row: bool
 
 
@@ -38,10 +39,15 @@ class Use:
 class Uses:
     """All that a family reads. `whole` names what is also read in ways that can't be followed."""
 
+    family: Family
     reads: tuple[Use, ...]
     guarded: frozenset[tuple[str, str | None]]
     whole: frozenset[str]
     local: frozenset[str]
+
+    def where(self, use: Use) -> str:
+        """The place of what is read."""
+        return self.family.where(use.file, use.line, use.field or use.name)
 
 
 def find_uses(family: Family) -> Uses:
@@ -60,7 +66,9 @@ def find_uses(family: Family) -> Uses:
         reads += uses
         whole |= wholes
     local = frozenset(word for words in stored.values() for word in words)
-    return Uses(reads=tuple(reads), guarded=frozenset(guarded), whole=frozenset(whole), local=local)
+    return Uses(
+        family=family, reads=tuple(reads), guarded=frozenset(guarded), whole=frozenset(whole), local=local
+    )
 
 
 def _files_that_see_the_row(family: Family) -> set[str]:
@@ -148,16 +156,14 @@ def _uses_in(
         is_method = isinstance(access, nodes.Getattr) and field[1] in _MAPPING_METHODS
         if not is_method:
             in_fields.update(id(child) for child in access.iter_child_nodes(only=("node",)))
-            where = family.where(name, access.lineno)
-            uses.append(Use(name=field[0], field=field[1], where=where, sees_row=sees_row))
+            uses.append(Use(name=field[0], field=field[1], file=name, line=access.lineno, sees_row=sees_row))
     for node in tree.find_all(nodes.Name):
         if node.ctx != "load" or id(node) in in_fields:
             continue
         if node.name in RESERVED:
             whole.add(node.name)
         elif node.name in undeclared:
-            where = family.where(name, node.lineno)
-            uses.append(Use(name=node.name, field=None, where=where, sees_row=sees_row))
+            uses.append(Use(name=node.name, field=None, file=name, line=node.lineno, sees_row=sees_row))
     return uses, whole
 
 
@@ -165,16 +171,23 @@ def _uses_in(
 
 
 def wrong_names(
-    uses: Uses, columns: Collection[str], params: Mapping[str, Any], known: Collection[str]
+    uses: Uses, columns: Collection[str] | None, params: Mapping[str, Any], known: Collection[str]
 ) -> Iterator[Mistake]:
-    """A mistake for each name that nothing defines, at its first use. `known` are the globals."""
+    """A mistake for each name that nothing defines, at its first use. `known` are the globals.
+
+    Without `columns` (the dataset can't be read) only params are judged.
+    """
     seen: set[tuple[str, str | None, bool]] = set()
     for use in uses.reads:
         if (use.name, use.field, use.sees_row) in seen or (use.name, use.field) in uses.guarded:
             continue
         seen.add((use.name, use.field, use.sees_row))
-        if use.field is not None:
-            mistake = _wrong_field(use, columns, params)
+        if use.name == "params" and use.field is not None:
+            mistake = _wrong_param(use, uses, params)
+        elif columns is None:
+            mistake = None
+        elif use.field is not None:
+            mistake = _wrong_column(use, uses, columns)
         elif use.name in known or (use.sees_row and use.name in columns):
             mistake = None
         else:
@@ -183,16 +196,20 @@ def wrong_names(
             yield mistake
 
 
-def _wrong_field(use: Use, columns: Collection[str], params: Mapping[str, Any]) -> Mistake | None:
+def _wrong_param(use: Use, uses: Uses, params: Mapping[str, Any]) -> Mistake | None:
     field = use.field or ""
-    known: Collection[str] = params if use.name == "params" else columns
-    if field in known:
+    if field in params:
         return None
-    if use.name == "params":
-        hint = did_you_mean(field, known) or f"add it to `prompt.params`: {_listed('params', known)}"
-        return Mistake(where=use.where, what=f"`params.{field}` is not a param", hint=hint)
-    hint = did_you_mean(field, known) or _listed("columns", known)
-    return Mistake(where=use.where, what=f"`{field}` is not a column", hint=hint)
+    hint = did_you_mean(field, params) or f"add it to `prompt.params`: {_listed('params', params)}"
+    return Mistake(where=uses.where(use), what=f"`params.{field}` is not a param", hint=hint)
+
+
+def _wrong_column(use: Use, uses: Uses, columns: Collection[str]) -> Mistake | None:
+    field = use.field or ""
+    if field in columns:
+        return None
+    hint = did_you_mean(field, columns) or _listed("columns", columns)
+    return Mistake(where=uses.where(use), what=f"`{field}` is not a column", hint=hint)
 
 
 def _wrong_name(use: Use, uses: Uses, columns: Collection[str], params: Mapping[str, Any]) -> Mistake:
@@ -206,7 +223,7 @@ def _wrong_name(use: Use, uses: Uses, columns: Collection[str], params: Mapping[
         hint = "a block sees the variables of a loop around it only as {% block ... scoped %}"
     else:
         hint = did_you_mean(use.name, columns) or _listed("columns", columns)
-    return Mistake(where=use.where, what=what, hint=hint)
+    return Mistake(where=uses.where(use), what=what, hint=hint)
 
 
 def _listed(kind: str, names: Collection[str]) -> str:

@@ -1,4 +1,4 @@
-"""What is wrong with a template is said before a row is rendered, all at once, with file and line."""
+"""What is wrong with a template is said before a row is rendered, all at once, with file, line and column."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def test_every_file_with_a_syntax_error_is_reported(tmp_path: Path) -> None:
     assert mistakes_in(tmp_path, files) == [
         "a.j2:2: template syntax: Expected an expression, got 'end of statement block'",
         "b.j2:1: template syntax: unexpected end of template, expected 'end of print statement'",
-        "main.j2:3: no filter named `uper`; did you mean `upper`?",
+        "main.j2:3:6: no filter named `uper`; did you mean `upper`?",
     ]
 
 
 def test_a_missing_include_is_named(tmp_path: Path) -> None:
     assert mistakes_in(tmp_path, "x\n{% include 'none.j2' %}") == [
-        f"main.j2:2: template 'none.j2' not found; it must lie in {tmp_path}"
+        f"main.j2:2:13: template 'none.j2' not found; it must lie in {tmp_path}"
     ]
 
 
@@ -56,46 +56,54 @@ def test_an_include_that_may_miss_may_miss(tmp_path: Path) -> None:
         ("{% block system %}s{% endblock %}", "main.j2:1: no block `user`: the prompt has nothing to answer"),
         (
             "{% block user %}{% block system %}s{% endblock %}{% endblock %}",
-            "main.j2:1: block `system` stands inside the message `user`",
+            "main.j2:1:26: block `system` stands inside the message `user`",
         ),
         (
             "{% macro m() %}{% block user %}s{% endblock %}{% endmacro %}{{ m() }}",
-            "main.j2:1: block `user` stands inside a macro, filter, call or set block",
+            "main.j2:1:25: block `user` stands inside a macro, filter, call or set block",
         ),
         (
             "{{ [1, 2]|random }}",
             (
-                "main.j2:1: no filter named `random`; "
+                "main.j2:1:11: no filter named `random`; "
                 "a prompt must be the same each time; pick by the row's values"
             ),
         ),
-        ("{{ 1 is odder }}", "main.j2:1: no test named `odder`; did you mean `odd`?"),
+        ("{{ 1 is odder }}", "main.j2:1:9: no test named `odder`; did you mean `odd`?"),
         (
             "{% include x ~ '.j2' %}",
             (
-                "main.j2:1: the name of a template is computed; "
+                "main.j2:1:4: the name of a template is computed; "
                 "write the name out; use {% if %} where it depends on the row"
             ),
         ),
         (
             "{% include '../x.j2' %}",
             (
-                "main.j2:1: '../x.j2' can't be loaded; "
+                "main.j2:1:13: '../x.j2' can't be loaded; "
                 "`.` and `..` are not allowed: names count from the templates folder"
             ),
         ),
         (
             "{% include '/etc/passwd' %}",
-            "main.j2:1: '/etc/passwd' can't be loaded; write a path below the templates folder, with /",
+            "main.j2:1:13: '/etc/passwd' can't be loaded; write a path below the templates folder, with /",
         ),
         (
             "{% autoescape true %}x{% endautoescape %}",
             (
-                "main.j2:1: {% autoescape %} has no meaning in a prompt; "
+                "main.j2:1:4: {% autoescape %} has no meaning in a prompt; "
                 "remove it; use |escape where HTML is wanted"
             ),
         ),
-        ("{% extends 'main.j2' %}", "main.j2:1: 'main.j2' extends itself, through its parents"),
+        (
+            "{% block sytem %}s{% endblock %}{% block user %}u{% endblock %}",
+            "main.j2:1:10: block `sytem` is not a message; did you mean `system`?",
+        ),
+        (
+            "{% block system %}s{% endblock %}\nuser {{ 1 }}{% block usr %}u{% endblock %}",
+            "main.j2:2:22: block `usr` is not a message; did you mean `user`?",
+        ),
+        ("{% extends 'main.j2' %}", "main.j2:1:4: 'main.j2' extends itself, through its parents"),
     ],
 )
 def test_what_would_silently_go_wrong_is_a_mistake(tmp_path: Path, template: str, mistake: str) -> None:
@@ -110,10 +118,26 @@ def test_a_message_of_a_child_that_its_parent_never_places_is_a_mistake(tmp_path
     assert mistakes_in(tmp_path, files) == [
         "main.j2:3: text outside of the blocks is not sent; put it in a block (system, user, assistant)",
         (
-            "main.j2:2: block `system` is never sent: the template it extends has no such block; "
+            "main.j2:2:10: block `system` is never sent: the template it extends has no such block; "
             "put {% block system %}{% endblock %} into base.j2"
         ),
     ]
+
+
+def test_a_misspelt_message_is_one_mistake(tmp_path: Path) -> None:
+    template = "{% block system %}s{% endblock %}{% block usr %}u {{ x }}{% if x %}y{% endif %}{% endblock %}"
+    assert mistakes_in(tmp_path, template) == [
+        "main.j2:1:43: block `usr` is not a message; did you mean `user`?"
+    ]
+
+
+def test_a_place_has_a_column_where_the_line_holds_the_word_inside_a_tag(tmp_path: Path) -> None:
+    template = "subjct: {{ body }} {{ body ~ subjct }}\n{{ body\n ~ sbject }}"
+    assert [mistake.partition(" ")[0] for mistake in _checked(tmp_path, template)] == [
+        "main.j2:1:30:",
+        "main.j2:3:",
+    ]
+    assert mistakes_in(tmp_path, "x {% iff x %}{% endif %}")[0].startswith("main.j2:1:6: template syntax")
 
 
 def test_comments_sets_and_text_in_inner_blocks_are_no_mistakes(tmp_path: Path) -> None:
@@ -135,7 +159,7 @@ def test_a_message_included_inside_a_message_is_a_mistake(tmp_path: Path) -> Non
         "other.j2": "{% block user %}u{% endblock %}",
     }
     assert mistakes_in(tmp_path, files) == [
-        "main.j2:1: an included template with messages stands inside a message"
+        "main.j2:1:20: an included template with messages stands inside a message"
     ]
 
 
@@ -148,7 +172,7 @@ def test_links_that_lead_out_of_the_folder_are_not_found(tmp_path: Path) -> None
     folder.mkdir()
     (folder / "link.j2").symlink_to(tmp_path / "secret.txt")
     [mistake] = mistakes_in(folder, "{% include 'link.j2' %}")
-    assert mistake.startswith("main.j2:1: template 'link.j2' not found")
+    assert mistake.startswith("main.j2:1:13: template 'link.j2' not found")
 
 
 def test_files_that_are_no_templates_are_refused(tmp_path: Path) -> None:
@@ -200,32 +224,32 @@ def _checked(
     [
         (
             "a\n{{ subjct }}\n{{ subjct }}",
-            "main.j2:2: `subjct` is neither a column nor set in the template; did you mean `subject`?",
+            "main.j2:2:4: `subjct` is neither a column nor set in the template; did you mean `subject`?",
         ),
         (
             "{{ zzz }}",
-            "main.j2:1: `zzz` is neither a column nor set in the template; columns: ticket_id, subject, body",
+            "main.j2:1:4: `zzz` is neither a column nor set in the template; columns: ticket_id, subject, body",
         ),
         (
             "{{ tone }}",
-            "main.j2:1: `tone` is neither a column nor set in the template; did you mean `params.tone`?",
+            "main.j2:1:4: `tone` is neither a column nor set in the template; did you mean `params.tone`?",
         ),
-        ("{{ params.tne }}", "main.j2:1: `params.tne` is not a param; did you mean `tone`?"),
+        ("{{ params.tne }}", "main.j2:1:11: `params.tne` is not a param; did you mean `tone`?"),
         (
             "{{ params['x'] }}",
-            "main.j2:1: `params.x` is not a param; add it to `prompt.params`: params: tone",
+            "main.j2:1:12: `params.x` is not a param; add it to `prompt.params`: params: tone",
         ),
-        ("{{ row['Subject'] }}", "main.j2:1: `Subject` is not a column; did you mean `subject`?"),
+        ("{{ row['Subject'] }}", "main.j2:1:9: `Subject` is not a column; did you mean `subject`?"),
         (
             "{% for x in [1] %}{% block user %}{{ x }}{% endblock %}{% endfor %}",
             (
-                "main.j2:1: `x` is neither a column nor set in the template; "
+                "main.j2:1:8: `x` is neither a column nor set in the template; "
                 "a block sees the variables of a loop around it only as {% block ... scoped %}"
             ),
         ),
         (
             "{% if subject %}{{ bdy }}{% endif %}",
-            "main.j2:1: `bdy` is neither a column nor set in the template; did you mean `body`?",
+            "main.j2:1:20: `bdy` is neither a column nor set in the template; did you mean `body`?",
         ),
     ],
 )
@@ -261,9 +285,9 @@ def test_names_are_followed_into_other_files(tmp_path: Path) -> None:
         "lib.j2": "{% macro m() %}{{ body }}{% endmacro %}",
     }
     assert _checked(tmp_path, files) == [
-        "inc.j2:2: `sbject` is neither a column nor set in the template; did you mean `subject`?",
+        "inc.j2:2:4: `sbject` is neither a column nor set in the template; did you mean `subject`?",
         (
-            "lib.j2:1: column `body` can't be seen in an imported file; "
+            "lib.j2:1:19: column `body` can't be seen in an imported file; "
             "import it `with context`, or hand the value to the macro"
         ),
     ]
