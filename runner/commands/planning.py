@@ -77,7 +77,7 @@ def prepared(
         failpoint("plan.snapshot")
         reporter.tell(RowsRead(rows=snapshot.rows))
         source = render_source(workplace, snapshot.path)
-        prompt = source.prompt.compile()
+        prompt = source.prompt.compile([column.name for column in snapshot.columns])
         source = replace(source, prompt=prompt.source)  # workers render the texts that were read here
         check_everything(workplace, snapshot, prompt)
         limits = workplace.provider.limits
@@ -249,10 +249,10 @@ def mistakes_together(
     """What dataset, template and output have against each other; None for what could not be read."""
     manifest = workplace.manifest
     mistakes: list[Mistake] = []
-    if snapshot is not None:
-        names = [column.name for column in snapshot.columns]
-        if prompt is not None:
-            mistakes += prompt.check(names)
+    names = [column.name for column in snapshot.columns] if snapshot is not None else None
+    if prompt is not None:
+        mistakes += prompt.check(names)
+    if names is not None:
         embeddings = manifest.model.endpoint == "/v1/embeddings"
         columns = lineage_columns(manifest.output.schema, manifest.output.prefix, embeddings=embeddings)
         where = manifest.where("dataset.path")

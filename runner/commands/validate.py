@@ -74,7 +74,9 @@ def _snapshot(workplace: Workplace, scratch: Path, mistakes: list[Mistake]) -> S
 def _prompt(workplace: Workplace, snapshot: Snapshot | None, mistakes: list[Mistake]) -> Prompt | None:
     """Compiled even where the dataset is wrong: all mistakes in one go."""
     try:
-        return render_source(workplace, snapshot.path if snapshot is not None else "").prompt.compile()
+        source = render_source(workplace, snapshot.path if snapshot is not None else "").prompt
+        names = [column.name for column in snapshot.columns] if snapshot is not None else None
+        return source.compile(names)
     except InputError as error:
         mistakes += error.mistakes
         return None

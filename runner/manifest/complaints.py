@@ -44,9 +44,12 @@ _extend: Any = extend  # untyped in jsonschema
 _Validator: Any = _extend(Draft202012Validator, {"pattern": _pattern})
 
 
-def check_document(root: MapNode, findings: Findings) -> None:
-    """Hold the resolved document (without `extends` and `profiles`) against the schema."""
-    _Complaints(root, findings).check(shared_schema())
+def check_document(root: MapNode, findings: Findings, *, is_whole: bool = True) -> None:
+    """Hold the resolved document (without `extends` and `profiles`) against the schema.
+
+    Not `is_whole`: a parent could not be read, which may have had the keys that are missing.
+    """
+    _Complaints(root, findings).check(shared_schema(), is_whole=is_whole)
 
 
 def check_unused_profiles(root: MapNode, used: str | None, findings: Findings) -> None:
@@ -86,11 +89,13 @@ class _Complaints:
         self._positions = positions(root)
         self._suggested: set[Path] = set()
 
-    def check(self, schema: dict[str, Any], *, is_partial: bool = False) -> None:
+    def check(self, schema: dict[str, Any], *, is_partial: bool = False, is_whole: bool = True) -> None:
         errors = _flat(_Validator(schema).iter_errors(plain(self._root)))
         wrongs = [_violation(error) for error in errors]
         if is_partial:
             wrongs = [wrong for wrong in wrongs if not _is_open(wrong.value)]
+        if not is_whole:
+            wrongs = [wrong for wrong in wrongs if wrong.rule != "required"]
         # Unknown keys first: one that is a misspelt required key speaks for the missing one.
         for wrong in sorted(wrongs, key=lambda wrong: wrong.rule != "additionalProperties"):
             if not self._findings.has(self._dotted(wrong.path)):

@@ -24,10 +24,11 @@ _FREE = (("prompt", "params"), ("model", "parameters"))
 _MAX_SET_PARTS = 16
 
 
-def read_manifest(path: str, given: str, findings: Findings) -> MapNode | None:
-    """The manifest merged over its parents; None where one of them can't be read.
+def read_manifest(path: str, given: str, findings: Findings) -> tuple[MapNode | None, bool]:
+    """The manifest merged over its parents, and whether they are all there; None where it can't be read.
 
-    `path` is absolute, `given` the path as the user wrote it. `extends` is gone from the result.
+    `path` is absolute, `given` the path as the user wrote it. `extends` is gone from the result. What can be
+    read of parents is checked on, so that one that is missing does not hide other mistakes.
     """
     chain: list[MapNode] = []
     seen = [path]
@@ -36,9 +37,9 @@ def read_manifest(path: str, given: str, findings: Findings) -> MapNode | None:
         chain.append(here.without("extends"))
         parent = here.get("extends")
         if parent is None:
-            return _merge_chain(chain)
+            return _merge_chain(chain), True
         here = _read_parent(parent, seen, findings)
-    return None
+    return (_merge_chain(chain) if chain else None), False
 
 
 def _merge_chain(chain: Sequence[MapNode]) -> MapNode:

@@ -90,7 +90,7 @@ def _checked(
 ) -> _Checked:
     whole = _absolute(given)
     findings = Findings()
-    layers = read_manifest(whole, given, findings)
+    layers, is_whole = read_manifest(whole, given, findings)
     if layers is None:
         raise findings.error()
     check_literal_keys(layers, findings)
@@ -99,7 +99,7 @@ def _checked(
     merged = apply_sets(merged, set_values, str(Path(whole).parent), findings)
     root = interpolate(merged, environ, findings)
     check_literal_keys(root, findings)
-    check_document(root, findings)
+    check_document(root, findings, is_whole=is_whole)
     answer_schema = check_meaning(root, findings)
     return _Checked(path=whole, root=root, answer_schema=answer_schema, findings=findings)
 

@@ -40,8 +40,12 @@ class PromptSource:
     max_output_bytes: int
     texts: tuple[TemplateText, ...] = field(default=(), repr=False)
 
-    def compile(self) -> Prompt:
-        """The prompt. Reads the files if `texts` is empty. Raises InputError with every mistake."""
+    def compile(self, columns: Sequence[str] | None = None) -> Prompt:
+        """The prompt. Reads the files if `texts` is empty. Raises InputError with every mistake.
+
+        A prompt's own `check` judges names; where there will be none, they are judged here, so that nothing
+        hides anything: all names with `columns`, else those of params.
+        """
         environment = _environment(self)
         mistakes: list[Mistake] = []
         if self.texts:
@@ -53,6 +57,7 @@ class PromptSource:
         if not mistakes:
             mistakes += _compile_all(ready, family)
         if mistakes:
+            mistakes += _wrong_names(environment, family, columns, self.params)
             raise InputError(mistakes, next_step=_NEXT_STEP)
         root = family.texts[family.root]
         others = tuple(text for name, text in sorted(family.texts.items()) if name != family.root)
@@ -95,8 +100,11 @@ class Prompt:
         """The messages of a row, or why it has none. Never raises."""
         return self._renderer.render(row)
 
-    def check(self, columns: Sequence[str]) -> list[Mistake]:
-        """Names that the template reads and that neither the dataset nor the params have."""
+    def check(self, columns: Sequence[str] | None) -> list[Mistake]:
+        """Names that the template reads and that neither the dataset nor the params have.
+
+        Without `columns` (the dataset can't be read) only names of params.
+        """
         known = self._globals
         return list(variables.wrong_names(self._uses, columns, self.source.params, known))
 
@@ -150,6 +158,30 @@ def _environment(source: PromptSource, family: Family | None = None) -> PromptEn
         constants=[name for name, tree in trees.items() if _is_constant_file(tree)],
         constant_params={} if rebound else source.params,
     )
+
+
+def _unknown() -> None:
+    """Stands in for a filter or test that does not exist."""
+
+
+def _wrong_names(
+    environment: PromptEnvironment,
+    family: Family,
+    columns: Sequence[str] | None,
+    params: Mapping[str, Any],
+) -> list[Mistake]:
+    """The names that nothing defines, in files that have other mistakes too. The environment is done with."""
+    for tree in family.trees.values():
+        for node in tree.find_all((nodes.Filter, nodes.Test)):
+            # Unknown ones are told already; jinja2 would not look for names past them.
+            known = environment.filters if isinstance(node, nodes.Filter) else environment.tests
+            known.setdefault(node.name, _unknown)
+    try:
+        uses = variables.find_uses(family)
+    except (TemplateError, RecursionError):
+        return []
+    known_names = frozenset(environment.globals) | set(variables.RESERVED)
+    return list(variables.wrong_names(uses, columns, params, known_names))
 
 
 def _compile_all(environment: PromptEnvironment, family: Family) -> list[Mistake]:

@@ -164,7 +164,7 @@ def _uses_in(
             whole.add(node.name)
         elif node.name in undeclared:
             uses.append(Use(name=node.name, field=None, file=name, line=node.lineno, sees_row=sees_row))
-    return uses, whole
+    return sorted(uses, key=lambda use: use.line), whole
 
 
 # ---------------------------------------------------------------- judging

@@ -228,7 +228,10 @@ def _checked(
         ),
         (
             "{{ zzz }}",
-            "main.j2:1:4: `zzz` is neither a column nor set in the template; columns: ticket_id, subject, body",
+            (
+                "main.j2:1:4: `zzz` is neither a column nor set in the template; "
+                "columns: ticket_id, subject, body"
+            ),
         ),
         (
             "{{ tone }}",

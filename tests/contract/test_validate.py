@@ -102,6 +102,42 @@ def test_a_wrong_template_and_an_output_that_is_a_folder_are_told_together(tmp_p
     assert "prompt.j2:1" in told[1]
 
 
+def test_mistakes_of_every_stage_of_a_template_are_told_together(tmp_path: Path) -> None:
+    path = project(tmp_path, GOOD, prompt="{{ text|uper }}\n{{ now() }}\n{{ txet }}\n{{ params.tone }}")
+    told = [f"{mistake.where.rpartition('/')[2]} {mistake.what}" for mistake in mistakes_of(path)]
+    assert told == [
+        "prompt.j2:1:9 no filter named `uper`",
+        "prompt.j2:2:4 `now` is neither a column nor set in the template",
+        "prompt.j2:3:4 `txet` is neither a column nor set in the template",
+        "prompt.j2:4:11 `params.tone` is not a param",
+    ]
+    with pytest.raises(InputError) as caught:
+        plan(RunOptions(manifest=ManifestOptions(path=str(path)), environ={}), reporter=Silent())
+    assert len(caught.value.mistakes) == 4
+
+
+@pytest.mark.parametrize("prompt", ["{{ text|uper }}{{ params.tone }}", "{{ params.tone }}{{ params.x }}"])
+def test_a_missing_dataset_hides_no_mistake_of_the_template(tmp_path: Path, prompt: str) -> None:
+    path = project(tmp_path, GOOD, prompt=prompt)
+    (tmp_path / "rows.csv").unlink()
+    found = mistakes_of(path)
+    assert "no such file" in found[0].what
+    assert len(found) == 3  # and of no column it is said that it is missing
+
+
+def test_a_missing_parent_hides_no_mistake_and_is_not_blamed_for_missing_keys(tmp_path: Path) -> None:
+    wrong = (
+        "extends: nope.yaml\ndataset: {path: rows.csv, kye: id}\nprompt: {template: prompt.j2}\nrepeats: no\n"
+    )
+    told = [str(mistake) for mistake in mistakes_of(project(tmp_path, wrong, prompt="{{ txet }}"))]
+    assert [text.removeprefix(f"{tmp_path}/").partition(" ")[0] for text in told] == [
+        "m.yaml:1:10:",
+        "m.yaml:2:27:",
+        "m.yaml:4:10:",
+        "prompt.j2:1:4:",
+    ]
+
+
 @pytest.mark.parametrize(
     ("target", "what"),
     [
