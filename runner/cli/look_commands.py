@@ -117,6 +117,8 @@ def plan(
         made = make_plan(options, reporter=screen, most_examples=diff or 0)
     if out is not None:
         write_plan(Path(out), made.plan, made.digests, options)
+    for warning in made.warnings:
+        say(f"warning: {clean(str(warning))}")
     if as_json:
         shown = {} if diff is None else {"examples": [one.as_json() for one in made.examples]}
         write_out(json_line(made.plan.as_json() | shown))

@@ -8,8 +8,9 @@ from runner.commands.examples import Example, examples
 from runner.commands.moments import Reporter
 from runner.commands.options import PlanDigests, RunOptions
 from runner.commands.planning import prepared
-from runner.commands.workplace import open_workplace
+from runner.commands.workplace import limit_warnings, open_workplace
 from runner.core.planning import Plan
+from runner.errors import Mistake
 from runner.ledger import Ledger
 
 
@@ -17,13 +18,14 @@ from runner.ledger import Ledger
 class PlanResult:
     """The plan, causes of rows that can't be sent, and what the plan rests on.
 
-    `examples` are rows whose request changed, where they were asked for.
+    `examples` are rows whose request changed, where they were asked for; `warnings` what has no effect.
     """
 
     plan: Plan
     causes: tuple[str, ...]
     digests: PlanDigests
     examples: tuple[Example, ...] = ()
+    warnings: tuple[Mistake, ...] = ()
 
 
 def plan(options: RunOptions, *, reporter: Reporter, most_examples: int = 0) -> PlanResult:
@@ -45,6 +47,7 @@ def plan(options: RunOptions, *, reporter: Reporter, most_examples: int = 0) -> 
                 causes=prepared_plan.causes,
                 digests=prepared_plan.digests,
                 examples=found,
+                warnings=tuple(limit_warnings(workplace.manifest)),
             )
     finally:
         if ledger is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from runner.commands.options import ManifestOptions
 from runner.commands.planning import mistakes_together, render_source
-from runner.commands.workplace import Workplace, survey_workplace
+from runner.commands.workplace import Workplace, limit_warnings, survey_workplace
 from runner.core.model import Cause
 from runner.dataset import Snapshot, read_rows, take_snapshot
 from runner.errors import InputError, Mistake
@@ -95,7 +95,8 @@ def _first_prompt(workplace: Workplace, snapshot: Snapshot, prompt: Prompt) -> i
 
 def _warnings(workplace: Workplace, snapshot: Snapshot, prompt: Prompt) -> list[Mistake]:
     manifest = workplace.manifest
-    warnings = list(prompt.warnings([column.name for column in snapshot.columns]))
+    warnings = limit_warnings(manifest)
+    warnings += prompt.warnings([column.name for column in snapshot.columns])
     used = {*prompt.variables(), *manifest.dataset.key}
     unused = [column.name for column in snapshot.columns if column.name not in used]
     if unused and not prompt.reads_whole_row():

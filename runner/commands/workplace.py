@@ -110,6 +110,26 @@ def lowered(provider: Provider, manifest: Manifest) -> Provider:
     return replace(provider, limits=limits, max_open_batches=open_batches)
 
 
+def limit_warnings(manifest: Manifest) -> list[Mistake]:
+    """Limits in `batch:` that have no effect, because they are above those of the provider."""
+    provider = provider_room.resolve(manifest.model.provider)
+    batch = manifest.batch
+    asked = {
+        "max_file_bytes": (batch.max_file_bytes, provider.limits.max_file_bytes),
+        "max_requests_per_file": (batch.max_requests_per_file, provider.limits.max_requests_per_file),
+        "max_open_batches": (batch.max_open_batches, provider.max_open_batches),
+    }
+    return [
+        Mistake(
+            where=manifest.where(f"batch.{name}"),
+            path=f"batch.{name}",
+            what=f"{wanted:,} has no effect: {provider.name} takes at most {limit:,}",
+        )
+        for name, (wanted, limit) in asked.items()
+        if wanted is not None and wanted > limit
+    ]
+
+
 def provider_mistakes(manifest: Manifest, provider: Provider) -> list[Mistake]:
     """What this provider is known not to take, found without network."""
     mistakes = []

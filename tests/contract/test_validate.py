@@ -138,6 +138,22 @@ def test_a_missing_parent_hides_no_mistake_and_is_not_blamed_for_missing_keys(tm
     ]
 
 
+def test_limits_above_the_provider_s_are_warned_of(tmp_path: Path) -> None:
+    limits = "batch: {max_file_bytes: 1GB, max_requests_per_file: 60000, max_open_batches: 1}\n"
+    path = project(tmp_path, GOOD + limits)
+    options = ManifestOptions(path=str(path))
+    planned = plan(RunOptions(manifest=options, environ={}), reporter=Silent())
+    for warnings in (validate(options, environ={}).warnings, planned.warnings):
+        told = [str(warning) for warning in warnings if warning.path.startswith("batch")]
+        assert told == [
+            (
+                f"{path}:6:25: batch.max_file_bytes: "
+                "1,000,000,000 has no effect: local takes at most 200,000,000"
+            ),
+            f"{path}:6:53: batch.max_requests_per_file: 60,000 has no effect: local takes at most 50,000",
+        ]
+
+
 @pytest.mark.parametrize(
     ("target", "what"),
     [
