@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,8 +12,10 @@ from typing import Any
 from runner.errors import InputError, Mistake, RunnerError
 from runner.localserver.database import Database
 from runner.localserver.faults import FaultError, FaultPlan, read_faults
+from runner.localserver.serve import AddressError
 from runner.localserver.serve import serve as serve_forever
 from runner.localserver.settings import ServerSettings, SettingsError
+from runner.localserver.upstream import UpstreamUrlError
 
 
 def default_state(environ: Mapping[str, str]) -> Path:
@@ -35,7 +38,8 @@ def serve(
     """Serve until SIGINT or SIGTERM; `announce` gets the base URL once it listens.
 
     `faults`: what is armed at the start, in place of all that an earlier server left armed there.
-    Raises InputError for wrong settings or faults, RunnerError where the address or the folder can't be used.
+    Raises InputError for wrong settings or faults and an address that can't be had, RunnerError where the
+    folder can't be used.
     """
     chosen = _settings(settings, upstream)
     wanted = _faults(faults)
@@ -46,12 +50,29 @@ def serve(
         serve_forever(chosen, state, host, port, announce)
     except FaultError as error:
         raise InputError([Mistake(where=str(settings), path="faults", what=str(error))]) from error
-    except (OSError, OverflowError, sqlite3.Error) as error:
+    except UpstreamUrlError as error:
+        where = "--upstream" if upstream is not None else f"{settings}: upstream"
+        hint = "such as http://127.0.0.1:11434/v1"
+        raise InputError([Mistake(where=where, what=str(error), hint=hint)]) from error
+    except AddressError as error:
+        raise _address_mistake(host, port, error) from error
+    except (OSError, sqlite3.Error) as error:
         what = getattr(error, "strerror", None) or str(error)
         raise RunnerError(
-            f"can't serve {host}:{port} from {state}: {what}",
-            next_step="choose another address (`--port 0` takes a free one) or another folder (`--state`)",
+            f"can't serve from {state}: {what}", next_step="choose another folder (`--state`)"
         ) from error
+
+
+def _address_mistake(host: str, port: int, error: AddressError) -> InputError:
+    """Whoever chose the address chooses another."""
+    if error.errno == errno.EADDRINUSE:
+        mistake = Mistake(where="--port", what=f"another program listens on {host}:{port} already")
+        next_step = "end that program, or choose another port (`--port 0` takes a free one)"
+    else:
+        what = f"can't listen on {host}:{port}: {error.strerror}"
+        mistake = Mistake(where="--host, --port", what=what)
+        next_step = "choose another address (`--port 0` takes a free port)"
+    return InputError([mistake], next_step=next_step)
 
 
 def _settings(path: Path | None, upstream: str | None) -> ServerSettings:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import signal
 import socket
 import threading
@@ -24,6 +25,10 @@ from runner.localserver.settings import ServerSettings
 
 GRACE_S = 5
 HURRY_S = 0.5
+
+
+class AddressError(OSError):
+    """The address can't be listened on: taken, not of this machine, or not allowed."""
 
 
 class _Server(uvicorn.Server):
@@ -81,8 +86,8 @@ def serve(
     """Serve until SIGINT, SIGTERM or `stop`; blocks. Port 0 takes a free one.
 
     announce    called once with the base URL (`http://127.0.0.1:PORT/v1`) when the socket listens
-    Errors: OSError when the address can't be had or the folder can't be used; FaultError and
-            UpstreamUrlError for the settings.
+    Errors: AddressError when the address can't be had, OSError when the folder can't be used; FaultError
+            and UpstreamUrlError for the settings.
     """
     connections: dict[Any, asyncio.Transport] = {}
 
@@ -129,6 +134,10 @@ def _listening_socket(host: str, port: int) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(512)
+        try:
+            listener.bind((host, port))
+            listener.listen(512)
+        except (OSError, OverflowError) as error:
+            number = getattr(error, "errno", None) or errno.EADDRNOTAVAIL
+            raise AddressError(number, getattr(error, "strerror", None) or str(error)) from error
         yield listener

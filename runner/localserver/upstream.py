@@ -127,8 +127,12 @@ def _exchange(settings: ServerSettings, url: str, body: bytes) -> tuple[int, byt
 
 def parsed_upstream(url: str) -> SplitResult:
     """The parts of an upstream's base URL. Raises UpstreamUrlError."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, a bracket that is not closed
+        is_usable = False
+    if not is_usable:
         raise UpstreamUrlError(f"upstream must be an http or https URL, got {url!r}")
     return parts
 

@@ -309,9 +309,29 @@ def test_an_address_in_use_is_an_error_with_a_next_step(tmp_path: Path) -> None:
         taken.listen()
         port = str(taken.getsockname()[1])
         done = run_program("local-server", "--port", port, "--state", "state", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "Address already in use" in done.stderr
+    assert done.returncode == 2
+    assert f"--port: another program listens on 127.0.0.1:{port} already" in done.stderr
     assert "`--port 0`" in done.stderr
+    assert_no_traceback(done)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--upstream", "notaurl", "--upstream: upstream must be an http or https URL, got 'notaurl'"),
+        ("--upstream", "http://[::1", "--upstream: upstream must be an http or https URL"),
+        ("--upstream", "http://host:many/v1", "--upstream: upstream must be an http or https URL"),
+        ("--port", "70000", "can't listen on 127.0.0.1:70000"),
+        ("--host", "no.such.host.invalid", "can't listen on no.such.host.invalid:0"),
+    ],
+)
+def test_a_local_server_that_can_not_be_is_a_wrong_command_line(
+    option: str, value: str, told: str, tmp_path: Path
+) -> None:
+    options = {"--port": "0", "--state": "state", option: value}
+    done = run_program("local-server", *(word for pair in options.items() for word in pair), cwd=tmp_path)
+    assert done.returncode == 2
+    assert told in done.stderr
     assert_no_traceback(done)
 
 
