@@ -68,16 +68,23 @@ def main() -> None:
                 for pid in reports:  # the tests died before them: nobody would ever end these
                     os.kill(pid, signal.SIGKILL)
                 return
-            report = descriptors.pop()
-            pid = os.fork()
-            if pid == 0:
-                for descriptor in (channel.detach(), noted, written, report, *reports.values()):
-                    os.close(descriptor)
-                _become(json.loads(data), descriptors)
-            for descriptor in descriptors:
-                os.close(descriptor)
-            os.write(report, b"%d\n" % pid)
-            reports[pid] = report
+            _fork(json.loads(data), descriptors, reports, (channel.fileno(), noted, written))
+
+
+def _fork(
+    order: dict[str, Any], descriptors: list[int], reports: dict[int, int], own: tuple[int, ...]
+) -> None:
+    """One child; it keeps nothing of what is ours."""
+    report = descriptors.pop()
+    pid = os.fork()
+    if pid == 0:
+        for descriptor in (*own, report, *reports.values()):
+            os.close(descriptor)
+        _become(order, descriptors)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    os.write(report, b"%d\n" % pid)
+    reports[pid] = report
 
 
 def _reap(reports: dict[int, int]) -> None:

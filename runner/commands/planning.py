@@ -249,10 +249,10 @@ def mistakes_together(
     """What dataset, template and output have against each other; None for what could not be read."""
     manifest = workplace.manifest
     mistakes: list[Mistake] = []
-    names = [column.name for column in snapshot.columns] if snapshot is not None else None
+    names = None if snapshot is None else [column.name for column in snapshot.columns]
     if prompt is not None:
         mistakes += prompt.check(names)
-    if names is not None:
+    if snapshot is not None and names is not None:
         embeddings = manifest.model.endpoint == "/v1/embeddings"
         columns = lineage_columns(manifest.output.schema, manifest.output.prefix, embeddings=embeddings)
         where = manifest.where("dataset.path")
