@@ -68,17 +68,21 @@ def main() -> None:
                 for pid in reports:  # the tests died before them: nobody would ever end these
                     os.kill(pid, signal.SIGKILL)
                 return
-            _fork(json.loads(data), descriptors, reports, (channel.fileno(), noted, written))
+            _fork(json.loads(data), descriptors, reports, channel, (noted, written))
 
 
 def _fork(
-    order: dict[str, Any], descriptors: list[int], reports: dict[int, int], own: tuple[int, ...]
+    order: dict[str, Any],
+    descriptors: list[int],
+    reports: dict[int, int],
+    channel: socket.socket,
+    own: tuple[int, int],
 ) -> None:
     """One child; it keeps nothing of what is ours."""
     report = descriptors.pop()
     pid = os.fork()
     if pid == 0:
-        for descriptor in (*own, report, *reports.values()):
+        for descriptor in (channel.detach(), *own, report, *reports.values()):
             os.close(descriptor)
         _become(order, descriptors)
     for descriptor in descriptors:
