@@ -231,7 +231,7 @@ class _Played:
             "dataset": {"path": "rows.jsonl", "key": "id"},
             "prompt": {"template": "prompt.j2"},
             "model": {"provider": provider, "name": "m"},
-            "retry": {"attempts": self.case.attempts},
+            "retry": {"attempts": self.case.attempts, "backoff": {"initial": 0}},
             "output": {"path": "results.jsonl"},
         }
         (self.folder / "manifest.yaml").write_text(yaml.safe_dump(manifest))

@@ -75,8 +75,9 @@ def refusals() -> Iterator[Case]:
     yield from case("volume-429", "create", REFUSED, HELD)
     for kind in ("balance-402", "plan-403", "model-403", "unprocessable-422"):
         yield from case(kind, "create", REFUSED)
-    for kind in ("invalid-400", "too-large-413", "gateway-413"):
-        yield from case(kind, "upload", REFUSED)
+    yield from case("invalid-400", "upload", REFUSED)
+    for kind in ("too-large-413", "gateway-413"):
+        yield from case(kind, "upload", DONE)  # split smaller
     yield from case("missing-404", "poll", DONE, times=3)
     yield from each("missing-404", ("create", "download", "list"), DONE, times=2)
     yield from case("gone-410", "download", UNACCOUNTED, times=0)
