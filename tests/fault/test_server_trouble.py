@@ -31,7 +31,7 @@ from tests.fault.trouble_table import usual_table, whole_table
 from tests.localserver_process import running_server
 
 TABLE = whole_table() if os.environ.get("RUNNER_TROUBLE") == "all" else usual_table()
-AT_ONCE = 4
+AT_ONCE = 3
 GROUP = 16
 GROUPS = [TABLE[start : start + GROUP] for start in range(0, len(TABLE), GROUP)]
 

@@ -295,15 +295,16 @@ def whole_table() -> list[Case]:
 
 
 def usual_table() -> list[Case]:
-    """Both profiles where their ends differ; elsewhere they take turns."""
+    """Each end of each kind in each phase once. Profiles for which all ends are the same take turns."""
     whole = whole_table()
+    found: dict[tuple[str, str, str, str], Case] = {}
     turns: Counter[str] = Counter()
-    found = []
     for one in whole:
         twin = replace(one, profile="unknown" if one.profile == "doubleword" else "doubleword")
+        place = (one.kind, one.phase, repr(one.end))
         if twin not in whole:
-            found.append(one)
-        elif one.profile == "doubleword":
+            found.setdefault((*place, one.profile), one)
+        elif (*place, "any") not in found:
             turns[one.phase] += 1
-            found.append(one if turns[one.phase] % 2 else twin)
-    return found
+            found[(*place, "any")] = one if turns[one.phase] % 2 else twin
+    return list(found.values())
