@@ -127,8 +127,8 @@ def what_others_do() -> Iterator[Case]:
     yield from case("input-deleted", "poll", End(rows=two_cancelled), texts=stopped, begun=True)
     yield from case("output-deleted", "download", UNACCOUNTED, begun=True)
     yield from case("batch-reopened", "poll", DONE, begun=True)
-    failed = {"kind": "row-final-status", "token": "k0-"}
-    yield from case("batch-retried", "poll", asked_again("k0"), also=(failed,))
+    fails_again = End(rows={"k0": "failed invalid_request"}, twice="k0")
+    yield from case("batch-retried", "poll", fails_again, texts={"k0": "[[local:fail 400]]"}, begun=True)
 
 
 def lags() -> Iterator[Case]:
