@@ -24,6 +24,7 @@ from runner.cli.change_commands import cancel
 from runner.cli.gc_command import gc
 from runner.cli.history_commands import diff, explain, history
 from runner.cli.look_commands import plan, results, status, validate
+from runner.cli.resolve_command import rebuild, resolve
 from runner.cli.run_command import retry, run
 from runner.errors import InputError
 
@@ -39,6 +40,8 @@ COMMANDS: tuple[click.Command, ...] = (
     diff,
     retry,
     cancel,
+    resolve,
+    rebuild,
     gc,
     init,
     schema,

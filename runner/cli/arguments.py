@@ -30,6 +30,8 @@ COMMAND_NAMES = (
     "diff",
     "retry",
     "cancel",
+    "resolve",
+    "rebuild",
     "gc",
     "init",
     "schema",

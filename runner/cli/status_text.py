@@ -38,6 +38,11 @@ def section(one: ManifestStatus) -> Section:
     if hidden:
         facts.append(("others", f"{counted(len(hidden), 'batch')}, {_requests(hidden):,} requests"))
     notes = [f"batch {batch.slot}: {clean(batch.problem)}" for batch in shown if batch.problem]
+    notes += [
+        f"batch {batch.slot}: the server made it twice, {clean(extra)} may be billed as well"
+        for batch in one.batches
+        for extra in batch.extra_batches
+    ]
     if _has_open(one) and one.state != "running":
         notes.append(f"next: `run {shlex.quote(clean(one.manifest))}` collects what is there")
     return Section(

@@ -89,6 +89,20 @@ class ShardBook:
             self._read(lines, _Store(self._ledger, self._shard_id, raw, kept, held), tally)
         part.unlink(missing_ok=True)
         failpoint("collect.part_removed")
+        self._count(raw, tally)
+        failpoint("collect.counted")
+        return tally
+
+    def take_again(self, raw: RawFile, raw_folder: Path) -> Tally:
+        """Read a raw file that is there already into a ledger that does not know its answers yet."""
+        tally = Tally()
+        target = raw_folder / Path(raw.path).name
+        with target.open("rb") as lines, target.open("rb") as held:
+            self._read(lines, _Store(self._ledger, self._shard_id, raw, None, held), tally)
+        self._count(raw, tally)
+        return tally
+
+    def _count(self, raw: RawFile, tally: Tally) -> None:
         self._ledger.count_lines(
             raw,
             lines=tally.lines,
@@ -96,8 +110,6 @@ class ShardBook:
             unknown_lines=tally.unknown,
             bad_lines=tally.bad,
         )
-        failpoint("collect.counted")
-        return tally
 
     def _read(self, lines: BinaryIO, store: _Store, tally: Tally) -> None:
         for start, line in split_lines(lines):

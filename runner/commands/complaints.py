@@ -16,7 +16,7 @@ _NEXT_STEPS = {
 COMPLAINTS: dict[ShardState, tuple[type[RunnerError], str]] = {
     ShardState.HELD: (
         DecisionNeededError,
-        "look for the batch on the server; nothing was bought twice",
+        "`{resolve}` shows what can be decided; nothing was bought twice",
     ),
     ShardState.REFUSED: (
         ProviderRefusedError,
@@ -32,13 +32,14 @@ def refusal(provider: str, problem: Problem) -> ProviderRefusedError:
     return ProviderRefusedError(f"{provider} refused: {problem.message}", next_step=next_step)
 
 
-def complaint_of(shards: Sequence[Submission]) -> RunnerError | None:
-    """Shards that were held or refused, as one error; None where there is none."""
+def complaint_of(shards: Sequence[Submission], resolve: str) -> RunnerError | None:
+    """Shards that were held or refused, as one error; None where there is none. `resolve` is the command
+    that shows what can be decided."""
     for state, (kind, next_step) in COMPLAINTS.items():
         problems = [f"shard {shard.slot}: {shard.problem}" for shard in shards if shard.state is state]
         if problems:
             what = "\n".join([f"{len(problems)} of the shards are {state}:", *problems])
-            return kind(what, next_step=next_step)
+            return kind(what, next_step=next_step.format(resolve=resolve))
     return None
 
 

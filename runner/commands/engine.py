@@ -24,9 +24,10 @@ from runner.commands import calls
 from runner.commands.calls import Fetched
 from runner.commands.complaints import COMPLAINTS, batches_go_on, complaint_of, refusal
 from runner.commands.cutting import TOO_LARGE, Cutter
+from runner.commands.extras import Extras, ExtrasSeen, look_at_extras
 from runner.commands.interrupts import StopFlag
 from runner.commands.moments import BatchCreated, Trouble, Uploaded
-from runner.commands.tracks import Surroundings, Track
+from runner.commands.tracks import ExtrasStage, Surroundings, Track
 from runner.commands.watching import Watcher, refusal_in
 from runner.core import states
 from runner.core.model import Accepted, Problem, ProblemKind, Refused, Unknown
@@ -72,6 +73,7 @@ class Engine:
         self._cutter = cutter
         self.pause_until_s = 0.0
         self._watcher = Watcher(at)
+        self._extras = Extras(at)
         self._tracks: list[Track] = []
         self._landed_calls: queue.SimpleQueue[tuple[Track, str, object]] = queue.SimpleQueue()
         self._stopping: Problem | None = None
@@ -165,16 +167,18 @@ class Engine:
         for track in self._tracks:
             track.lock.close()
 
-    def complaint(self) -> RunnerError | None:
-        """Shards that were held or refused, as one error; None where there is none."""
-        return complaint_of(self._complaints)
+    def complaint(self, resolve: str) -> RunnerError | None:
+        """Shards that were held or refused, as one error; None where there is none. `resolve` is the
+        command that shows what can be decided."""
+        return complaint_of(self._complaints, resolve)
 
     # ------------------------------------------------------------ steps
 
     def _step(self, track: Track, now: float) -> None:
-        if track.is_busy or now < track.next_at_s or track.submission.state.is_final:
+        if not self._is_ready(track, now):
             return
-        if not track.is_taken and not self._take(track, now):
+        if track.wants_extras and track.is_in(ShardState.SUBMITTED):
+            self._look_at_extras(track)
             return
         self._act(track, states.decide(track.submission, self._at.provider, now), now)
 
@@ -198,6 +202,11 @@ class Engine:
                 track.next_at_s = until_s
             case Rest():
                 pass
+
+    def _is_ready(self, track: Track, now: float) -> bool:
+        if track.is_busy or now < track.next_at_s or track.submission.state.is_final:
+            return False
+        return track.is_taken or self._take(track, now)
 
     def _take(self, track: Track, now: float) -> bool:
         """Become the one process that moves this shard; another's progress is read from the ledger."""
@@ -281,6 +290,15 @@ class Engine:
             lambda: calls.fetch(self._at.client, submission, self._at.provider, progress, scratch),
         )
 
+    def _look_at_extras(self, track: Track) -> None:
+        ids, shard_id = track.extras, track.submission.shard_id
+        scratch, is_last = self._at.place.folder / "scratch", track.extras_stage is ExtrasStage.TO_READ
+        self._call(
+            track,
+            "extras",
+            lambda: look_at_extras(self._at.client, ids, scratch, shard_id, is_last=is_last),
+        )
+
     def _call(self, track: Track, name: str, call: Callable[[], object]) -> None:
         """Run one call in a thread of its own; a daemon, so that leaving never waits for a slow server."""
         track.is_busy = True
@@ -319,6 +337,8 @@ class Engine:
                 self._fence_landed(track, result)
             case "fetch", Fetched():
                 self._fetch_landed(track, result)
+            case "extras", ExtrasSeen():
+                self._extras.landed(track, result)
             case _:
                 raise AssertionError(f"unexpected reply to {name}: {result!r}")
 
@@ -417,15 +437,12 @@ class Engine:
         if moved.state is before:
             track.submission = moved
             return
-        extra = [batch.batch_id for batch in matches if batch.batch_id != moved.batch_id]
-        self._at.save(track, moved, f"scanned: {moved.state}", f"also found: {extra}" if extra else "")
+        self._at.save(track, moved, f"scanned: {moved.state}")
         failpoint("scan.recorded")
         if moved.state is ShardState.SUBMITTED:
             failpoint("adopt.recorded")
             self._tell_created(track, is_adopted=True)
-        for batch_id in extra:
-            what = f"the server holds a second batch of this shard: {batch_id}; it may be billed"
-            self._at.reporter.tell(Trouble(what=what, slot=moved.slot))
+            self._extras.found(track, matches)
 
     def _fence_landed(self, track: Track, reply: str) -> None:
         """The file was seen before the fence was tried, so where it stays missing a delete of ours reached

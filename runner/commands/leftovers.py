@@ -17,7 +17,7 @@ from pathlib import Path
 
 from runner.core.states import ShardState
 from runner.core.wire import JsonError, decode_json
-from runner.ledger import Ledger, LedgerPlace, RunRecord
+from runner.ledger import Ledger, LedgerPlace, RunRecord, kept_path
 
 RUNS_KEPT = 10
 """So many tables of the last runs stay whatever their age, for `run diff`."""
@@ -68,7 +68,7 @@ class Listing:
 def list_files(folder: Path) -> Listing:
     """Everything that may be left over."""
     files = {}
-    for part in ("scratch", "shards", "snapshots", "history", "raw"):
+    for part in ("scratch", "shards", "requests", "snapshots", "history", "raw"):
         for path in sorted((folder / part).glob("*")):
             files[path.relative_to(folder).as_posix()] = stamp(path)
     return Listing(files=files)
@@ -110,7 +110,7 @@ class Search:
 
     def all(self) -> list[Leftover]:
         """Everything on this machine; answers only where nobody works in the project."""
-        found = [*self._scratch(), *self._shards(), *self._snapshots(), *self._histories()]
+        found = [*self._scratch(), *self._shards(), *self._requests(), *self._snapshots(), *self._histories()]
         return found + list(self._answers() if self._includes_unknown else ())
 
     def _leftover(self, kind: Kind, name: str) -> Leftover:
@@ -130,6 +130,17 @@ class Search:
                 is_over = shard.state in over and manifest.id in self._free
                 known[shard.path] = known.get(shard.path, True) and is_over
         yield from self._left(Kind.SHARD, "shards", known)
+
+    def _requests(self) -> Iterator[Leftover]:
+        """Lists of requests that stand for shards of which no raw file is left."""
+        with_answers = {one.shard_id for one in self._ledger.raw_files()}
+        known: dict[str, bool] = {}
+        for manifest in self._manifests:
+            for shard in self._ledger.shards(manifest.id):
+                name = kept_path(Path(), shard.sha).as_posix()
+                is_left = shard.shard_id not in with_answers and shard.state.is_final
+                known[name] = known.get(name, True) and is_left and manifest.id in self._free
+        yield from self._left(Kind.SHARD, "requests", known)
 
     def _snapshots(self) -> Iterator[Leftover]:
         """The dataset as the current rows were asked stays; earlier ones join nothing any more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -17,6 +18,14 @@ class ManifestOptions:
     path: str
     set_values: tuple[str, ...] = ()
     profile: str | None = None
+
+
+def command_line(command: str, options: ManifestOptions) -> str:
+    """The command line for this manifest, bent as it is now, to be typed as it stands."""
+    words = ["run", *([command] if command else []), options.path]
+    words += [word for value in options.set_values for word in ("--set", value)]
+    words += ["--profile", options.profile] if options.profile is not None else []
+    return shlex.join(words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

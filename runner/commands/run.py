@@ -33,13 +33,14 @@ from runner.commands.gate import pass_gate
 from runner.commands.interrupts import StopFlag, deferred_interrupts
 from runner.commands.local import connected
 from runner.commands.moments import Finished, Reporter, Started, Submitted, Trouble
-from runner.commands.options import Narrowing, RunOptions
+from runner.commands.options import Narrowing, RunOptions, command_line
 from runner.commands.planfile import refuse_if_moved
 from runner.commands.planning import Prepared, policy_of, prepared
 from runner.commands.publishing import Totals, write_results
 from runner.commands.raising import Asked, ask_larger
 from runner.commands.recording import commit, record_end, record_published
 from runner.commands.repeating import Unmoved, record_repeat, unmoved
+from runner.commands.resolve import refuse_untold
 from runner.commands.retrying import retry_failed
 from runner.commands.tables import published_totals
 from runner.commands.tracks import Surroundings
@@ -154,6 +155,7 @@ class _Run:
 
     def go(self) -> RunResult:
         take_back_unsent(self._workplace, self._ledger, self._manifest_id)  # they are planned anew
+        refuse_untold(self._ledger, self._manifest_id, self._options.manifest)
         self._tell_started()
         self._tell_left_elsewhere()
         if (last := self._to_repeat()) is not None:
@@ -306,7 +308,7 @@ class _Run:
             try:
                 if self._drive_all(engine, run_id, asked):
                     return self._detached()
-                complaint = engine.complaint()
+                complaint = engine.complaint(command_line("resolve", self._options.manifest))
             except ProviderRefusedError as refusal:
                 if self._under_way():
                     raise  # the table of before stays until what is on its way has come

@@ -12,7 +12,10 @@ from runner.ledger import Ledger, LedgerPlace, locate
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchStatus:
-    """One shard and its batch. `state` is ours, `status` the server's word; times are UTC text."""
+    """One shard and its batch. `state` is ours, `status` the server's word; times are UTC text.
+
+    `extra_batches`: the server made these of the same create as well; they may be billed.
+    """
 
     slot: int
     batch_id: str | None
@@ -26,6 +29,7 @@ class BatchStatus:
     output_file_id: str | None
     error_file_id: str | None
     problem: str | None
+    extra_batches: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +104,7 @@ def _of_manifest(ledger: Ledger, manifest_id: int, path: str, name: str) -> Mani
                 output_file_id=shard.output_file_id,
                 error_file_id=shard.error_file_id,
                 problem=shard.problem,
+                extra_batches=tuple(ledger.extra_batches(shard.shard_id)),
             )
             for shard in ledger.shards(manifest_id)
         ),

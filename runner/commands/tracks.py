@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from enum import Enum
 
 from runner.commands.calls import Progress
 from runner.commands.collecting import ShardBook
@@ -17,6 +18,15 @@ from runner.ledger import Ledger, LedgerPlace
 from runner.provider import Client
 
 POLLS_PER_MINUTE = 30
+
+
+class ExtrasStage(Enum):
+    """How far one is with the extra batches of a shard: to be stopped, stopped, to be read, read."""
+
+    TO_STOP = "to stop"
+    STOPPED = "stopped"
+    TO_READ = "to read"
+    READ = "read"
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +53,14 @@ class Track:
     sent_bytes: int = 0
     blocked: Outcome | None = None
     retry_after_s: float = 0.0
+    extras: tuple[str, ...] = ()
+    extras_stage: ExtrasStage = ExtrasStage.READ
+    extras_since_s: float | None = None
+
+    @property
+    def wants_extras(self) -> bool:
+        """Whether the extra batches are to be looked at now."""
+        return self.extras_stage in (ExtrasStage.TO_STOP, ExtrasStage.TO_READ)
 
     def is_in(self, state: ShardState) -> bool:
         """Whether the shard is in this state."""

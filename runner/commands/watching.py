@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from runner.commands.calls import Fetched, Progress
 from runner.commands.collecting import ShardBook
 from runner.commands.moments import AnswersStored, BatchDone, BatchSeen, Trouble
-from runner.commands.tracks import Surroundings, Track
+from runner.commands.tracks import ExtrasStage, Surroundings, Track
 from runner.core import states
 from runner.core.model import Outcome, Problem, ProblemKind
 from runner.core.settling import judge_absence
@@ -141,6 +141,9 @@ class Watcher:
         self._at.reporter.tell(Trouble(what=what, slot=track.submission.slot))
 
     def _finish(self, track: Track, batch: BatchObject, absent: list[tuple[int, int, Outcome]]) -> None:
+        if track.extras_stage is not ExtrasStage.READ:
+            track.extras_stage = ExtrasStage.TO_READ  # a second batch may hold what this one lacks
+            return
         failpoint("finish.begins")
         if track.book is not None:
             track.blocked, track.retry_after_s = track.book.blocked, track.book.retry_after_s

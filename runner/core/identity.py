@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runner.core.model import CustomId, Fingerprint, Message
-from runner.core.wire import encode_json
+from runner.core.wire import JsonError, decode_json, encode_json
 
 FINGERPRINT_BYTES = 16
 CUSTOM_ID_MAX_BYTES = 64
@@ -100,6 +100,41 @@ class RequestShape:
     def line(self, custom_id_: CustomId, body: bytes) -> bytes:
         """One line of an input file: exactly the four keys of the API, newline at the end."""
         return b'{"custom_id":' + encode_json(custom_id_) + self._line_middle + body + b"}\n"
+
+
+def recognise(
+    line: bytes, *, provider_identity: str, endpoint: str, most_repeats: int = 1000
+) -> tuple[str, Fingerprint] | None:
+    """Name and fingerprint of a request by its line in an input file, ours or as a server gives it back.
+
+    A server may write the same request in another order of keys, so the canonical body is made anew. The
+    repeat number stands nowhere in the line: it is the one with which the custom_id's half of the
+    fingerprint comes out. None where none does: then the line is not that request, or not to be trusted.
+    """
+    try:
+        value = decode_json(line)
+        custom, body = value["custom_id"], dict(value["body"])
+        given = body.pop(_HOLES[endpoint])
+        messages = (
+            [Message(**one) for one in given]
+            if isinstance(given, list)
+            else [Message(role="user", content=given)]
+        )
+        shape = RequestShape(
+            provider_identity=provider_identity, endpoint=endpoint, model=body.pop("model"), parameters=body
+        )
+        canonical, digits = shape.body(messages), hash_part(custom)
+    except (JsonError, KeyError, TypeError, ValueError):
+        return None
+    for repeat in range(1, most_repeats + 1) if digits is not None else ():
+        fingerprint = shape.fingerprint(canonical, repeat)
+        if fingerprint.hex()[:_HASH_HEX_DIGITS] == digits:
+            return custom[: -_HASH_HEX_DIGITS - 1], fingerprint
+    return None
+
+
+def _whole(text: object) -> dict[str, object]:
+    return {"role": "user", "content": text}
 
 
 _HOLES = {

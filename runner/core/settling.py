@@ -342,6 +342,11 @@ def _is_rejection(batch_errors: str) -> bool:
     )
 
 
+def judge_abandoned(why: str) -> Outcome:
+    """A request of a shard that a person gave up: it may have run, so it is asked again on demand only."""
+    return Outcome(status=Status.UNACCOUNTED, cause=Cause(error_class="abandoned", message=_short(why)))
+
+
 _RANK = {Status.SUCCEEDED: 3, Status.TRUNCATED: 2, Status.REFUSED: 2, Status.INVALID: 2}
 
 

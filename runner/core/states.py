@@ -30,6 +30,9 @@ States and moves (see `_MOVES`; a move that is not in the table is a fault and r
     READY, UPLOADING, UPLOADED -> DISCARDED   (nothing was bought yet and nobody wants it any more)
     UPLOADING, CREATING -> REFUSED            (the server rejected it for good)
     REFUSED -> DISCARDED                      (too large: its requests go on in smaller shards)
+    HELD -> SUBMITTED | UNKNOWN               (the next run looks once more, or a person names the batch)
+    HELD -> DISCARDED                         (a person says that no batch exists: all is asked anew)
+    HELD -> DONE                              (a person gives it up: what is missing is accounted for so)
 
 Why a crash between any two steps is safe: READY, UPLOADING and UPLOADED hold nothing that is paid for
 (an orphaned upload is free litter). CREATING and UNKNOWN are resolved by settle, scan, fence. SUBMITTED
@@ -99,7 +102,7 @@ _MOVES: dict[ShardState, frozenset[ShardState]] = {
     _S.FENCING: frozenset({_S.FENCED, _S.HELD, _S.SUBMITTED}),
     _S.FENCED: frozenset({_S.READY, _S.SUBMITTED, _S.HELD}),
     _S.SUBMITTED: frozenset({_S.DONE, _S.HELD}),
-    _S.HELD: frozenset({_S.SUBMITTED, _S.UNKNOWN, _S.READY, _S.DISCARDED}),
+    _S.HELD: frozenset({_S.SUBMITTED, _S.UNKNOWN, _S.DISCARDED, _S.DONE}),
     _S.DONE: frozenset(),
     _S.REFUSED: frozenset({_S.DISCARDED}),
     _S.DISCARDED: frozenset(),
@@ -378,6 +381,41 @@ def reexamined(submission: Submission) -> Submission:
     """A held shard is looked at once more: its batch is polled, or looked for in the listings."""
     state = ShardState.UNKNOWN if submission.batch_id is None else ShardState.SUBMITTED
     return _move(submission, state, clean_scans=0, failed_scans=0, not_before_s=0.0)
+
+
+def disowned(submission: Submission, why: str) -> Submission:
+    """A person says that no batch exists for a held shard: its requests are free, and asked anew."""
+    _require_held(submission)
+    return _move(submission, ShardState.DISCARDED, problem=why)
+
+
+def abandoned(submission: Submission, why: str) -> Submission:
+    """A person gives a held shard up: whether its batch was ever bought stays unknown."""
+    _require_held(submission)
+    return _move(submission, ShardState.DONE, problem=why)
+
+
+def _require_held(submission: Submission) -> None:
+    if submission.state is not ShardState.HELD:
+        raise IllegalMoveError(
+            f"shard {submission.shard_id} is {submission.state}: nobody needs to decide about it"
+        )
+
+
+def restored(state: ShardState, *, has_batch: bool, is_doubtful: bool) -> ShardState:
+    """Where a shard stands that is put back from the journal, before its answers are read again.
+
+    Nothing was bought for what never came to a create-intent, so that is planned anew. In a journal that
+    lost lines the intent may have been one of them (`is_doubtful`): then an uploaded file is looked for in
+    the listings, as after any create of unknown outcome.
+    """
+    if has_batch and not state.is_final:
+        return ShardState.SUBMITTED
+    if state is ShardState.UPLOADED and is_doubtful:
+        return ShardState.UNKNOWN
+    if state.is_unpaid:
+        return ShardState.DISCARDED
+    return state
 
 
 def adopted(submission: Submission, batch: BatchObject, now_s: float) -> Submission:

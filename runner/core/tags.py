@@ -6,6 +6,8 @@ input file, search is by substring. A search hit is only a candidate; `Tags.matc
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from runner.core.wire import BatchObject
@@ -45,3 +47,15 @@ class Tags:
         if all(batch.metadata.get(key) == value for key, value in ours.items()):
             return True
         return input_file_id is not None and batch.input_file_id == input_file_id
+
+
+def read_tags(metadata: Mapping[str, str]) -> Tags | None:
+    """The tags of a batch of ours, whatever run it is of; `sha` is its first 16 digits. None: not ours."""
+    run, sha = metadata.get("runner-run", ""), metadata.get("runner-sha", "")
+    numbers = [metadata.get(f"runner-{name}", "") for name in ("slot", "attempt", "rows")]
+    if not re.fullmatch("[0-9a-f]{32}", run) or not re.fullmatch("[0-9a-f]{16}", sha):
+        return None
+    if not all(re.fullmatch("[0-9]{1,9}", number) for number in numbers):
+        return None
+    slot, attempt, requests = map(int, numbers)
+    return Tags(run=run, slot=slot, attempt=attempt, sha=sha, requests=requests)

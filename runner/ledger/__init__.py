@@ -4,6 +4,8 @@ The home of SQLAlchemy and Alembic; no SQL stands anywhere else. It stores what 
 decides nothing itself; what must never happen is a constraint of the database.
 """
 
+from runner.ledger.facts import ShardFact
+from runner.ledger.kept_requests import KeptRequest, kept_path, load_requests
 from runner.ledger.ledger import Ledger
 from runner.ledger.locks import HeldElsewhereError, hold
 from runner.ledger.place import LedgerPlace, locate
@@ -29,15 +31,23 @@ from runner.ledger.records import (
     StoredRaw,
     Totals,
 )
+from runner.ledger.restoring import Journaled, JournaledShard, Restoration, append_facts, read_journal
 from runner.ledger.staging import Staging
+from runner.ledger.submissions import EXTRA_BATCH, EXTRA_OUTPUT
+from runner.ledger.swapping import is_file_of_ours, scratch_folder, swap_in
 
 __all__ = [
+    "EXTRA_BATCH",
+    "EXTRA_OUTPUT",
     "AttemptRecord",
     "ChangedRow",
     "Comparison",
     "Expected",
     "HeldElsewhereError",
     "Ids",
+    "Journaled",
+    "JournaledShard",
+    "KeptRequest",
     "Ledger",
     "LedgerPlace",
     "LedgerRow",
@@ -47,15 +57,24 @@ __all__ = [
     "RawFile",
     "RemoteInput",
     "Repeatable",
+    "Restoration",
     "ResultKind",
     "RunRecord",
     "RunStart",
     "RunState",
+    "ShardFact",
     "ShardRecord",
     "StagedRow",
     "Staging",
     "StoredRaw",
     "Totals",
+    "append_facts",
     "hold",
+    "is_file_of_ours",
+    "kept_path",
+    "load_requests",
     "locate",
+    "read_journal",
+    "scratch_folder",
+    "swap_in",
 ]

@@ -128,13 +128,15 @@ def database_file(url: str) -> str | None:
     return parsed.database
 
 
-def first_fault(connection: Connection, *, thorough: bool) -> str | None:
-    """What `quick_check` finds wrong, or None. Not thorough: only that the schema can be read."""
-    if not thorough:
+def first_fault(connection: Connection, *, is_small: bool, was_killed: bool) -> str | None:
+    """What SQLite finds wrong, or None: in a small file its indexes as well, in a large one the pages if
+    a process died over it, else only that the schema can be read."""
+    if not is_small and not was_killed:
         connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar()
         return None
-    verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
-    return None if verdict == "ok" else str(verdict)
+    check = "integrity_check" if is_small else "quick_check"
+    verdict = connection.exec_driver_sql(f"PRAGMA {check}(1)").scalar()
+    return None if verdict == "ok" else str(verdict).splitlines()[-1]
 
 
 def is_foreign(connection: Connection) -> bool:

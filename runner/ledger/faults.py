@@ -13,10 +13,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from runner.errors import EXIT_STILL_RUNNING, LedgerError
 
-_RESTORE = (
-    "restore the ledger from a copy (with its -wal file), or set it aside: the ids of everything that was "
-    "sent are in .runner/ids.jsonl"
-)
+REBUILD = "run rebuild MANIFEST (with your manifest): it makes the ledger again and sends nothing"
 _FAULTS: tuple[tuple[str, str, str], ...] = (
     ("SQLITE_FULL", "the disk is full", "free some disk space, then run the same command again"),
     (
@@ -27,8 +24,8 @@ _FAULTS: tuple[tuple[str, str, str], ...] = (
     ("SQLITE_READONLY", "it is read-only", "make the file and its folder writable for this user"),
     ("SQLITE_PERM", "it may not be opened", "make the file and its folder readable and writable"),
     ("SQLITE_CANTOPEN", "it can't be opened", "check that the folder exists and is writable for this user"),
-    ("SQLITE_CORRUPT", "the file is damaged", _RESTORE),
-    ("SQLITE_NOTADB", "the file is no database", _RESTORE),
+    ("SQLITE_CORRUPT", "the file is damaged", REBUILD),
+    ("SQLITE_NOTADB", "the file is no database", REBUILD),
     ("SQLITE_IOERR", "the disk reports an error", "check the disk, then run the same command again"),
     ("SQLITE_TOOBIG", "a value is too large for the database", "send smaller rows"),
 )

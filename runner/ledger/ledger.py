@@ -48,6 +48,8 @@ from runner.ledger.records import (
     StoredRaw,
     Totals,
 )
+from runner.ledger.restoring import Restoration
+from runner.ledger.seal import seal_closed
 from runner.ledger.staging import Staging
 
 
@@ -69,7 +71,7 @@ class Ledger:
         self._reader = reader
         self._writer = writer
         self._clock = clock
-        self._journal = Journal(place.journal)
+        self._journal = Journal(place.journal, ledger=place.name)
         self._where = shown(place)
 
     @classmethod
@@ -96,7 +98,7 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        """Fold the log into the file and let go of it. Safe to repeat."""
+        """Fold the log into the file, let go of it and seal it. Safe to repeat."""
         failpoint("ledger.closing")
         self._reader.dispose()
         if self._writer is not None:
@@ -105,6 +107,7 @@ class Ledger:
                     checkpoint(self._writer)
             failpoint("ledger.folded")
             self._writer.dispose()
+            seal_closed(self.place)
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -117,6 +120,10 @@ class Ledger:
             raise RuntimeError("this ledger was opened to read")
         with translated(self._where), without_collector(), self._writer.begin() as connection:
             yield connection
+
+    def restoration(self) -> Restoration:
+        """Fills this ledger, which must be new, from a journal."""
+        return Restoration(self._writing, self._clock)
 
     # ------------------------------------------------------------ manifests and runs
 
@@ -226,6 +233,8 @@ class Ledger:
             failpoint("commit.shards_added")
             writer = planning.PlanWriter(connection, manifest_id, ids, refresh=refresh, retry=retry)
             writer.write(staging, run_id)
+            if shards:
+                self._journal.append(runs.fact_of(connection, run_id, self._clock()))
             failpoint("commit.before")
             return submissions.load_many(connection, ids.values())
 
@@ -335,6 +344,20 @@ class Ledger:
             self._store(connection, submission, what, detail, run_id)
         failpoint("save.committed")
 
+    def note_extras(self, submission: Submission, what: str, ids: Sequence[str], *, run_id: int) -> None:
+        """Record further batches that the server made of one create (`EXTRA_BATCH`), or their output files
+        (`EXTRA_OUTPUT`); in the journal first. Repeating it changes nothing."""
+        with self._writing() as connection:
+            now_s = self._clock()
+            submissions.note_extras(
+                connection, self._journal, submission, what, ids, run_id=run_id, now_s=now_s
+            )
+
+    def extra_batches(self, shard_id: int) -> list[str]:
+        """Further batches of a shard that were found beside the one that drives it."""
+        with self._reading() as connection:
+            return submissions.load_extras(connection, shard_id, submissions.EXTRA_BATCH)
+
     def request_cancel(self, shard_id: int) -> None:
         """Record that a person wants the shard's batch stopped, beside whoever moves the shard."""
         with self._writing() as connection:
@@ -403,6 +426,7 @@ class Ledger:
         with self._writing() as connection:
             outcomes.store(connection, submission.shard_id, None, items, self._clock())
             outcomes.refuse_unsettled(connection, submission.shard_id)
+            outcomes.keep_requests_of(connection, submission, self.place.folder)
             self._store(connection, submission, what, detail, run_id)
             failpoint("finish.before")
         failpoint("finish.committed")

@@ -28,13 +28,15 @@ from runner.ledger.engine import (
     reading_engine,
     writing_engine,
 )
-from runner.ledger.faults import translated
+from runner.ledger.faults import REBUILD, translated
 from runner.ledger.journal import sync_folder
 from runner.ledger.place import LedgerPlace
 from runner.ledger.schema import VERSIONS, migrate, refuse_newer, version_of
+from runner.ledger.seal import Verdict, examine, has_log, seal_path
+from runner.ledger.sentinel import refuse_forgetful, refuse_missing
 
 _CHECKED_BYTES = 64_000_000
-"""Up to here the whole file is checked at every start (a fifth of a second); beyond, only after a crash."""
+"""Up to here the whole file is checked where its seal says nothing; beyond, only after a crash."""
 
 
 def shown(place: LedgerPlace) -> str:
@@ -49,31 +51,39 @@ def shown(place: LedgerPlace) -> str:
 
 
 def open_engines(place: LedgerPlace) -> tuple[Engine, Engine]:
-    """The writing and the reading engine of a ledger that is there, sound and up to date."""
+    """The writing and the reading engine of a ledger that is there, sound and up to date, and that knows
+    what its journal knows."""
     place.prepare()
     where = shown(place)
     writing_engine(place.url).dispose()  # a URL that can't be used makes no file
     path = database_file(place.url)
     if path is not None:
         refuse_network_disk(Path(path), is_allowed=place.allows_network_disk)
+        if is_missing(path):
+            refuse_missing(place, where)
         _make_private(Path(path))
     failpoint("ledger.made")
     with translated(where), _only_one(place):
-        _bring_up_to_date(place.url, where, path)
+        _bring_up_to_date(place, where, path)
     return writing_engine(place.url), reading_engine(place.url)
 
 
 def open_reading_engine(place: LedgerPlace) -> Engine | None:
     """The reading engine, or None where there is no ledger yet."""
     path = database_file(place.url)
-    if path is not None and (not Path(path).exists() or Path(path).stat().st_size == 0):
-        return None
     where = shown(place)
+    if path is not None and is_missing(path):
+        refuse_missing(place, where)
+        return None
+    if path is not None:
+        _refuse_damaged(Path(path), where)
     engine = reading_engine(place.url)
     try:
         with translated(where):
             version = version_of(engine)
             refuse_newer(version, where)
+            if version == VERSIONS[-1]:
+                refuse_forgetful(engine, place, where)
     except BaseException:
         engine.dispose()
         raise
@@ -86,8 +96,14 @@ def open_reading_engine(place: LedgerPlace) -> Engine | None:
     return engine
 
 
-def _bring_up_to_date(url: str, where: str, path: str | None) -> None:
-    engine = writing_engine(url, foreign_keys=False)
+def is_missing(path: str) -> bool:
+    """Whether there is no database in this file, or not yet."""
+    file = Path(path)
+    return not file.exists() or file.stat().st_size == 0
+
+
+def _bring_up_to_date(place: LedgerPlace, where: str, path: str | None) -> None:
+    engine = writing_engine(place.url, foreign_keys=False)
     try:
         if path is not None and is_sqlite(engine):
             _refuse_unsound(engine, where, Path(path))
@@ -96,26 +112,39 @@ def _bring_up_to_date(url: str, where: str, path: str | None) -> None:
         if version != VERSIONS[-1]:
             migrate(engine)
             failpoint("ledger.migrated")
+        refuse_forgetful(engine, place, where)
     finally:
         engine.dispose()
 
 
 def _refuse_unsound(engine: Engine, where: str, path: Path) -> None:
-    log = path.with_name(path.name + "-wal")
-    was_killed = log.exists() and log.stat().st_size > 0
+    was_killed = has_log(path)
+    is_whole = _refuse_damaged(path, where)
     with engine.connect() as connection:
         if is_foreign(connection):
             raise LedgerError(
                 f"{where}: this is some other program's database",
                 next_step="point RUNNER_LEDGER to another file, or move this one away",
             )
-        fault = first_fault(connection, thorough=was_killed or path.stat().st_size <= _CHECKED_BYTES)
+        is_small = path.stat().st_size <= _CHECKED_BYTES
+        fault = None if is_whole else first_fault(connection, is_small=is_small, was_killed=was_killed)
     if fault is not None:
         raise LedgerError(
             f"{where}: the file is damaged: {fault}",
-            next_step="restore it from a copy (with its -wal file), or set it aside: the ids of everything "
-            "that was sent are in .runner/ids.jsonl",
+            next_step=REBUILD,
         )
+
+
+def _refuse_damaged(path: Path, where: str) -> bool:
+    """Whether the file is just as this program left it. Errors: LedgerError if single bytes of it differ."""
+    verdict = examine(path)
+    if verdict is Verdict.DAMAGED:
+        raise LedgerError(
+            f"{where}: the file is damaged: {verdict.value} (somebody who has edited it by hand removes "
+            f"{seal_path(path).name})",
+            next_step=REBUILD,
+        )
+    return verdict is Verdict.WHOLE
 
 
 def _make_private(path: Path) -> None:

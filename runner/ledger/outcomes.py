@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
@@ -33,11 +34,13 @@ from sqlalchemy import (
 )
 
 from runner.core.identity import custom_id
-from runner.core.model import Cause, Outcome, Status
+from runner.core.model import Cause, Fingerprint, Outcome, Status
 from runner.core.settling import is_better
+from runner.core.states import Submission
 from runner.errors import LedgerError
 from runner.failpoints import failpoint
 from runner.ledger.bulk import Bulk, Lookup, Query
+from runner.ledger.kept_requests import KeptRequest, keep_requests
 from runner.ledger.plan_statements import ANSWERED_CODES
 from runner.ledger.records import Expected, RawFile, ResultKind
 from runner.ledger.tables import (
@@ -212,6 +215,14 @@ def load_expected(connection: Connection, shard_id: int) -> dict[str, Expected]:
         )
         for found in EXPECTED.rows(connection, shard_id)
     }
+
+
+def keep_requests_of(connection: Connection, submission: Submission, folder: Path) -> None:
+    """Which requests the shard holds, into a file of its own, before the shard is done."""
+    found = sorted(EXPECTED.rows(connection, submission.shard_id), key=itemgetter(2))
+    if len(found) == submission.requests:
+        requests = [KeptRequest(Fingerprint(values[1]), values[0]) for values in found]
+        keep_requests(folder, submission.sha, requests)
 
 
 def unsettled(connection: Connection, shard_id: int) -> int:

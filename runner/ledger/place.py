@@ -19,7 +19,7 @@ FOLDER_NAME = ".runner"
 DATABASE_NAME = "ledger.db"
 URL_VARIABLE = "RUNNER_LEDGER"
 NETWORK_DISK_VARIABLE = "RUNNER_ALLOW_NETWORK_DISK"
-_SUBFOLDERS = ("shards", "raw", "snapshots", "scratch", "locks")
+_SUBFOLDERS = ("shards", "requests", "raw", "snapshots", "scratch", "locks")
 _PROJECT_SIGNS = ("pyproject.toml", ".git")
 
 
@@ -36,6 +36,13 @@ class LedgerPlace:
     def journal(self) -> Path:
         """The side journal of ids."""
         return self.folder / "ids.jsonl"
+
+    @property
+    def name(self) -> str:
+        """Which of the databases that share this folder it is; empty for the usual one."""
+        if self.url == f"sqlite:///{self.folder / DATABASE_NAME}":
+            return ""
+        return hashlib.sha256(self.url.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     def relative(self, path: str | Path) -> str:
         """A path as the ledger stores a manifest's: relative to the project folder, with `/`."""

@@ -17,6 +17,11 @@ from runner.ledger.records import ManifestRecord, RunRecord, RunStart, RunState,
 from runner.ledger.tables import batch, manifest, run, shard, template
 from runner.ledger.times import iso, moment, moment_or_none
 
+RESTORED = (
+    *("started_at", "manifest_digest", "template_digest", "dataset_digest"),
+    *("version", "git_commit", "model", "rows", "document"),
+)
+"""What the journal knows of a run, under the names of its columns."""
 _ANSWERED = (Status.SUCCEEDED,)
 _NOT_FAILED = (*_ANSWERED, Status.UNSENDABLE, Status.PENDING)
 
@@ -96,6 +101,18 @@ def load_template(connection: Connection, digest: str) -> str | None:
     return connection.execute(
         select(template.c.texts).where(template.c.digest == digest)
     ).scalar_one_or_none()
+
+
+def fact_of(connection: Connection, run_id: int, now_s: float) -> dict[str, Any]:
+    """A run that is about to send something, as a line of the journal."""
+    found = connection.execute(
+        select(run, manifest.c.path.label("manifest"), manifest.c.name)
+        .join(manifest, manifest.c.id == run.c.manifest_id)
+        .where(run.c.id == run_id)
+    ).one()
+    told = ("manifest", "name", *RESTORED)
+    values = found._mapping
+    return {"at": iso(now_s), "what": "planned", "run": found.uid} | {name: values[name] for name in told}
 
 
 def forget(connection: Connection, run_id: int) -> None:

@@ -5,7 +5,7 @@ Theory
 A `Submission` is stored over three tables, because their facts have different lives: the shard (what it
 is and where it stands), the input file of each attempt, the batch of each attempt. A save writes all of
 them and an event in one transaction, so a crash leaves the old or the new and never a mixture. Ids and
-intents go to the side journal first (`exactly-once.md`, I3 and I11): the journal may know of something
+every move go to the side journal first (`exactly-once.md`, I3 and I11): the journal may know of something
 that the ledger does not, never the reverse.
 
 Rejected: a JSON column for the whole submission (no constraint could hold I2, I6 or the state words).
@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Row, Select, and_, func, insert, or_, select,
 
 from runner.core.states import ShardState, Submission, terminal_word
 from runner.failpoints import failpoint
+from runner.ledger.facts import fact_of
 from runner.ledger.journal import Journal
 from runner.ledger.records import Ids, PlannedShard, ShardRecord
 from runner.ledger.tables import batch, event, file, request, run, shard
@@ -267,8 +268,9 @@ def store(
     _store_batch(connection, submission, now_s)
     add_event(connection, what=what, detail=detail, run_id=run_id, shard_id=submission.shard_id, now_s=now_s)
     failpoint("save.rows_written")
-    if submission.state in _INTENTS or _ids(submission) - _ids(before):
-        journal.append(_fact(submission, what, now_s))
+    has_moved = before is None or before.state is not submission.state
+    if has_moved or submission.state in _INTENTS or _ids(submission) - _ids(before):
+        journal.append(fact_of(connection, submission, what, now_s))
 
 
 def add_event(
@@ -277,6 +279,38 @@ def add_event(
     """Something happened. Events are only ever added."""
     values = {"at": iso(now_s), "run_id": run_id, "shard_id": shard_id, "what": what, "detail": detail}
     connection.execute(insert(event).values(values))
+
+
+EXTRA_BATCH, EXTRA_OUTPUT = "extra batch", "extra output"
+"""Further batches that the server made of one create, and their output files: incidents."""
+
+
+def note_extras(
+    connection: Connection,
+    journal: Journal,
+    submission: Submission,
+    what: str,
+    ids: Sequence[str],
+    *,
+    run_id: int | None,
+    now_s: float,
+) -> None:
+    """Ids of extra batches or of their output files, each once: in the journal, and as events."""
+    known = load_extras(connection, submission.shard_id, what)
+    for found in ids:
+        if found in known:
+            continue
+        marks = {"run": submission.run, "of_slot": submission.slot, "attempt": submission.attempt}
+        journal.append({"at": iso(now_s), "what": what, **marks, "id": found})
+        add_event(
+            connection, what=what, detail=found, run_id=run_id, shard_id=submission.shard_id, now_s=now_s
+        )
+
+
+def load_extras(connection: Connection, shard_id: int, what: str) -> list[str]:
+    """Ids of extra batches or of their output files, the first one first."""
+    query = select(event.c.detail).where(event.c.shard_id == shard_id, event.c.what == what)
+    return list(connection.execute(query.order_by(event.c.id)).scalars())
 
 
 def request_cancel(connection: Connection, shard_id: int, now_s: float) -> None:
@@ -386,26 +420,3 @@ def _ids(submission: Submission | None) -> set[str]:
         submission.error_file_id,
     )
     return {value for value in ids if value}
-
-
-def _fact(submission: Submission, what: str, now_s: float) -> dict[str, Any]:
-    """One line of the journal: what marks this attempt on the server, and every id it has."""
-    return {
-        "at": iso(now_s),
-        "what": what,
-        "run": submission.run,
-        "server": submission.server,
-        "shard": submission.shard_id,
-        "slot": submission.slot,
-        "attempt": submission.attempt,
-        "sha": submission.sha,
-        "path": submission.path,
-        "requests": submission.requests,
-        "state": submission.state.value,
-        "filename": submission.tags.filename,
-        "send_by_s": submission.send_by_s,
-        "input_file_id": submission.input_file_id,
-        "batch_id": submission.batch_id,
-        "output_file_id": submission.output_file_id,
-        "error_file_id": submission.error_file_id,
-    }

@@ -84,7 +84,8 @@ def test_everything_is_private_whatever_the_umask(tmp_path: Path, mask: int) -> 
     finally:
         os.umask(before)
     project.ledger.close()
-    folders = {".runner", *(f".runner/{name}" for name in ("shards", "raw", "snapshots", "scratch", "locks"))}
+    names = ("shards", "requests", "raw", "snapshots", "scratch", "locks")
+    folders = {".runner", *(f".runner/{name}" for name in names)}
     assert {name: mode for name, mode in found.items() if name in folders} == dict.fromkeys(folders, 0o700)
     files = {name: mode for name, mode in found.items() if name not in folders}
     assert set(files.values()) == {0o600}

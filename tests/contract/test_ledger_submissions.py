@@ -107,7 +107,8 @@ def test_intents_and_new_ids_are_in_the_journal(project: Project) -> None:
     project.ledger.save(polled, what="polled")
     finished = replace(polled, status="completed", output_file_id="out-1", error_file_id="err-1")
     project.ledger.save(finished, what="polled")
-    facts = facts_of(project)
+    planned, *facts = facts_of(project)
+    assert (planned["what"], planned["run"], planned["manifest"]) == ("planned", here.run, "job.yaml")
     assert [(fact["what"], fact["input_file_id"], fact["batch_id"]) for fact in facts] == [
         ("uploading", None, None),
         ("uploaded", "file-1", None),

@@ -218,7 +218,7 @@ def test_a_damaged_ledger_is_refused_and_left_as_it_is(tmp_path: Path, offset: i
     with pytest.raises(LedgerError) as caught:
         Ledger.open(place_in(tmp_path))
     assert "damaged" in caught.value.what
-    assert "ids.jsonl" in caught.value.next_step
+    assert "run rebuild" in caught.value.next_step
     assert path.read_bytes() == before
 
 
@@ -341,6 +341,7 @@ def test_a_ledger_that_stays_locked_is_told(tmp_path: Path) -> None:
 def test_a_journal_that_can_not_be_written_stops_the_save(tmp_path: Path) -> None:
     project = Project.open(tmp_path)
     (submission,) = project.commit([to_send(0, "a", line=0)])
+    (tmp_path / ".runner" / "ids.jsonl").unlink()
     (tmp_path / ".runner" / "ids.jsonl").mkdir()
     with pytest.raises(LedgerError, match=r"ids\.jsonl: can't be written"):
         project.send(submission)

@@ -50,7 +50,7 @@ KEEPING = (
     Mutant(
         name="intents-not-in-the-journal",
         path="ledger/submissions.py",
-        old="    if submission.state in _INTENTS or _ids",
+        old="    if has_moved or submission.state in _INTENTS or _ids",
         new="    if _ids",
         kills=(_SUBMISSIONS,),
     ),

@@ -224,7 +224,12 @@ def shell_commands() -> list[str]:
 
 
 RUNS_BEFORE = {"results": 1, "explain": 1, "diff": 2}
-EXPECTED_CODES = {"--detach": (75,), "--exit-code": (0, 10)}
+NOTHING_HELD = (2,)
+EXPECTED_CODES = {
+    "--detach": (75,),
+    "--exit-code": (0, 10),
+    **dict.fromkeys(("--adopt", "--resubmit", "--abandon"), NOTHING_HELD),
+}
 
 
 SERVING = "run local-server"

@@ -15,6 +15,7 @@ from runner.core.identity import (
     custom_id,
     is_strict,
     key_part,
+    recognise,
     response_format,
 )
 from runner.core.model import Fingerprint, Message
@@ -148,3 +149,32 @@ def test_a_schema_is_sent_the_way_the_endpoint_takes_it() -> None:
 )
 def test_strict_is_claimed_only_where_every_object_is_closed(schema: dict[str, Any], strict: bool) -> None:
     assert is_strict(schema) is strict
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize("repeat", [1, 2, 57])
+def test_a_request_is_recognised_by_its_line_in_whatever_order_its_keys_are(
+    endpoint: str, repeat: int
+) -> None:
+    shape = make_shape(endpoint=endpoint, schema={"type": "object", "properties": {"a": {"type": "string"}}})
+    body = shape.body([Message(role="user", content="a\u2028b \u00e9")])
+    known = ("k-1", shape.fingerprint(body, repeat))
+    line = shape.line(custom_id(*known), body)
+    theirs = dict(reversed(json.loads(line).items()))
+    theirs["body"] = dict(sorted(theirs["body"].items(), reverse=True))
+    for sent in (line, json.dumps(theirs).encode()):
+        assert recognise(sent, provider_identity="test", endpoint=endpoint) == known
+
+
+def test_a_line_that_is_not_that_request_is_not_recognised() -> None:
+    shape = make_shape()
+    body = shape.body([Message(role="user", content="hello")])
+    line = shape.line(custom_id("k", shape.fingerprint(body)), body)
+    others = [line.replace(b"hello", b"hullo"), b"", b"{}", b"[]", b"not json", b'{"custom_id":1,"body":{}}']
+    others += [line.replace(b'"custom_id":"k-', b'"custom_id":"'), line.replace(b'"messages"', b'"prompts"')]
+    for other in others:
+        found = recognise(other, provider_identity="test", endpoint="/v1/chat/completions", most_repeats=3)
+        assert found is None, other
+    for identity, endpoint in (("other", "/v1/chat/completions"), ("test", "/v1/responses")):
+        found = recognise(line, provider_identity=identity, endpoint=endpoint, most_repeats=3)
+        assert found is None

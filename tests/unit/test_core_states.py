@@ -20,6 +20,7 @@ from runner.core.states import (
     Wait,
     decide,
 )
+from runner.core.tags import read_tags
 from tests.unit.core_factories import make_batch, make_problem, make_provider, make_submission
 
 FENCED = make_provider()
@@ -229,3 +230,54 @@ def test_of_two_batches_of_one_attempt_the_live_one_is_taken() -> None:
     cancelled = make_batch(batch_id="b1", status="cancelled", completed=2)
     live = make_batch(batch_id="b2", status="in_progress", completed=0)
     assert states.best_match((cancelled, live)) is live
+
+
+HELD = make_submission(state=ShardState.HELD, problem="unknown", input_file_id="file-1", send_by_s=1.0)
+
+
+def test_a_person_moves_a_held_shard_in_three_ways() -> None:
+    found = states.adopted(HELD, make_batch(batch_id="b", status="completed", output_file_id="out"), 9.0)
+    assert (found.state, found.batch_id, found.output_file_id) == (ShardState.SUBMITTED, "b", "out")
+    assert found.problem is None
+    freed = states.disowned(HELD, "there is none")
+    assert (freed.state, freed.problem) == (ShardState.DISCARDED, "there is none")
+    given_up = states.abandoned(HELD, "never mind")
+    assert (given_up.state, given_up.problem) == (ShardState.DONE, "never mind")
+
+
+@pytest.mark.parametrize("state", [state for state in ShardState if state is not ShardState.HELD])
+def test_nobody_decides_about_a_shard_that_is_not_held(state: ShardState) -> None:
+    for decide_so in (states.disowned, states.abandoned):
+        with pytest.raises(IllegalMoveError):
+            decide_so(make_submission(state=state), "because")
+
+
+@pytest.mark.parametrize("state", list(ShardState))
+def test_what_is_put_back_from_the_journal_is_never_sent_by_itself(state: ShardState) -> None:
+    """No state that leads to an upload or a create comes back: what may be bought is looked for first."""
+    for has_batch in (False, True):
+        for is_doubtful in (False, True):
+            put_back = states.restored(state, has_batch=has_batch, is_doubtful=is_doubtful)
+            assert not put_back.is_unpaid
+            if has_batch and not state.is_final:
+                assert put_back is ShardState.SUBMITTED
+            if state.is_final or state in (ShardState.CREATING, ShardState.UNKNOWN, ShardState.FENCING):
+                assert has_batch or put_back is state
+
+
+def test_an_upload_whose_intent_may_be_lost_is_looked_for_on_the_server() -> None:
+    state = ShardState.UPLOADED
+    assert states.restored(state, has_batch=False, is_doubtful=False) is ShardState.DISCARDED
+    assert states.restored(state, has_batch=False, is_doubtful=True) is ShardState.UNKNOWN
+
+
+def test_our_tags_are_read_back_from_a_batch_and_no_others_are() -> None:
+    tags = make_submission().tags
+    read = read_tags(tags.metadata() | {"request_source": "api"})
+    assert read is not None
+    assert (read.run, read.slot, read.attempt, read.requests) == (tags.run, 3, 1, 2)
+    assert read.sha == tags.sha[:16]
+    for name in tags.metadata():
+        assert read_tags({**tags.metadata(), name: ""}) is None
+        assert read_tags({**tags.metadata(), name: "x" * 40}) is None
+    assert read_tags({}) is None

@@ -1,0 +1,107 @@
+"""Second batches of one shard: recorded, stopped, and read before the shard is done.
+
+A server, or something between it and us, can carry one create out twice. The best of the batches drives
+the shard (`core.states.best_match`); each other one is an incident: its id is durable before anything else
+happens, it is told to stop at once, and before the shard ends its output is read as well, because a row
+that the driving batch failed may be answered there, and was paid for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.commands.moments import AnswersStored, Trouble
+from runner.commands.tracks import ExtrasStage, Surroundings, Track
+from runner.core.model import Download
+from runner.core.states import terminal_word
+from runner.core.wire import BatchObject
+from runner.ledger import EXTRA_BATCH, EXTRA_OUTPUT
+from runner.provider import Client, NotFoundYetError, ProviderError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtrasSeen:
+    """What one look at the extra batches brought. `are_over`: none of them may still change."""
+
+    are_over: bool
+    downloads: tuple[tuple[str, Download], ...] = ()
+
+
+def look_at_extras(
+    client: Client, batch_ids: Sequence[str], scratch: Path, shard_id: int, *, is_last: bool
+) -> ExtrasSeen:
+    """Stop those that are live; with `is_last` read the output of those that are over. Never raises a
+    ProviderError: what can't be had now is asked for again, and holds the shard up for a while only."""
+    are_over = True
+    downloads: list[tuple[str, Download]] = []
+    for batch_id in batch_ids:
+        try:
+            batch = client.retrieve_batch(batch_id)
+            if terminal_word(batch.status) is None:
+                are_over = False
+                client.cancel_batch(batch_id)
+            elif is_last and batch.output_file_id is not None:
+                target = scratch / f"{shard_id}-{len(downloads)}-extra.part"
+                downloads.append((batch.output_file_id, client.download(batch.output_file_id, target)))
+        except NotFoundYetError:
+            continue
+        except ProviderError:
+            are_over = False
+    return ExtrasSeen(are_over=are_over, downloads=tuple(downloads))
+
+
+class Extras:
+    """The engine's thread: what is recorded of extra batches, and when they are looked at."""
+
+    def __init__(self, at: Surroundings) -> None:
+        self._at = at
+
+    def remember(self, track: Track) -> None:
+        """After a crash: the ledger knows them."""
+        track.extras = tuple(self._at.ledger.extra_batches(track.submission.shard_id))
+        if track.extras:
+            track.extras_stage = ExtrasStage.TO_STOP
+
+    def found(self, track: Track, matches: Sequence[BatchObject]) -> None:
+        """What a listing showed beside the batch that drives the shard."""
+        others = [one.batch_id for one in matches if one.batch_id != track.submission.batch_id]
+        new = tuple(batch_id for batch_id in others if batch_id not in track.extras)
+        if not new:
+            return
+        self._at.ledger.note_extras(track.submission, EXTRA_BATCH, new, run_id=self._at.run_id)
+        track.extras += new
+        track.extras_stage = ExtrasStage.TO_STOP
+        for batch_id in new:
+            what = (
+                f"the server holds a second batch of this shard: {batch_id}; it is stopped and may be billed"
+            )
+            self._at.reporter.tell(Trouble(what=what, slot=track.submission.slot))
+
+    def landed(self, track: Track, seen: ExtrasSeen) -> None:
+        """Take in what their output holds beyond the driving batch's."""
+        if track.extras_stage is ExtrasStage.TO_STOP:
+            track.extras_stage = ExtrasStage.STOPPED
+            return
+        files = [file_id for file_id, _ in seen.downloads]
+        self._at.ledger.note_extras(track.submission, EXTRA_OUTPUT, files, run_id=self._at.run_id)
+        stored = 0
+        for file_id, download in seen.downloads:
+            raw = self._at.ledger.raw_file(track.submission.shard_id, "output", file_id)
+            if track.book is not None:
+                stored += track.book.take_in(download, raw, self._at.place.folder / "raw").stored
+        if stored:
+            told = AnswersStored(
+                slot=track.submission.slot,
+                batch_id=track.extras[0],
+                stored=stored,
+                outstanding=len(track.book.outstanding) if track.book is not None else 0,
+            )
+            self._at.reporter.tell(told)
+        now = self._at.clock()
+        track.extras_since_s = track.extras_since_s or now
+        if seen.are_over or now - track.extras_since_s > self._at.patience_s:
+            track.extras_stage = ExtrasStage.READ
+        else:
+            track.next_at_s = now + self._at.reread_pause_s

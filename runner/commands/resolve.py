@@ -1,0 +1,337 @@
+"""`run resolve MANIFEST`: shards about which only a person can decide, and the three decisions.
+
+Theory. A shard is held where the program can't prove whether a batch was bought for it: a create without
+an answer at a server whose listing proves nothing, a batch that the server no longer knows. While it is
+held its rows wait and nothing is sent for them. A person can know more (the server's own page, an invoice):
+
+    adopt      this batch is it: checked against the server, then collected like any other
+    resubmit   no batch exists: the server is asked once more, late creates are fenced off where that can
+               be done, and then the requests are free, so that the next run sends them in a new file
+    abandon    given up: what has no answer becomes `unaccounted`; no run asks it again, `run retry` does
+
+Each takes the manifest's and the shard's lock and is one recorded move.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from runner.commands import calls
+from runner.commands.local import connected
+from runner.commands.options import ManifestOptions, command_line
+from runner.commands.under_way import at_own_server
+from runner.commands.workplace import Workplace, open_workplace
+from runner.core.model import ProblemKind, Provider
+from runner.core.planning import Estimate, estimate
+from runner.core.settling import judge_abandoned
+from runner.core.states import ShardState, Submission, abandoned, adopted, disowned
+from runner.core.tags import read_tags
+from runner.core.wire import BatchObject
+from runner.errors import DecisionNeededError, InputError, Mistake
+from runner.ledger import Ledger, ShardRecord, hold
+from runner.provider import Client, NotFoundYetError, ProviderError
+
+_SHORT_ID = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldShard:
+    """One shard that waits for a decision. `shard` is what `--shard` takes; times are UTC text.
+
+    `sent_at` is when the create was sent at the latest, `unanswered` counts requests without an answer,
+    `known` is what is known, `cost` what sending it again may cost (None: unknown). `is_elsewhere`: it was
+    sent to another server than the manifest names now. The commands are whole command lines.
+    """
+
+    shard: str
+    run: str
+    slot: int
+    attempt: int
+    requests: int
+    unanswered: int
+    input_file_id: str | None
+    batch_id: str | None
+    sent_at: str | None
+    known: str
+    cost: float | None
+    currency: str | None
+    is_elsewhere: bool
+    extra_batches: tuple[str, ...]
+    adopt: str
+    resubmit: str
+    abandon: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What was decided, and what the next run does about it."""
+
+    shard: str
+    decided: str
+    requests: int
+    then: str
+
+
+# ---------------------------------------------------------------- looking
+
+
+def held_shards(options: ManifestOptions, *, environ: Mapping[str, str]) -> tuple[HeldShard, ...]:
+    """What waits for a decision. Looks only: no network, no writing."""
+    workplace = open_workplace(options, environ)
+    ledger = Ledger.open_reading(workplace.place)
+    if ledger is None:
+        return ()
+    try:
+        manifest_id = ledger.find_manifest(workplace.manifest_path)
+        if manifest_id is None:
+            return ()
+        return tuple(
+            _described(workplace, ledger, options, name, record)
+            for name, record in _held(ledger, manifest_id).items()
+        )
+    finally:
+        ledger.close()
+
+
+def _held(ledger: Ledger, manifest_id: int) -> dict[str, ShardRecord]:
+    """By the name that `--shard` takes: the number, with the run's id before it where that is not enough."""
+    held = [one for one in ledger.shards(manifest_id) if one.state is ShardState.HELD]
+    slots = Counter(one.slot for one in held)
+    names = {
+        one.shard_id: str(one.slot)
+        if slots[one.slot] == 1
+        else f"{ledger.submission(one.shard_id).run[:_SHORT_ID]}/{one.slot}"
+        for one in held
+    }
+    return {names[one.shard_id]: one for one in held}
+
+
+def _described(
+    workplace: Workplace, ledger: Ledger, options: ManifestOptions, name: str, record: ShardRecord
+) -> HeldShard:
+    submission = ledger.submission(record.shard_id)
+    unanswered = sum(one.status is None for one in ledger.expected(record.shard_id).values())
+    risk = _risk(workplace, submission)
+    base = command_line("resolve", options)
+
+    def command(decision: str) -> str:
+        return f"{base} --shard {name} {decision}"
+
+    return HeldShard(
+        shard=name,
+        run=submission.run,
+        slot=submission.slot,
+        attempt=submission.attempt,
+        requests=submission.requests,
+        unanswered=unanswered,
+        input_file_id=submission.input_file_id,
+        batch_id=submission.batch_id,
+        sent_at=_utc(submission.submitted_at_s or submission.send_by_s),
+        known=submission.problem or "nothing more",
+        cost=risk.cost,
+        currency=risk.currency,
+        is_elsewhere=not at_own_server(workplace, [submission]),
+        extra_batches=tuple(ledger.extra_batches(record.shard_id)),
+        adopt=command("--adopt BATCH_ID"),
+        resubmit=command("--resubmit"),
+        abandon=command("--abandon"),
+    )
+
+
+def _risk(workplace: Workplace, submission: Submission) -> Estimate:
+    """What the shard may cost once more, as `run plan` would state it."""
+    model = workplace.manifest.model
+    bounds = (
+        model.parameters.get(one) for one in ("max_tokens", "max_completion_tokens", "max_output_tokens")
+    )
+    return estimate(
+        body_bytes=submission.size_bytes,
+        requests=submission.requests,
+        max_output_tokens=next((bound for bound in bounds if isinstance(bound, int)), None),
+        prices=model.prices,
+        is_free=workplace.provider.is_local,
+    )
+
+
+def _utc(moment_s: float | None) -> str | None:
+    return None if moment_s is None else datetime.fromtimestamp(moment_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+# ---------------------------------------------------------------- deciding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Case:
+    """One held shard while it is decided about: its locks are held."""
+
+    name: str
+    options: ManifestOptions
+    workplace: Workplace
+    ledger: Ledger
+    manifest_id: int
+    submission: Submission
+
+
+@contextmanager
+def _case(options: ManifestOptions, shard: str | None, environ: Mapping[str, str]) -> Iterator[_Case]:
+    workplace = open_workplace(options, environ)
+    if not held_shards(options, environ=environ):
+        raise InputError([Mistake(where=options.path, what="nothing of it is held")])
+    with hold(workplace.lock_path), Ledger.open(workplace.place) as ledger:
+        manifest_id = ledger.ensure_manifest(workplace.manifest_path, workplace.manifest.name)
+        held = _held(ledger, manifest_id)
+        name = _chosen(held, shard, options)
+        with hold(workplace.place.shard_lock(held[name].shard_id)):
+            submission = ledger.submission(held[name].shard_id)
+            yield _Case(
+                name=name,
+                options=options,
+                workplace=workplace,
+                ledger=ledger,
+                manifest_id=manifest_id,
+                submission=submission,
+            )
+
+
+def _chosen(held: Mapping[str, ShardRecord], shard: str | None, options: ManifestOptions) -> str:
+    look = f"`{command_line('resolve', options)}` lists them"
+    if not held:
+        raise InputError([Mistake(where=options.path, what="nothing of it is held")])
+    if shard is None and len(held) == 1:
+        return next(iter(held))
+    if shard is None:
+        what = f"{len(held)} shards are held, so --shard must say which"
+        raise InputError([Mistake(where="--shard", what=what, hint=f"one of {', '.join(held)}; {look}")])
+    if shard not in held:
+        what = f"no held shard {shard!r}"
+        raise InputError([Mistake(where="--shard", what=what, hint=f"one of {', '.join(held)}; {look}")])
+    return shard
+
+
+@contextmanager
+def _server_of(case: _Case, environ: Mapping[str, str]) -> Iterator[tuple[Client, Provider]]:
+    if not at_own_server(case.workplace, [case.submission]):
+        raise InputError(
+            [
+                Mistake(
+                    where=case.options.path,
+                    path="model.provider",
+                    what=f"shard {case.name} was sent to another server than the manifest names now",
+                    hint="name that server again, for example with --set model.provider=...",
+                )
+            ]
+        )
+    with connected(case.workplace.provider, case.workplace.place.folder, environ) as found:
+        yield found
+
+
+def adopt(
+    options: ManifestOptions, batch_id: str, *, shard: str | None, environ: Mapping[str, str]
+) -> Decision:
+    """This batch is the shard's. Raises InputError, with what was found, where the server says otherwise."""
+    with _case(options, shard, environ) as case, _server_of(case, environ) as (client, _):
+        try:
+            batch = client.retrieve_batch(batch_id)
+        except ProviderError as error:
+            if error.problem.kind not in (ProblemKind.NOT_FOUND, ProblemKind.INVALID_REQUEST):
+                raise
+            what = f"the server knows no batch {batch_id!r}, or this key does not see it"
+            raise _refused("--adopt", what, "nothing was changed") from None
+        _check_is_its_batch(case, batch)
+        moved = adopted(case.submission, batch, time.time())
+        case.ledger.save(moved, what="adopted by a person", detail=batch.batch_id)
+    then = f"`{command_line('', options)}` collects it (the server says: {batch.status or 'nothing'})"
+    return Decision(shard=case.name, decided=f"adopted {batch.batch_id}", requests=moved.requests, then=then)
+
+
+def _check_is_its_batch(case: _Case, batch: BatchObject) -> None:
+    """By our tags of this very shard, or by an input file that was uploaded for it."""
+    ours = case.submission
+    ids = case.ledger.all_ids(case.manifest_id)
+    files = {one.input_file_id for one in ids if one.shard_id == ours.shard_id and one.input_file_id}
+    tags = read_tags(batch.metadata)
+    is_tagged = tags is not None and (tags.run, tags.slot, tags.sha) == (ours.run, ours.slot, ours.sha[:16])
+    if not is_tagged and batch.input_file_id not in files:
+        found = f"batch {batch.batch_id} was made of input file {batch.input_file_id or '(not told)'}"
+        found += (
+            f", tagged for shard {tags.slot} of run {tags.run[:_SHORT_ID]}" if tags else ", without our tags"
+        )
+        wanted = (
+            f"shard {case.name} of run {ours.run[:_SHORT_ID]} has {', '.join(sorted(files)) or 'no file'}"
+        )
+        raise _refused(
+            "--adopt", f"{found}; {wanted}", "a batch of other requests would be no answer to these"
+        )
+    others = [one for one in ids if one.batch_id == batch.batch_id and one.shard_id != ours.shard_id]
+    if others:
+        raise _refused("--adopt", f"batch {batch.batch_id} is another shard's already", "nothing was changed")
+
+
+def resubmit(options: ManifestOptions, *, shard: str | None, environ: Mapping[str, str]) -> Decision:
+    """No batch exists, a person says. Raises DecisionNeededError where the server shows one."""
+    with _case(options, shard, environ) as case, _server_of(case, environ) as (client, provider):
+        _refuse_if_listed(case, client, provider)
+        if provider.has_fence and case.submission.input_file_id is not None:
+            calls.draw_fence(
+                client, case.submission
+            )  # so that a create that is still on its way buys nothing
+        moved = disowned(case.submission, "a person said that no batch exists for it")
+        case.ledger.release(moved, what="resubmitted by a person")
+    then = f"`{command_line('', options)}` sends what its rows still want, in a new file"
+    return Decision(shard=case.name, decided="no batch exists", requests=moved.requests, then=then)
+
+
+def _refuse_if_listed(case: _Case, client: Client, provider: Provider) -> None:
+    found: Sequence[BatchObject] = calls.scan(client, case.submission, provider)[0]
+    if not found and case.submission.batch_id is not None:
+        try:
+            found = [client.retrieve_batch(case.submission.batch_id)]
+        except NotFoundYetError:
+            found = []
+    if found:
+        command = f"{command_line('resolve', case.options)} --shard {case.name} --adopt {found[0].batch_id}"
+        raise DecisionNeededError(
+            f"there is a batch of shard {case.name} at the server: {found[0].batch_id} "
+            f"({found[0].status or 'no status'}); to send it again would pay it again",
+            next_step=f"`{command}`",
+        )
+
+
+def abandon(options: ManifestOptions, *, shard: str | None, environ: Mapping[str, str]) -> Decision:
+    """Give the shard up. Needs no server."""
+    with _case(options, shard, environ) as case:
+        today = datetime.now(UTC).strftime("%Y-%m-%d")
+        why = f"given up by a person on {today}; whether a batch was bought for it is unknown"
+        entries = case.ledger.expected(case.submission.shard_id).values()
+        outcome = judge_abandoned(why)
+        absent = [(one.line, one.request_id, outcome) for one in entries if one.status is None]
+        case.ledger.finish_shard(abandoned(case.submission, why), absent, what="abandoned by a person")
+    then = (
+        f"{len(absent)} of its rows are `unaccounted` now; no run asks them again by itself, "
+        f"`{command_line('retry', options)}` does"
+    )
+    return Decision(shard=case.name, decided="given up", requests=case.submission.requests, then=then)
+
+
+def _refused(where: str, what: str, hint: str) -> InputError:
+    return InputError([Mistake(where=where, what=what, hint=hint)])
+
+
+# ---------------------------------------------------------------- what a run asks first
+
+
+def refuse_untold(ledger: Ledger, manifest_id: int, options: ManifestOptions) -> None:
+    """Raises DecisionNeededError where it is not known which requests a held shard holds (after a rebuild
+    that lacked its file): whatever were sent now could be in it."""
+    for record in ledger.shards(manifest_id):
+        if record.state is ShardState.HELD and len(ledger.expected(record.shard_id)) < record.requests:
+            raise DecisionNeededError(
+                f"shard {record.slot} holds {record.requests} requests, and which ones is not known since "
+                f"the ledger was rebuilt (batch {record.batch_id or 'unknown'}): they could be paid twice",
+                next_step=f"`{command_line('resolve', options)}` shows what can be decided",
+            )

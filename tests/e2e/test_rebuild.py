@@ -1,0 +1,324 @@
+"""`run rebuild`: a ledger that was lost is made again, and nothing that was sent is paid for twice."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import runner
+from runner.commands.moments import Silent
+from runner.commands.options import ManifestOptions
+from runner.commands.rebuild import RebuildOptions, RebuildResult, rebuild
+from tests.fault.run_factories import all_well, paid_once, project_of, rows_of, server_of, work_off
+from tests.localserver_process import eventually
+from tests.project_factory import Done, Project, kill
+
+UNLIKE = ("_answered_at",)
+"""Taken from the raw file's time after a rebuild."""
+
+
+def ledger_of(project: Project) -> Path:
+    return project.folder / ".runner" / "ledger.db"
+
+
+def lose(project: Project) -> None:
+    """Somebody deletes the database, with all that belongs to it."""
+    for path in ledger_of(project).parent.glob("ledger.db*"):
+        path.unlink()
+
+
+def rebuilt(project: Project, *, is_offline: bool = False) -> RebuildResult:
+    """In this process, which is faster; one test goes by the command line."""
+    manifests = (ManifestOptions(path=str(project.manifest_path)),)
+    options = RebuildOptions(manifests=manifests, is_offline=is_offline, environ=dict(os.environ))
+    return rebuild(options, reporter=Silent())
+
+
+def planned(project: Project) -> int:
+    return runner.plan(str(project.manifest_path)).requests_to_send
+
+
+def sent(done: Done, requests: int) -> None:
+    assert done.code == 0, (done.stdout, done.stderr)
+    assert done.event("finished")["requests_sent"] == requests
+
+
+def table(project: Project) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key not in UNLIKE} for row in project.results()]
+
+
+def journal_of(project: Project) -> Path:
+    return project.folder / ".runner" / "ids.jsonl"
+
+
+def refused(project: Project) -> None:
+    """Without its ledger nobody goes on: not to send, not to look."""
+    for command in ("run", "plan", "status", "resolve"):
+        done = project.call(command, str(project.manifest_path))
+        assert done.code == 1, (command, done.stdout, done.stderr)
+        assert "run rebuild" in done.stderr
+    assert not ledger_of(project).exists()
+
+
+def test_a_ledger_deleted_after_the_run_comes_back_whole(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", 6, shards=3)
+    sent(project.run(), 6)
+    before = table(project)
+    lose(project)
+    refused(project)
+    found = rebuilt(project, is_offline=True)
+    assert (found.shards, found.answers, found.on_their_way) == ({"done": 3}, 6, 0)
+    assert found.lost == ()
+    assert found.set_aside is None
+    assert planned(project) == 0
+    (project.folder / "results.jsonl").unlink()
+    sent(project.run(), 0)
+    assert table(project) == before
+    assert len(project.witness.creates()) == 3
+
+
+def test_answers_of_earlier_prompts_and_repeats_come_back_too(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", 4, repeats=2)
+    sent(project.run(), 8)
+    first = project.folder / "prompt.j2"
+    text = first.read_text()
+    project.write_template("{{ text }} in other words")
+    sent(project.run(), 8)
+    lose(project)
+    assert rebuilt(project).answers == 16
+    sent(project.run(), 0)
+    project.write_template(text)
+    sent(project.run(), 0)
+    assert len(project.witness.executions()) == 16
+    # Now that the ledger knows more than one run again, losing it once more is no worse.
+    before = table(project)
+    lose(project)
+    rebuilt(project)
+    sent(project.run(), 0)
+    assert table(project) == before
+
+
+def test_a_ledger_deleted_while_batches_run_is_made_again_and_collects_them(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", 6, shards=3, token="[[local:slow 1]]")
+    assert project.run("--detach").code == 75
+    lose(project)
+    refused(project)
+    for is_offline in (True, False):
+        found = rebuilt(project, is_offline=is_offline)
+        assert (found.shards, found.on_their_way) == ({"submitted": 3}, 6)
+        assert planned(project) == 0
+    assert re.search(r"ledger\.db\.before-rebuild-", found.set_aside or "")
+    assert Path(found.set_aside or "").exists()
+    sent(project.run(), 0)
+    all_well(project, rows_of(6, "[[local:slow 1]]"))
+    assert len(project.witness.creates()) == 3
+
+
+def test_a_kill_in_mid_run_and_a_lost_ledger_at_once_cost_nothing(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", 8, shards=4, token="[[local:slow 0.5]]")
+    process = project.start()
+
+    def has_batches() -> bool:
+        try:
+            return len(project.witness.creates()) >= 2
+        except sqlite3.OperationalError:
+            return False
+
+    eventually(has_batches, what="two batches")
+    kill(process)
+    lose(project)
+    found = rebuilt(project)
+    assert sum(found.shards.values()) == 4
+    done = project.run()
+    assert done.code == 0, done.stderr
+    all_well(project, rows_of(8, "[[local:slow 0.5]]"))
+
+
+def test_a_create_that_only_the_server_knows_is_found_by_its_tags(tmp_path: Path) -> None:
+    """The reply was lost, the process died, the ledger is gone: the journal has an intent and no id."""
+    project = project_of(tmp_path / "p", 4)
+    with server_of(project) as server:
+        server.arm("lost-reply", route="POST /v1/batches")
+    process = project.start()
+    eventually(
+        lambda: journal_of(project).exists() and b"create unknown" in journal_of(project).read_bytes(),
+        what="an unknown create",
+    )
+    kill(process)
+    lose(project)
+    found = rebuilt(project)
+    (created,) = project.witness.creates()
+    assert found.found_on_server == (created["batch_id"],)
+    assert created["batch_id"].encode() in journal_of(project).read_bytes()
+    sent(project.run(), 0)
+    all_well(project, rows_of(4))
+
+
+def test_an_intent_that_nobody_can_prove_is_not_sent_again_by_a_rebuild(tmp_path: Path) -> None:
+    """Offline, the intent comes back as it stood; the next run settles it as after any crash."""
+    project = project_of(tmp_path / "p", 4)
+    with server_of(project) as server:
+        server.arm("lost-reply", route="POST /v1/batches")
+    process = project.start()
+    eventually(
+        lambda: journal_of(project).exists() and b"create unknown" in journal_of(project).read_bytes(),
+        what="an unknown create",
+    )
+    kill(process)
+    lose(project)
+    found = rebuilt(project, is_offline=True)
+    assert (found.shards, found.on_their_way) == ({"unknown": 1}, 4)
+    assert planned(project) == 0
+    sent(project.run(), 0)
+    assert len(project.witness.creates()) == 1
+    all_well(project, rows_of(4))
+
+
+def test_a_torn_journal_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", 4, shards=2, token="[[local:slow 1]]")
+    assert project.run("--detach").code == 75
+    journal = journal_of(project)
+    whole = journal.read_bytes()
+    # Everything from the middle of the last line on is gone: the second batch's id.
+    journal.write_bytes(whole[: whole.rindex(b'"batch_id"')])
+    lose(project)
+    found = rebuilt(project)
+    assert len(found.found_on_server) == 1
+    sent(project.run(), 0)
+    all_well(project, rows_of(4, "[[local:slow 1]]"))
+    assert len(project.witness.creates()) == 2
+
+
+def test_a_journal_that_is_gone_as_well_is_made_up_for_by_the_listing(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", 4, shards=2, token="[[local:slow 1]]")
+    assert project.run("--detach").code == 75
+    journal_of(project).unlink()
+    lose(project)
+    nothing = project.call("rebuild", str(project.manifest_path), "--offline")
+    assert nothing.code == 1
+    assert "nothing to make a ledger of" in nothing.stderr
+    found = rebuilt(project)
+    assert found.shards == {"submitted": 2}
+    sent(project.run(), 0)
+    all_well(project, rows_of(4, "[[local:slow 1]]"))
+    assert len(project.witness.creates()) == 2
+
+
+def test_answers_that_are_gone_are_fetched_again_where_the_server_has_them(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", 4, shards=2)
+    sent(project.run(), 4)
+    before = table(project)
+    one, two = sorted((project.folder / ".runner" / "raw").glob("*-output.jsonl"))
+    one.unlink()
+    two.write_bytes(two.read_bytes()[: two.stat().st_size // 2])
+    lose(project)
+    found = rebuilt(project)
+    assert (found.shards, found.answers < 4) == ({"submitted": 2}, True)
+    assert planned(project) == 0
+    (project.folder / "results.jsonl").unlink()
+    sent(project.run(), 0)
+    assert table(project) == before
+    paid_once(project)
+
+
+def test_answers_that_nobody_has_any_more_are_said_and_planned(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", 4, shards=2)
+    sent(project.run(), 4)
+    one, _ = sorted((project.folder / ".runner" / "raw").glob("*-output.jsonl"))
+    one.unlink()
+    shutil.rmtree(project.state)  # as after the server's thirty days
+    lose(project)
+    found = rebuilt(project)
+    assert (found.shards, found.answers) == ({"done": 2}, 2)
+    assert "2 requests are in none of its raw files" in found.lost[0]
+    assert planned(project) == 2, "a plan shows it before anything is sent"
+    sent(project.run(), 2)
+    assert [row["_status"] for row in project.results()] == ["succeeded"] * 4
+
+
+def test_a_shard_whose_requests_nobody_can_tell_stops_every_run_until_a_person_decides(
+    tmp_path: Path,
+) -> None:
+    project = project_of(tmp_path / "p", 4, token="[[local:slow 1]]")
+    assert project.run("--detach").code == 75
+    for path in (project.folder / ".runner" / "shards").iterdir():
+        path.unlink()
+    lose(project)
+    found = rebuilt(project, is_offline=True)
+    assert found.shards == {"held": 1}
+    stopped = project.run()
+    assert stopped.code == 4
+    assert f"run resolve {project.manifest_path}" in stopped.stderr
+    # The server still has the input file: asked, it tells.
+    assert rebuilt(project).shards == {"submitted": 1}
+    sent(project.run(), 0)
+    all_well(project, rows_of(4, "[[local:slow 1]]"))
+
+
+def test_what_failed_for_good_is_not_asked_again_after_a_rebuild(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", 3)
+    project.write_rows([*rows_of(2), {"id": "k2", "text": "row-2-end [[local:fail 422]]"}])
+    assert project.run().code == 3
+    before = table(project)
+    lose(project)
+    rebuilt(project)
+    assert planned(project) == 0
+    done = project.run()
+    assert (done.code, done.event("finished")["requests_sent"]) == (3, 0)
+    assert table(project) == before
+
+
+def test_a_damaged_ledger_is_set_aside_and_kept(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", 4)
+    sent(project.run(), 4)
+    before = table(project)
+    path = ledger_of(project)
+    damaged = bytearray(path.read_bytes())
+    damaged[4096 * 3 : 4096 * 5] = b"\xff" * 8192
+    path.write_bytes(damaged)
+    done = project.run()
+    assert done.code == 1
+    assert "run rebuild" in done.stderr
+    by_command = project.call("rebuild", str(project.manifest_path))
+    assert by_command.code == 0, by_command.stderr
+    assert "answers   4 requests with an answer or a cause" in by_command.stderr
+    (kept,) = path.parent.glob("ledger.db.before-rebuild-*Z")
+    assert str(kept) in by_command.stderr
+    assert kept.read_bytes() == bytes(damaged)
+    sent(project.run(), 0)
+    assert table(project) == before
+
+
+def test_a_newer_ledger_is_refused_by_every_command(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", 2)
+    sent(project.run(), 2)
+    with closing(sqlite3.connect(ledger_of(project))) as ledger, ledger:
+        ledger.execute("UPDATE alembic_version SET version_num = '9999'")
+    before = ledger_of(project).read_bytes()
+    for command in ("run", "plan", "status", "resolve", "cancel"):
+        done = project.call(command, str(project.manifest_path))
+        assert (done.code, "newer version" in done.stderr) == (1, True), (command, done.stderr)
+    assert ledger_of(project).read_bytes() == before
+    assert len(project.witness.executions()) == 2
+
+
+def test_a_healthy_ledger_rebuilt_is_the_same_to_a_run(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", 4, shards=2)
+    sent(project.run(), 4)
+    before = table(project)
+    rebuilt(project)
+    rebuilt(project, is_offline=True)
+    sent(project.run(), 0)
+    assert table(project) == before
+    with server_of(project) as server:
+        work_off(server)
+    paid_once(project)
+    gone = project.call("gc", "--json", "--older-than", "0s")
+    assert gone.code == 0, gone.stderr
+    sent(project.run(), 0)
+    assert table(project) == before

@@ -1,0 +1,79 @@
+"""A create that a server carries out twice: one batch drives, the other is recorded, stopped and read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from runner.commands.moments import Silent
+from runner.commands.options import ManifestOptions
+from runner.commands.rebuild import RebuildOptions, rebuild
+from tests.fault.run_factories import complete, rows_of
+from tests.fault.run_hostile_server import Batch, HostileServer, Look, answer, failure, lines
+
+
+class TwiceServer(HostileServer):
+    """Makes two batches of the first create and loses the reply. A cancelled one ends after a look."""
+
+    def __init__(self, second: Any, **others: Any) -> None:
+        super().__init__(self._script, created=self._lost, **others)
+        self.second = second
+        self.cancelled: list[str] = []
+
+    def _lost(self, batch: Batch) -> tuple[int, bytes] | None:
+        if batch.number > 1:
+            return None
+        twin = Batch("batch-0", 0, batch.input_file_id, batch.metadata, batch.requests)
+        self.batches.append(twin)
+        return 502, b"<html>bad gateway</html>"
+
+    def _script(self, batch: Batch, _looks: int) -> Look:
+        if batch.number == 0:
+            status = "cancelled" if batch.id in self.cancelled else "in_progress"
+            return Look(output=self.second(batch), fields={"status": status})
+        half = [failure(one) if number % 2 else answer(one) for number, one in enumerate(batch.requests)]
+        return Look(output=lines(*half))
+
+    def answer(self, method: str, target: str, body: bytes) -> tuple[int, bytes]:
+        if method == "POST" and target.endswith("/cancel"):
+            self.cancelled.append(target.split("/")[-2])
+            return 200, json.dumps({"id": self.cancelled[-1], "status": "cancelling"}).encode()
+        return super().answer(method, target, body)
+
+
+def test_the_second_batch_is_recorded_stopped_and_its_only_copies_are_kept(tmp_path: Path) -> None:
+    with TwiceServer(lambda batch: lines(*map(answer, batch.requests))) as server:
+        project = server.project(tmp_path / "p", 4, retry={"attempts": 1})
+        done = project.run()
+        assert done.code == 0, done.stderr
+        complete(project, rows_of(4))
+        assert set(server.cancelled) == {"batch-0"}
+        assert len(server.batches) == 2, "nothing was sent again"
+    assert "batch-0" in done.event("trouble")["what"] or "batch-0" in done.stderr
+    journal = (project.folder / ".runner" / "ids.jsonl").read_text()
+    assert '"what":"extra batch"' in journal
+    # A rebuilt ledger knows of it, too.
+    for path in (project.folder / ".runner").glob("ledger.db*"):
+        path.unlink()
+    manifests = (ManifestOptions(path=str(project.manifest_path)),)
+    options = RebuildOptions(manifests=manifests, is_offline=True)
+    assert rebuild(options, reporter=Silent()).shards == {"done": 1}
+    assert project.run().code == 0
+    complete(project, rows_of(4))
+    shown = json.loads(project.call("status", str(project.manifest_path), "--json").stdout)
+    (batch,) = shown["manifests"][0]["batches"]
+    assert (batch["batch_id"], batch["extra_batches"]) == ("batch-1", ["batch-0"])
+    assert "batch-0 may be billed as well" in project.call("status", str(project.manifest_path)).stdout
+
+
+def test_a_second_batch_without_output_changes_nothing_but_the_record(tmp_path: Path) -> None:
+    with TwiceServer(lambda batch: None) as server:
+        project = server.project(tmp_path / "p", 4, retry={"attempts": 1})
+        done = project.run()
+        assert done.code == 3, done.stderr
+        assert [row["_status"] for row in project.results()] == ["succeeded", "failed"] * 2
+        assert set(server.cancelled) == {"batch-0"}
+    assert project.ledger("SELECT what, detail FROM event WHERE what = 'extra batch'") == [
+        ("extra batch", "batch-0")
+    ]
