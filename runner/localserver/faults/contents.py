@@ -90,10 +90,11 @@ def _second_answer(line: bytes, params: Mapping[str, Any]) -> Lines:
     return [line, *other]
 
 
-def _foreign(line: bytes, _params: Mapping[str, Any]) -> Lines:
-    value = decode_json(line)
-    strangers: tuple[object, ...] = (f"{value['custom_id'][:-4]}0000", "stranger", "", None, 7)
-    return [*(_encoded({**value, "custom_id": stranger}) for stranger in strangers), line]
+def _foreign(lines: Lines, _reading: Reading) -> Lines:
+    value = decode_json(lines[0]) if lines else {"id": "x", "response": None, "error": {"message": "odd"}}
+    known = str(value.get("custom_id", "stranger-0000"))
+    strangers: tuple[object, ...] = (f"{known[:-4]}0000", "stranger", "", None, 7)
+    return [*(_encoded({**value, "custom_id": stranger}) for stranger in strangers), *lines]
 
 
 def _no_objects(line: bytes, _params: Mapping[str, Any]) -> Lines:
@@ -172,7 +173,9 @@ KINDS: Mapping[str, FaultKind] = {
         "lines end with CR LF", lambda lines, _: [line.replace(b"\n", b"\r\n") for line in lines]
     ),
     "lines-odd": _some("lines that are blank or no objects", _no_objects),
-    "foreign-ids": _some("custom_ids that nobody sent, empty, null and numbers", _foreign),
+    "foreign-ids": _content(
+        "the file begins with custom_ids that nobody sent, empty, null and numbers", _foreign
+    ),
     "body-string": _some("the response body is a text", _with_response(200, "sorry")),
     "body-null": _some("the response body is null", _with_response(200, None)),
     "body-empty": _some("the response body is an empty object", _with_response(200, {})),
