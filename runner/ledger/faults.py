@@ -51,6 +51,10 @@ def translated(where: str) -> Iterator[None]:
         raise fault_of(where, error.orig) from error
     except sqlite3.Error as error:
         raise fault_of(where, error) from error
+    except UnicodeDecodeError as error:  # SQLite names what is damaged by the bytes that stand there
+        raise LedgerError(
+            f"{where}: the file is damaged: its text can't be read", next_step=REBUILD
+        ) from error
 
 
 def fault_of(where: str, error: BaseException | None) -> LedgerError:

@@ -124,7 +124,8 @@ def _refuse_unsound(engine: Engine, where: str, path: Path) -> None:
         if is_foreign(connection):
             raise LedgerError(
                 f"{where}: this is some other program's database",
-                next_step="point RUNNER_LEDGER to another file, or move this one away",
+                next_step="point RUNNER_LEDGER to another file, or move this one away; if it was this "
+                f"project's ledger: {REBUILD}",
             )
         is_small = path.stat().st_size <= _CHECKED_BYTES
         fault = None if is_whole else first_fault(connection, is_small=is_small, was_killed=was_killed)

@@ -7,6 +7,7 @@ program does not know is refused, never guessed at.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from sqlalchemy import Engine, inspect
 from runner.errors import LedgerError
 from runner.failpoints import failpoint
 from runner.ledger.engine import broken_references, is_sqlite
+from runner.ledger.faults import REBUILD
 
 VERSIONS = ("0001",)
 """Every migration that this program knows, oldest first; the last one is the shape it works with."""
+_VERSION = re.compile("[0-9]{4}")
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -33,6 +36,8 @@ def version_of(engine: Engine) -> str | None:
 
 def refuse_newer(version: str | None, where: str) -> None:
     """Errors: LedgerError where a newer program has changed the ledger."""
+    if version is not None and not _VERSION.fullmatch(version):
+        raise LedgerError(f"{where}: the file is damaged: its version can't be read", next_step=REBUILD)
     if version is not None and version not in VERSIONS:
         raise LedgerError(
             f"{where}: made by a newer version of this program "
