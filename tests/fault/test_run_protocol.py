@@ -17,7 +17,9 @@ from runner.commands.cutting import Cutter
 from runner.commands.engine import Engine
 from runner.commands.interrupts import StopFlag
 from runner.commands.moments import Silent
+from runner.commands.options import ManifestOptions
 from runner.commands.tracks import Surroundings
+from runner.commands.workplace import open_workplace
 from runner.core import states
 from runner.core.model import Provider
 from runner.core.states import ShardState, Submission
@@ -87,9 +89,19 @@ def engine_of(
             clock=clock,
             wall=time.time,
         )
-        # No workplace: nothing here is too large for the server.
-        cutter = Cutter(None, project.ledger, at.run_id, project.manifest_id, reporter=at.reporter)  # type: ignore[arg-type]
-        yield Engine(at, StopFlag(), cutter)
+        yield Engine(at, StopFlag(), cutter_of(project, server))
+
+
+def cutter_of(project: Project, server: HostileServer) -> Cutter:
+    """Cuts nothing here: no shard is too large."""
+    elsewhere = server.project(project.ledger.place.folder.parent / "manifest")
+    return Cutter(
+        workplace=open_workplace(ManifestOptions(path=str(elsewhere.manifest_path)), {}),
+        ledger=project.ledger,
+        run_id=project.run_ids[-1],
+        manifest_id=project.manifest_id,
+        reporter=Silent(),
+    )
 
 
 def uploaded(submission: Submission) -> Submission:

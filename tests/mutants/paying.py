@@ -244,7 +244,7 @@ PAYING = (
     Mutant(
         name="plan-committed-although-overtaken",
         path="ledger/planning.py",
-        old="        if known.open_shard_id is not None or is_answered:\n",
+        old="        if known.open_shard_id is not None or self._is_answered(known):\n",
         new="        if False:\n",
         kills=("contract/test_ledger_planning.py",),
     ),

@@ -64,7 +64,7 @@ def test_a_mutant_is_killed_and_a_harmless_change_survives(tmp_path: Path) -> No
         path="core/settling.py",
         old="_MESSAGE_LIMIT = 2000\n",
         new="_MESSAGE_LIMIT = 2001\n",
-        kills=("unit/test_core_settling.py::test_attempts_are_bounded",),
+        kills=("unit/test_core_settling.py::test_content_in_several_parts_is_joined",),
     )
     assert try_one(harmless, tmp_path).verdict is Verdict.SURVIVED
     nothing_to_run = Mutant(
