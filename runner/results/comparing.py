@@ -297,7 +297,8 @@ class _Comparison:
         ).fetchall()
         if len(found) > MOST_VALUES or all(value is None for value, _, _ in found):
             return ()
-        if column == "_answer" and 2 * len(found) > sum(int(was) + int(now) for _, was, now in found):
+        rows = max(sum(int(values[side]) for values in found) for side in (1, 2))
+        if column == "_answer" and 2 * len(found) > rows:
             return ()  # texts of their own, in a small table
         return tuple(
             ValueCount(column=column, value=value, before=int(was), after=int(now))
