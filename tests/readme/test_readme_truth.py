@@ -120,7 +120,7 @@ def test_the_output_that_is_shown_is_the_output(quickstart: tuple[Path, Done], c
     folder, _ = quickstart
     done = call(folder, *shlex.split(command)[1:])
     assert done.code == 0, done.stderr
-    assert done.stdout == marked(f"output: {command}")
+    assert normalised(done.stdout) == normalised(marked(f"output: {command}"))
 
 
 @pytest.mark.parametrize("path", re.findall(r"<!-- file: (\S+) -->", README))
