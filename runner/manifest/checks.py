@@ -130,7 +130,10 @@ class _Checks:
         try:
             return read_answer_schema(path)
         except BadAnswerSchemaError as error:
-            self._add(("output", "schema"), f"{shown_path(path)}{error.place}: {error.what}", error.hint)
+            at = ("output", "schema")
+            for mistake in error.mistakes if not self._findings.has(dotted(at)) else ():
+                what = f"{shown_path(path)}{mistake.place}: {mistake.what}"
+                self._findings.add(self._place(at), what, path=dotted(at), hint=mistake.hint)
             return None
 
     def run_outputs(self) -> None:

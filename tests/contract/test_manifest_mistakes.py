@@ -341,13 +341,13 @@ def test_a_right_provider(tmp_path: Path, provider: str) -> None:
     ("content", "wanted"),
     [
         ("{", None),
-        ("[]", "a JSON Schema must be a JSON object"),
-        ("{}", 'the schema\'s type must be object; write "type": "object" at the top'),
+        ("[]", ": a JSON Schema must be a JSON object"),
+        ("{}", ':1:1: the schema\'s type must be object; write "type": "object" at the top'),
         ('{"type": "objekt"}', None),
         ('{"type": "object", "properties": {"a": {"pattern": "("}}}', None),
-        ('{"type": "object", "properties": {"a": {"$ref": "https://x.example/s"}}}', "$ref 'https://x.example/s' leads out of the file; put what it names under $defs"),
-        ('{"type": "object", "properties": {"a": {"$ref": "#/$defs/b"}}}', "$ref '#/$defs/b' leads nowhere in the file"),
-        ('{"type": "object", "$ref": "#"}', "$ref '#' leads in a circle"),
+        ('{"type": "object", "properties": {"a": {"$ref": "https://x.example/s"}}}', ":1:49: $ref 'https://x.example/s' leads out of the file; put what it names under $defs"),
+        ('{"type": "object", "properties": {"a": {"$ref": "#/$defs/b"}}}', ":1:49: $ref '#/$defs/b' leads nowhere in the file"),
+        ('{"type": "object", "$ref": "#"}', ":1:28: $ref '#' leads in a circle"),
         ('{"type": "object", "x": ' + "[" * 100 + "]" * 100 + "}", None),
     ],
 )  # fmt: skip
@@ -355,12 +355,36 @@ def test_a_wrong_answer_schema(tmp_path: Path, content: str, wanted: str | None)
     said = complaint(tmp_path, with_line("output: {schema: s.json}"), s__json=content)
     assert said.startswith("m.yaml:9:18: output.schema: s.json")
     assert "\n" not in said
-    assert wanted is None or said == f"m.yaml:9:18: output.schema: s.json: {wanted}"
+    assert wanted is None or said == f"m.yaml:9:18: output.schema: s.json{wanted}"
 
 
 def test_an_answer_schema_that_is_not_json_is_told_the_place(tmp_path: Path) -> None:
     said = complaint(tmp_path, with_line("output: {schema: s.json}"), s__json='{\n  "type": object\n}')
     assert said.startswith("m.yaml:9:18: output.schema: s.json:2:11: not JSON: ")
+
+
+def test_every_mistake_of_an_answer_schema_is_told_with_its_place(tmp_path: Path) -> None:
+    schema = """{
+  "type": "array",
+  "properties": {
+    "a": {"type": "strng"},
+    "b": {"enum": "x"},
+    "c": {"$ref": "other.json"},
+    "d": {"items": {"pattern": "(["}},
+    "e": 5
+  },
+  "required": "a"
+}"""
+    said = complaint(tmp_path, with_line("output: {schema: s.json}"), s__json=schema).split("\n")
+    assert [line.removeprefix("m.yaml:9:18: output.schema: s.json:") for line in said] == [
+        '2:11: the schema\'s type must be object; write "type": "object" at the top',
+        "4:19: not a JSON Schema: properties.a.type: 'strng' is no type; did you mean 'string'?",
+        "5:19: not a JSON Schema: properties.b.enum: 'x' is not of type 'array'",
+        "6:19: $ref 'other.json' leads out of the file; put what it names under $defs",
+        "7:32: not a JSON Schema: properties.d.items.pattern: '([' is not a 'regex'",
+        "8:10: not a JSON Schema: properties.e: 5 is not of type 'object', 'boolean'",
+        "10:15: not a JSON Schema: required: 'a' is not of type 'array'",
+    ]
 
 
 def test_two_answer_schemas_contradict_each_other(tmp_path: Path) -> None:
