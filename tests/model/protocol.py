@@ -122,7 +122,7 @@ class ResendsUnfenced(Protocol):
     ) -> Submission:
         moved = super().scanned(submission, matches, is_complete=is_complete, now_s=now_s)
         if moved.state is ShardState.HELD and is_complete:
-            return states.create_refused(moved, _NOT_FOUND, now_s)
+            return _started_over(moved, now_s)
         return moved
 
 
@@ -161,7 +161,7 @@ class NoFence(Protocol):
     ) -> Submission:
         moved = super().scanned(submission, matches, is_complete=is_complete, now_s=now_s)
         if moved.state is ShardState.FENCING:
-            return states.create_refused(states.held(moved, "not fenced"), _NOT_FOUND, now_s)
+            return _started_over(moved, now_s)
         return moved
 
 
@@ -183,8 +183,7 @@ class NoLookBehindTheFence(Protocol):
     """Starts over as soon as the fence is drawn."""
 
     def fence_held(self, submission: Submission) -> Submission:
-        held = states.held(super().fence_held(submission), "fenced")
-        return states.create_refused(held, _NOT_FOUND, 0.0)
+        return _started_over(super().fence_held(submission), 0.0)
 
 
 class BlindBehindTheFence(Protocol):
@@ -213,4 +212,8 @@ class WritesWithoutTheLock(Protocol):
     late_writes = True
 
 
-_NOT_FOUND = Problem(kind=ProblemKind.SERVER_TROUBLE, message="not found", retry_after_s=0.0)
+def _started_over(submission: Submission, now_s: float) -> Submission:
+    """Back to the beginning with a new upload, as behind a fence: by itself the core never moves so."""
+    as_if_fenced = replace(submission, state=ShardState.FENCED)
+    nothing_found = Problem(kind=ProblemKind.SERVER_TROUBLE, message="not found", retry_after_s=0.0)
+    return states.create_refused(as_if_fenced, nothing_found, now_s)

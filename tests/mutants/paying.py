@@ -55,7 +55,7 @@ PAYING = (
         path="core/states.py",
         old='    return _held(_as_unknown(submission), "a create was sent,',
         new='    trouble = Problem(kind=ProblemKind.SERVER_TROUBLE, message="")\n'
-        '    return _again(_held(submission, ""), trouble, now_s)\n'
+        "    return _again(replace(submission, state=ShardState.FENCED), trouble, now_s)\n"
         '    return _held(_as_unknown(submission), "a create was sent,',
         kills=(_STATES,),
     ),
