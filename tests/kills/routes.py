@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from runner.failpoints import POINTS
-from tests.kills.modes import CREATE, Fault
+from tests.kills.modes import CONTENT, CREATE, Fault
 
 RUN = ("run", "manifest.yaml", "--json", "--yes")
 DETACH = (*RUN, "--detach")
@@ -19,34 +19,30 @@ TO_THE_END = "to the end"
 class Route:
     """`before`: commands, each with the point that kills it ("" for none, `TO_THE_END` for "until done").
 
-    `command` meets the point. `has_fence`: what the server's profile must be, None for either. `failing` and
-    `slow`: rows that always fail, rows that come late. `fault`: armed whatever the mode. `max_tokens`: so
-    few that answers are cut, and are asked again with larger limits.
+    `command` meets the point. `has_fence`: what the server's profile must be, None for either. `failing`:
+    a row always fails. `fault`: armed whatever the mode.
     """
 
     before: tuple[tuple[tuple[str, ...], str], ...] = ()
     command: tuple[str, ...] = RUN
     has_fence: bool | None = None
     failing: bool = False
-    slow: bool = False
     fault: Fault | None = None
-    max_tokens: int | None = None
 
 
 _UNSENT = ((RUN, "create.intended"),)
 _BOUGHT = ((RUN, "create.answered:2"),)
+_CUT_AFTER_A_LINE: Fault = {"kind": "abort-download", "route": CONTENT, "params": {"after_bytes": 700}}
 _ROUTES: Mapping[str, Route] = {
     "discard": Route(before=((RUN, "upload.recorded"),)),
     "scan": Route(before=_UNSENT),
     "adopt": Route(before=_BOUGHT),
     "fence": Route(before=_UNSENT, has_fence=True),
     "create.unknown_recorded": Route(fault={"kind": "lost-reply", "route": CREATE}),
-    "raw.line_appended": Route(slow=True, has_fence=True),
-    "raw.appended": Route(slow=True, has_fence=True),
+    "raw.line_appended": Route(fault=_CUT_AFTER_A_LINE),
+    "raw.appended": Route(fault=_CUT_AFTER_A_LINE),
     "quarantine": Route(fault={"kind": "foreign-ids"}),
     "retry": Route(failing=True),
-    "cut": Route(fault={"kind": "too-large-413"}),
-    "raise": Route(max_tokens=8, has_fence=True),
     "repeat": Route(before=((RUN, TO_THE_END),)),
     "held": Route(before=(*_UNSENT, (RUN, "")), has_fence=False),
     "cancel": Route(before=((DETACH, ""),), command=CANCEL),

@@ -92,7 +92,7 @@ class Shape:
             nth=1 if first_only else dice.randint(1, hits_of(scenario.points[0])),
             has_fence=has_fence,
             failing=route.failing or (not plain and dice.random() < 0.3),
-            slow=route.slow or (not plain and route.command == RUN and dice.random() < 0.2),
+            slow=not plain and route.command == RUN and dice.random() < 0.2,
             again=f"*:{dice.randint(1, MOST_POINTS)}" if how > 0.8 else "",
             again_after_s=dice.uniform(0.0, 0.5) if 0.6 < how <= 0.8 else None,
             is_repeated=dice.random() < 0.1,
