@@ -90,7 +90,7 @@ def judge(
     attempts: int,
     is_held: bool,
 ) -> Judgement:
-    """Compare. `rows` are the dataset; a row whose text orders a failure must fail."""
+    """Compare. `rows` are the dataset; a row whose text orders a failure or a cut must have it."""
     verdict = Judgement()
     for (custom_id, result), times in Counter(executed).items():
         allowed = attempts if result == "failed" else 1
@@ -115,13 +115,17 @@ def judge(
     return verdict
 
 
+_ORDERED = {"[[local:fail": "failed", "[[local:truncate": "truncated"}
+"""What a row's text orders the local server to do with it."""
+
+
 def _problem(row: Mapping[str, str], found: Mapping[str, Any] | None, *, is_held: bool) -> str:
     """What is wrong with a row of the table, or nothing."""
     if found is None:
         return "is not in the table"
     if is_held and found["_status"] == "pending":
         return ""
-    wanted = "failed" if "[[local:fail" in row["text"] else "succeeded"
+    wanted = next((status for order, status in _ORDERED.items() if order in row["text"]), "succeeded")
     if found["_status"] != wanted:
         return f"is {found['_status']} ({found['_error_class']}: {found['_error_message']}), not {wanted}"
     if wanted == "succeeded" and row["text"].split()[0] not in found["_answer"]:

@@ -20,13 +20,14 @@ class Route:
     """`before`: commands, each with the point that kills it ("" for none, `TO_THE_END` for "until done").
 
     `command` meets the point. `has_fence`: what the server's profile must be, None for either. `failing`:
-    a row always fails. `fault`: armed whatever the mode.
+    a row always fails. `truncated`: an answer is cut at the token limit. `fault`: armed whatever the mode.
     """
 
     before: tuple[tuple[tuple[str, ...], str], ...] = ()
     command: tuple[str, ...] = RUN
     has_fence: bool | None = None
     failing: bool = False
+    truncated: bool = False
     fault: Fault | None = None
 
 
@@ -43,6 +44,8 @@ _ROUTES: Mapping[str, Route] = {
     "raw.appended": Route(fault=_CUT_AFTER_A_LINE),
     "quarantine": Route(fault={"kind": "foreign-ids"}),
     "retry": Route(failing=True),
+    "cut": Route(has_fence=True, fault={"kind": "too-large-413"}),
+    "raise": Route(truncated=True),
     "repeat": Route(before=((RUN, TO_THE_END),)),
     "held": Route(before=(*_UNSENT, (RUN, "")), has_fence=False),
     "cancel": Route(before=((DETACH, ""),), command=CANCEL),

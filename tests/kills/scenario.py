@@ -72,6 +72,7 @@ class Shape:
     nth: int
     has_fence: bool
     failing: bool
+    truncated: bool
     slow: bool
     again: str
     again_after_s: float | None
@@ -92,6 +93,7 @@ class Shape:
             nth=1 if first_only else dice.randint(1, hits_of(scenario.points[0])),
             has_fence=has_fence,
             failing=route.failing or (not plain and dice.random() < 0.3),
+            truncated=route.truncated or (not plain and dice.random() < 0.2),
             slow=not plain and route.command == RUN and dice.random() < 0.2,
             again=f"*:{dice.randint(1, MOST_POINTS)}" if how > 0.8 else "",
             again_after_s=dice.uniform(0.0, 0.5) if 0.6 < how <= 0.8 else None,
@@ -194,6 +196,8 @@ class _Run:
         ]
         if self._shape.slow:
             rows[0]["text"] += " [[local:slow 0.3]]"
+        if self._shape.truncated:
+            rows[1]["text"] += " [[local:truncate]]"
         if self._shape.failing:
             rows[-1]["text"] += " [[local:fail 503]]"
         return rows
@@ -214,19 +218,13 @@ class _Run:
             "name": "kills",
             "dataset": {"path": "rows.jsonl", "key": "id"},
             "prompt": {"template": "prompt.j2"},
-            "model": {"provider": provider, "name": "m"},
+            "model": {"provider": provider, "name": "m", "parameters": {"max_tokens": 100}},
             "batch": {"max_requests_per_file": -(-self._shape.rows // self._shape.shards)},
             "output": {"path": "results.jsonl"},
-            "retry": {"attempts": self._shape.attempts, "backoff": {"initial": "50ms", "max": "200ms"}},
+            "retry": {"attempts": self._shape.attempts, "backoff": {"initial": "20ms", "max": "20ms"}},
+            "on_truncated": {"max_tokens_factor": 2, "ceiling": 200},
             "allow_failures": "100%",
         }
-        if self._route.max_tokens is not None:
-            manifest["model"] = {
-                "provider": provider,
-                "name": "m",
-                "parameters": {"max_tokens": self._route.max_tokens},
-            }
-            manifest["on_truncated"] = {"max_tokens_factor": 4, "ceiling": 1000}
         (self.folder / "manifest.yaml").write_text(json.dumps(manifest))
         (self.folder / "prompt.j2").write_text(TEMPLATE)
         if not self._scenario.points[0].startswith("ledger."):
