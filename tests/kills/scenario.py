@@ -240,7 +240,8 @@ class _Run:
     # ------------------------------------------------------------ runs
 
     def _command(self, command: tuple[str, ...], point: str = "", after_s: float | None = None) -> Ended:
-        environ = {**os.environ, "KILLS_KEY": self._key}
+        ours = {name: text for name, text in os.environ.items() if not name.startswith("RUNNER_")}
+        environ = {**ours, "KILLS_KEY": self._key}
         if point:
             environ[VARIABLE] = point
         if self._stage.weakness:
