@@ -31,12 +31,19 @@ def some_scenarios(mode: str, seed: int) -> list[Scenario]:
 
 
 def scenarios_of(points: Sequence[str], mode: str, seed: int) -> list[Scenario]:
-    """A scenario for each point, or for several: those that lie on the way of every run, in the order in
-    which a run meets them, and far enough from each other to be met in one life."""
-    joined = [point for point in points if seed % 3 != 2 and route_to(point) == Route()]
-    lives = -(-len(joined) // POINTS_A_LIFE)
-    groups = [tuple(joined[first::lives]) for first in range(lives)]
-    groups += [(point,) for point in points if point not in joined]
+    """A scenario for each point, or for several that one life can meet, in the order in which it meets
+    them: points on the way of every run, far from each other; points that need the same beginning."""
+    if seed % 3 == 2:
+        return [Scenario(points=(point,), mode=mode, seed=seed) for point in points]
+    plain = [point for point in points if route_to(point) == Route()]
+    lives = -(-len(plain) // POINTS_A_LIFE)
+    groups = [tuple(plain[first::lives]) for first in range(lives)]
+    others: dict[str, tuple[str, ...]] = {}
+    for point in points:
+        if point not in plain:
+            key = point.partition(".")[0] if route_to(point).joins else point
+            others[key] = (*others.get(key, ()), point)
+    groups += others.values()
     return [Scenario(points=group, mode=mode, seed=seed) for group in groups]
 
 

@@ -21,6 +21,7 @@ class Route:
 
     `command` meets the point. `has_fence`: what the server's profile must be, None for either. `failing`:
     a row always fails. `truncated`: an answer is cut at the token limit. `fault`: armed whatever the mode.
+    `joins`: the points of this route can be met one after the other in one life.
     """
 
     before: tuple[tuple[tuple[str, ...], str], ...] = ()
@@ -28,6 +29,7 @@ class Route:
     has_fence: bool | None = None
     failing: bool = False
     truncated: bool = False
+    joins: bool = True
     fault: Fault | None = None
 
 
@@ -43,9 +45,9 @@ _ROUTES: Mapping[str, Route] = {
     "raw.line_appended": Route(fault=_CUT_AFTER_A_LINE),
     "raw.appended": Route(fault=_CUT_AFTER_A_LINE),
     "quarantine": Route(fault={"kind": "foreign-ids"}),
-    "retry": Route(failing=True),
+    "retry": Route(failing=True, joins=False),
     "cut": Route(has_fence=True, fault={"kind": "too-large-413"}),
-    "raise": Route(truncated=True),
+    "raise": Route(truncated=True, joins=False),
     "repeat": Route(before=((RUN, TO_THE_END),)),
     "held": Route(before=(*_UNSENT, (RUN, "")), has_fence=False),
     "cancel": Route(before=((DETACH, ""),), command=CANCEL),

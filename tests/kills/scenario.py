@@ -83,7 +83,8 @@ class Shape:
         """Seed 0 is the plain one: with a fence, at the first hit, nothing else."""
         plain = scenario.seed == 0
         has_fence = route.has_fence if route.has_fence is not None else plain or dice.random() < 0.6
-        shards = dice.randint(2, 3)
+        # Without a fence a shard may be held; another one must come through all the same.
+        shards = dice.randint(2, 3) if has_fence else 3
         how = 0.0 if plain else dice.random()
         first_only = plain or not has_fence or len(scenario.points) > 1
         return cls(
@@ -158,9 +159,9 @@ class _Run:
         self._route = route_to(scenario.points[0])
         dice = random.Random(scenario.name)
         self._shape = Shape.of(scenario, self._route, dice)
-        self._faults = MODES[scenario.mode](dice)
+        self._faults = MODES[scenario.mode](dice, has_fence=self._shape.has_fence)
         if self._route.fault is not None:
-            self._faults.append(self._route.fault)
+            self._faults.append({"times": len(scenario.points), **self._route.fault})
         self._key = f"{scenario.name.replace('/', '-')[:60]}-{os.urandom(4).hex()}"
         self.folder = stage.folder / self._key
         self._rows = self._dataset()
