@@ -11,6 +11,7 @@ import atexit
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from tests.warm_zygote import MAX_ORDER_BYTES, MODULES
+from tests.warm_zygote import INHERITED, MAX_ORDER_BYTES, MODULES
 
 _HOME = Path(__file__).parent.parent
 
@@ -81,6 +82,7 @@ class WarmPopen(subprocess.Popen[Any]):
             "arguments": [os.fspath(word) for word in args[3:]],
             "cwd": os.fspath(cwd) if cwd is not None else str(Path.cwd()),
             "environ": dict(os.environ if environ is None else environ),
+            "ignored": [int(number) for number in INHERITED if signal.getsignal(number) is signal.SIG_IGN],
         }
         given = [
             end if end != -1 else standard

@@ -40,6 +40,8 @@ _PRELOADED = (
     *("alembic.runtime.environment", "encodings.utf_8_sig", "stringprep", "tests.kills.hurried.__main__"),
 )
 MAX_ORDER_BYTES = 200_000
+INHERITED = (signal.SIGINT, signal.SIGTERM)
+"""A child ignores those of these that its parent ignores, as after a fork and exec."""
 
 
 def main() -> None:
@@ -107,6 +109,8 @@ def _become(order: dict[str, Any], descriptors: list[int]) -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in order["ignored"]:
+        signal.signal(number, signal.SIG_IGN)
     os.chdir(order["cwd"])
     os.environ.clear()
     os.environ.update(order["environ"])

@@ -60,7 +60,7 @@ def schema(session: Session) -> int:
 Examples:
   run local-server
   run local-server --upstream http://127.0.0.1:11434/v1     answers from Ollama
-  run local-server --faults trouble.jsonl                   rehearse trouble: errors, lost replies, odd output
+  run local-server --faults trouble.jsonl                   rehearse trouble: errors, lost replies
   OPENAI_BASE_URL=http://127.0.0.1:8720/v1 python my_batch_client.py
 """,
 )

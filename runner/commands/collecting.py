@@ -146,6 +146,10 @@ class ShardBook:
         if not is_better(outcome.status, entry.status):
             if store.holds(entry, line):
                 tally.repeated += 1
+            elif outcome.status is entry.status and store.has_lost(entry, result.custom_id):
+                tally.repeated += 1
+                offset = store.place_again(entry, start, line)
+                self._expected[result.custom_id or ""] = replace(entry, offset=offset, length=len(line))
             else:
                 tally.duplicates += 1
                 self._aside(start, line, store, "another line of this request is held already")
@@ -180,10 +184,11 @@ class _Store:
         self._held = held
         self._items: list[tuple[int, int, Outcome, int, int]] = []
         self._quarantined: list[tuple[int, int, str]] = []
+        self._placed: list[tuple[int, int, int]] = []
 
     @property
     def size(self) -> int:
-        return len(self._items) + len(self._quarantined)
+        return len(self._items) + len(self._quarantined) + len(self._placed)
 
     def add(self, entry: Expected, outcome: Outcome, start: int, line: bytes) -> int:
         """Take an outcome; returns where its line stands in the raw file."""
@@ -197,11 +202,29 @@ class _Store:
 
     def holds(self, entry: Expected, line: bytes) -> bool:
         """Whether the line held for this request is this very line."""
-        if entry.file_id != self.raw.id or entry.offset is None or entry.length != len(line):
+        return entry.length == len(line) and self._bytes_of(entry) == line
+
+    def has_lost(self, entry: Expected, custom_id: str | None) -> bool:
+        """Whether what should be held for this request is not there any more: somebody damaged the file."""
+        held = self._bytes_of(entry)
+        if held is None:
             return False
+        found = read_result_line(held)
+        return isinstance(found, BadLine) or found.custom_id != custom_id
+
+    def place_again(self, entry: Expected, start: int, line: bytes) -> int:
+        """Hold this line in the place of one that is lost; returns where it stands."""
+        offset = self._keep(start, line)
+        self._placed.append((entry.line, offset, len(line)))
+        return offset
+
+    def _bytes_of(self, entry: Expected) -> bytes | None:
+        """What stands where the request's line should; None where that is another file's matter."""
+        if entry.file_id != self.raw.id or entry.offset is None or entry.length is None:
+            return None
         if self._kept is not None:
             self._kept.flush()
-        return os.pread(self._held.fileno(), entry.length, entry.offset) == line
+        return os.pread(self._held.fileno(), entry.length, entry.offset)
 
     def flush(self) -> None:
         """Make it durable, in this order: bytes, then what the ledger says of them."""
@@ -214,7 +237,9 @@ class _Store:
             self._ledger.store_outcomes(self._shard_id, self.raw, self._items)
         if self._quarantined:
             self._ledger.quarantine(self.raw, self._quarantined)
-        self._items, self._quarantined = [], []
+        if self._placed:
+            self._ledger.place_again(self._shard_id, self.raw, self._placed)
+        self._items, self._quarantined, self._placed = [], [], []
 
     def _keep(self, start: int, line: bytes) -> int:
         if self._kept is None:

@@ -319,6 +319,11 @@ class Ledger(OpenLedger):
             failpoint("outcomes.before")
         failpoint("outcomes.committed")
 
+    def place_again(self, shard_id: int, raw: RawFile, places: Sequence[tuple[int, int, int]]) -> None:
+        """Where lines stand now, whose bytes were lost: (line, offset, length)."""
+        with self._writing() as connection:
+            outcomes.place_again(connection, shard_id, raw.id, places)
+
     def judge_again(self, verdicts: Mapping[bytes, tuple[Status, Cause | None]]) -> None:
         """What the answers held for these fingerprints are after a closer look, where that is another
         word than the one they came with: `invalid` against the schema, or their bytes are gone."""

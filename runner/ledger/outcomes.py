@@ -169,6 +169,16 @@ ADD_CAUSE = Bulk(
     insert(attempt_cause).from_select(_CAUSE_COLUMNS, select(*_CAUSE_VALUES.values()).where(~_CAUSE_IS_HELD)),
     *_CAUSE_COLUMNS,
 )
+PLACE_AGAIN = Bulk(
+    update(attempt)
+    .where(
+        attempt.c.shard_id == bindparam("at_shard"),
+        attempt.c.line == bindparam("at_line"),
+        attempt.c.file_id == bindparam("in_file"),
+    )
+    .values(offset=bindparam("new_offset"), length=bindparam("new_length")),
+    *("new_offset", "new_length", "at_shard", "at_line", "in_file"),
+)
 ANSWER_PLACES = Lookup(
     lambda values: (
         select(request.c.fingerprint, request.c.id, request.c.answer_shard_id, request.c.answer_line)
@@ -232,6 +242,15 @@ def unsettled(connection: Connection, shard_id: int) -> int:
 
 
 # ---------------------------------------------------------------- outcomes
+
+
+def place_again(
+    connection: Connection, shard_id: int, file_id: int, places: Iterable[tuple[int, int, int]]
+) -> None:
+    """Where lines stand now: (line, offset, length). Nothing else of their attempts changes."""
+    PLACE_AGAIN.run(
+        connection, [(offset, length, shard_id, line, file_id) for line, offset, length in places]
+    )
 
 
 def store(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.test_rerun_policies import note_oldest
 from tests.project_factory import ROWS, Project, make_project
 
 TEN = tuple({"id": f"k{number}", "text": f"question {number}"} for number in range(10))
@@ -157,4 +158,5 @@ def test_an_answer_without_a_moment_is_older_than_any_limit(tmp_path: Path) -> N
     project.run()
     with closing(sqlite3.connect(project.folder / ".runner" / "ledger.db", timeout=30)) as ledger, ledger:
         ledger.execute("UPDATE attempt SET answered_at = NULL WHERE line = 0")
+        note_oldest(ledger, "0")
     assert asked_by(project) == {"k0"}

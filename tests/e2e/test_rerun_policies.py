@@ -26,6 +26,15 @@ def age_answers(project: Project, days: float, where: str = "1") -> None:
     """Make the answers that are held so many days older, in place of waiting."""
     with closing(sqlite3.connect(project.folder / ".runner" / "ledger.db", timeout=30)) as ledger, ledger:
         ledger.execute(f"UPDATE attempt SET answered_at = answered_at - {int(days * DAY_S)} WHERE {where}")
+        note_oldest(ledger, "min(answered_at)")
+
+
+def note_oldest(ledger: sqlite3.Connection, moment: str) -> None:
+    """When the oldest answer was given is noted with each table too."""
+    ledger.execute(
+        f"UPDATE run SET published = json_set(published, '$.oldest_s', (SELECT {moment} FROM attempt)) "
+        "WHERE published IS NOT NULL"
+    )
 
 
 def by_key(project: Project) -> dict[str, dict[str, Any]]:
