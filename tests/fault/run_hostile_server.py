@@ -172,7 +172,8 @@ class HostileServer:
         """A project whose manifest names this server."""
         provider = {"base_url": self.base_url, "poll_interval_s": 0.05, "settle_s": 0.3}
         model = {"provider": provider, "name": "m", "parameters": {"temperature": 0}}
-        return project_of(folder, rows, **{"model": model, **sections})
+        retry = {"backoff": {"initial": 0}}
+        return project_of(folder, rows, **{"model": model, "retry": retry, **sections})
 
     # ------------------------------------------------------------ the API
 
