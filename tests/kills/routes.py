@@ -48,7 +48,7 @@ _ROUTES: Mapping[str, Route] = {
     "retry": Route(failing=True, joins=False),
     "cut": Route(has_fence=True, fault={"kind": "too-large-413"}),
     "raise": Route(truncated=True, joins=False),
-    "repeat": Route(before=((RUN, TO_THE_END),)),
+    "repeat": Route(before=((RUN, TO_THE_END),), has_fence=True),
     "held": Route(before=(*_UNSENT, (RUN, "")), has_fence=False),
     "cancel": Route(before=((DETACH, ""),), command=CANCEL),
     "gc": Route(before=((RUN, "plan.ready"), (RUN, TO_THE_END)), command=GC),
