@@ -182,14 +182,14 @@ def _set_layer(text: str, folder: str, findings: Findings) -> MapNode | None:
     if parts[0] in ("extends", "profiles"):
         findings.add(place, "can't be set from the command line", path=parts[0])
         return None
-    value = _set_value(value_text, source, findings)
+    value = _set_value(value_text, source, parts, findings)
     return _nested(parts, value, place, folder) if value is not None else None
 
 
-def _set_value(text: str, source: Source, findings: Findings) -> Node | None:
+def _set_value(text: str, source: Source, parts: Sequence[str], findings: Findings) -> Node | None:
     if not text.strip():
         return ScalarNode(value=None, position=source.at(1, 1), folder=source.folder)
-    return read_text(text, source, findings)
+    return read_text(text, source, findings, at=tuple(parts))
 
 
 def _nested(parts: Sequence[str], value: Node, place: Position, folder: str) -> MapNode:

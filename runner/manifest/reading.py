@@ -84,20 +84,23 @@ def read_bytes(data: bytes, source: Source, findings: Findings) -> Node | None:
     return read_text(text, source, findings)
 
 
-def read_text(text: str, source: Source, findings: Findings) -> Node | None:
-    """One YAML document as nodes; None where there is none (then a mistake was noted)."""
+def read_text(text: str, source: Source, findings: Findings, *, at: Path = ()) -> Node | None:
+    """One YAML document as nodes; None where there is none (then a mistake was noted).
+
+    `at` is the path that mistakes are noted at, for a text that is a part of a manifest.
+    """
     try:
-        return _Reader(text, source, findings).document()
+        return _Reader(text, source, findings, at).document()
     except _UnreadableError:
         return None
 
 
 class _Reader:
-    def __init__(self, text: str, source: Source, findings: Findings) -> None:
+    def __init__(self, text: str, source: Source, findings: Findings, at: Path) -> None:
         self._source = source
         self._findings = findings
         self._anchors: dict[str, _Anchored | None] = {}  # None: begun and not yet ended
-        self._path: Path = ()
+        self._path = at
         self._count = 0
         try:
             self._loader: Any = yaml.SafeLoader(text)

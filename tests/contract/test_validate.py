@@ -176,3 +176,12 @@ def test_a_table_that_can_not_be_written_is_told_before_anything_is_paid(
     with pytest.raises(InputError, match=what):
         plan(RunOptions(manifest=ManifestOptions(path=str(path)), environ={}), reporter=Silent())
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("value", ['"\\ud800"', '"\\0"', "99999999999999999999"])
+def test_a_value_of_an_option_that_can_not_be_sent_is_a_mistake(tmp_path: Path, value: str) -> None:
+    options = ManifestOptions(path=str(project(tmp_path, GOOD)), set_values=(f"params.x={value}",))
+    with pytest.raises(InputError) as caught:
+        validate(options, environ={})
+    [mistake] = caught.value.mistakes
+    assert (mistake.where, mistake.path) == ("--set params.x=...", "prompt.params.x")
