@@ -22,9 +22,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from runner.core.model import Backoff, Cause, Outcome, Status
-from runner.core.wire import JsonError, ResultLine, decode_json, text_or_none
+from runner.core.wire import JsonError, ResultLine, decode_json, shown_json, text_or_none
 
 _MESSAGE_LIMIT = 2000
+_WORD_LIMIT = 300
+"""Ids, codes and names are short; what a server makes longer is cut, and the raw line keeps it whole."""
 MAX_RETRY_AFTER_S = 3600.0
 _TRANSIENT_STATUS = frozenset({404, 408, 409, 425, 429, 499})
 _BLOCKING_STATUS = frozenset({401, 402})
@@ -47,14 +49,34 @@ class Answer:
 
 
 def judge(line: ResultLine) -> Outcome:
-    """What one result line means for its request. Never raises."""
+    """What one result line means for its request. Never raises; no text in it is long."""
+    outcome = _judged(line)
+    cause = outcome.cause
+    words = (outcome.finish_reason, outcome.model, outcome.response_id, cause and cause.code)
+    if not any(word and len(word) > _WORD_LIMIT for word in words):
+        return outcome
+    return replace(
+        outcome,
+        finish_reason=_cut(outcome.finish_reason),
+        model=_cut(outcome.model),
+        response_id=_cut(outcome.response_id),
+        cause=None if cause is None else replace(cause, code=_cut(cause.code)),
+    )
+
+
+def _cut(word: str | None) -> str | None:
+    return word if word is None else word[:_WORD_LIMIT]
+
+
+def _judged(line: ResultLine) -> Outcome:
     if line.status_code is not None and not 200 <= line.status_code < 300:
         return _failed_response(line)
     if line.body is None:
         return _failed_line(line)
     answer = read_answer(line.body)
     if answer is None:
-        cause = Cause(error_class="unusable_body", message=_short(f"no answer in the body: {line.body!r}"))
+        message = _short(f"no answer in the body: {shown_json(line.body)}")
+        cause = Cause(error_class="unusable_body", message=message)
         return _paid(Outcome(status=Status.FAILED, cause=cause, response_id=line.line_id), line.body)
     status, cause_or_none = _answer_status(answer)
     usage = usage_in(line.body)
@@ -217,7 +239,7 @@ def _packed_failure(packed: Mapping[str, Any], line: ResultLine) -> Outcome:
         status = details.get("status")
         status_code = status if isinstance(status, int) else None
         code, message = _error_text(details.get("body"))
-        failure = _failure(status_code, code, message or f"HTTP status {status}", line.line_id)
+        failure = _failure(status_code, code, message or f"HTTP status {shown_json(status)}", line.line_id)
         return replace(failure, retry_after_s=_retry_after_s(details.get("body")))
     if kind == "BatchTerminated":
         cause = Cause(error_class="cancelled", code=kind, message="the batch was ended before this request")
@@ -276,7 +298,9 @@ def _error_text(body: object) -> tuple[str | None, str | None]:
         return None, text_or_none(body.get("message")) or error
     inner = error if isinstance(error, Mapping) else body
     code = inner.get("code") or inner.get("type")
-    return (str(code) if code is not None else None), text_or_none(inner.get("message"))
+    if code is not None and not isinstance(code, str):
+        code = shown_json(code)
+    return code, text_or_none(inner.get("message"))
 
 
 def _retry_after_s(body: object) -> float | None:

@@ -34,6 +34,16 @@ def decode_json(data: bytes | bytearray | memoryview | str) -> Any:
     return orjson.loads(data)
 
 
+def shown_json(value: object) -> str:
+    """A decoded value as compact JSON for a message. Never raises: what can be read can be nested deeper
+    than what can be written.
+    """
+    try:
+        return encode_json(value).decode()
+    except TypeError:
+        return "(JSON that is nested too deeply to be shown)"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultLine:
     """One line of an output or error file, as received, with the parts that matter picked out.
@@ -113,7 +123,7 @@ def _error_parts(error: object) -> tuple[str | None, str | None]:
     if isinstance(error, dict):
         code, message = error.get("code"), error.get("message")
         if message is None and code is None:
-            message = encode_json(error).decode()
+            message = shown_json(error)
         return _as_text(code), _as_text(message)
     return None, _as_text(error)
 
@@ -121,7 +131,7 @@ def _error_parts(error: object) -> tuple[str | None, str | None]:
 def _as_text(value: object) -> str | None:
     if value is None:
         return None
-    return value if isinstance(value, str) else encode_json(value).decode()
+    return value if isinstance(value, str) else shown_json(value)
 
 
 def text_or_none(value: object) -> str | None:
@@ -131,6 +141,11 @@ def text_or_none(value: object) -> str | None:
 
 def _whole(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+_MAX_COUNT = 2**53
+_MAX_MOMENT_S = 253_402_300_800
+"""The year 10000: what lies beyond is no moment, and no calendar could hold it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,30 +187,41 @@ def batch_from(value: object) -> BatchObject | None:
         return None
     counts = value.get("request_counts")
     counts = counts if isinstance(counts, dict) else {}
-    metadata = value.get("metadata")
     errors = value.get("errors")
     return BatchObject(
         batch_id=batch_id,
-        status=str(value.get("status") or "").strip().lower(),
+        status=(_as_text(value.get("status")) or "").strip().lower(),
         input_file_id=text_or_none(value.get("input_file_id")),
         output_file_id=text_or_none(value.get("output_file_id")),
         error_file_id=text_or_none(value.get("error_file_id")),
         total=_count(counts.get("total")),
         completed=_count(counts.get("completed")),
         failed=_count(counts.get("failed")),
-        created_at_s=_whole(value.get("created_at")),
-        expires_at_s=_whole(value.get("expires_at")),
-        metadata=(
-            {str(key): str(text) for key, text in metadata.items()} if isinstance(metadata, dict) else {}
-        ),
+        created_at_s=_moment_s(value.get("created_at")),
+        expires_at_s=_moment_s(value.get("expires_at")),
+        metadata=_metadata(value.get("metadata")),
         errors=None if not errors else _as_text(errors),
     )
 
 
+def _metadata(value: object) -> dict[str, str]:
+    return {key: _as_text(text) or "" for key, text in value.items()} if isinstance(value, dict) else {}
+
+
 def _count(value: object) -> int | None:
-    """A count from the server, or None where it is missing, null or negative (a lie is no count)."""
+    """A count from the server, or None where it is missing, null, negative or beyond all reason (a lie is
+    no count)."""
+    return _below(_MAX_COUNT, value)
+
+
+def _moment_s(value: object) -> int | None:
+    """Unix seconds from the server, or None where they name no moment from 1970 to 9999."""
+    return _below(_MAX_MOMENT_S, value)
+
+
+def _below(limit: int, value: object) -> int | None:
     number = _whole(value)
-    return number if number is not None and number >= 0 else None
+    return number if number is not None and 0 <= number < limit else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,9 +245,9 @@ def file_from(value: object) -> FileObject | None:
     return FileObject(
         file_id=file_id,
         filename=text_or_none(value.get("filename")),
-        size_bytes=_whole(value.get("bytes")),
-        created_at_s=_whole(value.get("created_at")),
-        expires_at_s=_whole(value.get("expires_at")),
+        size_bytes=_count(value.get("bytes")),
+        created_at_s=_moment_s(value.get("created_at")),
+        expires_at_s=_moment_s(value.get("expires_at")),
     )
 
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from runner.core.model import Problem, ProblemKind
-from runner.core.wire import JsonError, decode_json, encode_json
+from runner.core.wire import JsonError, decode_json, shown_json
 
 MAX_RETRY_AFTER_S: Final = 3600.0
 MAX_MESSAGE_CHARACTERS: Final = 500
@@ -131,7 +131,7 @@ def _text(body: bytes, value: Mapping[str, Any] | None) -> str:
         found = inner.get(word)
         if isinstance(found, str) and found.strip():
             return found
-    return encode_json(value).decode()
+    return shown_json(value)
 
 
 def _message(
@@ -219,6 +219,6 @@ def http_date(text: str) -> datetime | None:
     """An HTTP date as aware UTC, or None for anything else."""
     try:
         moment = parsedate_to_datetime(text)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

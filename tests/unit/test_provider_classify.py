@@ -178,3 +178,13 @@ def test_anything_at_all_becomes_a_problem(status: int, body: bytes, headers: di
     assert found.message.isprintable()
     assert len(found.message) <= MAX_MESSAGE_CHARACTERS + 60
     assert found.retry_after_s is None or 0 <= found.retry_after_s <= 3600
+
+
+def test_a_date_beyond_the_calendar_is_no_date() -> None:
+    headers = {"retry-after": "Fri, 31 Dec 9999 23:59:59 -2359", "date": "Mon, 01 Jan 0001 00:00:00 +2359"}
+    assert classify(503, headers, b"", received_at=NOW).retry_after_s is None
+
+
+def test_a_body_that_is_too_deep_to_be_written_again_is_a_problem() -> None:
+    body = b'{"error":{"x":' + b"[" * 500 + b"]" * 500 + b"}}"
+    assert "nested too deeply" in classify(400, {}, body, received_at=NOW).message
