@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -189,7 +190,10 @@ def _compile_all(environment: PromptEnvironment, family: Family) -> list[Mistake
     mistakes: list[Mistake] = []
     for name, text in family.texts.items():
         try:
-            environment.get_template(name)
+            with warnings.catch_warnings():
+                # Python's own remarks on the code that Jinja2 makes of `1.x()` are not for a user's terminal.
+                warnings.simplefilter("ignore", SyntaxWarning)
+                environment.get_template(name)
         except TemplateError as error:
             line = getattr(error, "lineno", 1)
             mistakes.append(Mistake(where=f"{text.path}:{line}", what=f"template: {error.message}"))

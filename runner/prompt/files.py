@@ -20,6 +20,8 @@ from jinja2 import Environment, TemplateSyntaxError, nodes
 from runner.errors import Mistake
 
 MAX_TEMPLATE_BYTES = 1_000_000
+MAX_TREE_DEPTH = 200
+"""Every walk over a tree goes down by calls, so a deeper one would end in a RecursionError somewhere."""
 _UNKNOWN_TAG = re.compile(r"unknown tag '(\w+)'")
 _TAGS: dict[type[nodes.Node], str] = {
     nodes.Extends: "extends",
@@ -146,7 +148,10 @@ class _Reader:
             self.mistakes.append(Mistake(where=where, what=_sentence(error)))
             return []
         except RecursionError:
-            self.mistakes.append(Mistake(where=path, what="the template is nested too deeply"))
+            tree = None
+        if tree is None or _is_too_deep(tree):
+            hint = "split long sums and nested blocks with {% set %} and {% include %}"
+            self.mistakes.append(Mistake(where=path, what="the template is nested too deeply", hint=hint))
             return []
         self._trees[name] = tree
         found: list[tuple[str, str | None]] = []
@@ -182,6 +187,15 @@ class _Reader:
                 where = place_of(path, text, line, name)
                 self.mistakes.append(Mistake(where=where, what=f"template {name!r} not found", hint=hint))
         return found
+
+
+def _is_too_deep(tree: nodes.Template) -> bool:
+    level: list[nodes.Node] = [tree]
+    for _ in range(MAX_TREE_DEPTH):
+        level = [child for node in level for child in node.iter_child_nodes()]
+        if not level:
+            return False
+    return True
 
 
 def _sentence(error: TemplateSyntaxError) -> str:

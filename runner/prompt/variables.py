@@ -58,7 +58,7 @@ def find_uses(family: Family) -> Uses:
     whole: set[str] = set()
     stored = {name: _stored(tree) for name, tree in family.trees.items()}
     for name, tree in family.trees.items():
-        undeclared = meta.find_undeclared_variables(tree)
+        undeclared = _undeclared(tree)
         elsewhere = {word for other in seeing if other != name for word in stored[other]}
         given = (elsewhere if name in seeing else set()) | _stored_at_top(tree)
         guarded |= _guarded(tree)
@@ -69,6 +69,15 @@ def find_uses(family: Family) -> Uses:
     return Uses(
         family=family, reads=tuple(reads), guarded=frozenset(guarded), whole=frozenset(whole), local=local
     )
+
+
+def _undeclared(tree: nodes.Template) -> set[str]:
+    """As `jinja2.meta.find_undeclared_variables`, but nothing is computed on the way: folding constants
+    raises for some (`'a'.b ~ 'c'`)."""
+    names = meta.TrackingCodeGenerator(tree.environment)  # type: ignore[arg-type]
+    names.optimizer = None
+    names.visit(tree)
+    return names.undeclared_identifiers
 
 
 def _files_that_see_the_row(family: Family) -> set[str]:

@@ -8,7 +8,7 @@ import pytest
 
 from runner.errors import InputError
 from runner.prompt import compile_prompt
-from tests.contract.prompt_factories import make_prompt, mistakes_in, write_templates
+from tests.contract.prompt_factories import cause_of, make_prompt, mistakes_in, only_text, write_templates
 
 COLUMNS = ["ticket_id", "subject", "body"]
 
@@ -307,3 +307,36 @@ def test_unused_params_and_hidden_columns_are_warnings(tmp_path: Path) -> None:
     whole = make_prompt(tmp_path, "{{ params|tojson }}{{ row|tojson }}", params={"a": 1})
     assert whole.warnings(["subject"]) == []
     assert whole.reads_whole_row()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("{{ a", " + a" * 990 + " }}"),
+        ("{{ a", "|upper" * 300 + " }}"),
+        ("{{ a", ".b" * 300 + " }}"),
+        ("{{ " + "not " * 990, "a }}"),
+        ("{% if a %}" * 250, "{% endif %}" * 250),
+        ("{{ " + "(a if b else " * 250, "a" + ")" * 250 + " }}"),
+    ],
+)
+def test_a_template_that_is_too_deep_for_its_checks_is_a_mistake(
+    tmp_path: Path, before: str, after: str
+) -> None:
+    [mistake] = mistakes_in(tmp_path, before + after)
+    assert mistake.startswith("main.j2: the template is nested too deeply; ")
+
+
+def test_a_long_sum_is_not_too_deep(tmp_path: Path) -> None:
+    assert only_text(make_prompt(tmp_path, "{{ a" + " + a" * 150 + " }}").render({"a": 1})) == "151"
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_python_thinks_of_a_templates_code_is_not_shown(tmp_path: Path) -> None:
+    make_prompt(tmp_path, "{{ 1(2) }}{{ 1[2] }}{{ 'a'() }}")
+
+
+def test_a_constant_that_is_nothing_has_a_cause_and_no_traceback(tmp_path: Path) -> None:
+    prompt = make_prompt(tmp_path, "{% set x = 'a'.b ~ 'c' %}{{ subject }}{{ sbject }}")
+    assert ["sbject" in str(mistake) for mistake in prompt.check(COLUMNS)] == [True]
+    assert cause_of(prompt.render({"subject": "s"}))[0] == "missing_variable"
