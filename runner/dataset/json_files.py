@@ -19,7 +19,7 @@ import duckdb
 from runner.core.wire import JsonError, decode_json
 from runner.dataset import engine
 from runner.dataset.inputs import UNREADABLE, Format, Inputs, open_bytes, unreadable
-from runner.dataset.json_shapes import number_leaves, sql_type, together, transformed
+from runner.dataset.json_shapes import number_leaves, shallow, sql_type, together, transformed
 from runner.dataset.written import NOTHING_MIXED, WHOLE, Mixed, create_views
 from runner.errors import InputError, Mistake
 
@@ -33,7 +33,13 @@ def create_view(connection: duckdb.DuckDBPyConnection, inputs: Inputs, *, is_que
     `is_queried`: SQL will see the values, so a DOUBLE holds no whole number that it can't hold exactly.
     """
     source = reader_arguments(inputs)
-    structure = _structure(connection, source)
+    try:
+        structure = _structure(connection, source)
+    except JsonError as error:
+        what = "a record is nested too deeply to be read"
+        hint = "the deepest part can be given as text"
+        mistakes = find_mistakes(inputs) or [Mistake(where=inputs.paths[0], what=what, hint=hint)]
+        raise InputError(mistakes) from error
     if not isinstance(structure, dict):
         raise InputError(find_mistakes(inputs) or [Mistake(where=inputs.paths[0], what=_NOT_OBJECT)])
     if not structure:
@@ -65,7 +71,7 @@ def _structure(connection: duckdb.DuckDBPyConnection, source: str) -> Any:
     merged: Any = {}
     while batch := found.fetchmany(1_000):
         for (structure,) in batch:
-            merged = together(merged, decode_json(structure))
+            merged = together(merged, shallow(decode_json(structure)))
             if not isinstance(merged, dict):
                 return merged
     return merged

@@ -14,6 +14,8 @@ from runner.dataset import engine
 
 _MAX_FIELDS = 200
 """A nested object with more different fields than that is a map with data for keys: kept as JSON."""
+MAX_LEVELS = 60
+"""What lies deeper is kept as JSON: types of types are walked by calls, here and in DuckDB."""
 _SCALARS = {
     "VARCHAR": "VARCHAR",
     "BOOLEAN": "BOOLEAN",
@@ -28,6 +30,17 @@ _EXACT_DIGITS = 15
 """Whole numbers of so many digits are exact in a DOUBLE, whatever they are."""
 _DECIMAL_DIGITS = 38
 _MAX_BIGINT = 2**63 - 1
+
+
+def shallow(shape: Any, levels: int = MAX_LEVELS) -> Any:
+    """The shape with the word JSON for what lies deeper than so many levels."""
+    if isinstance(shape, str):
+        return shape
+    if not levels:
+        return "JSON"
+    if isinstance(shape, list):
+        return [shallow(part, levels - 1) for part in shape]
+    return {field: shallow(part, levels - 1) for field, part in shape.items()}
 
 
 def together(one: Any, other: Any) -> Any:

@@ -57,6 +57,8 @@ def drafting(target: Path) -> Iterator[Draft]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not target.parent.stat().st_mode & 0o077:
+            os.fchmod(descriptor, 0o600)  # in a private folder tables are private too, whatever the umask
         with suppress(FileNotFoundError):
             os.fchmod(descriptor, target.stat().st_mode & 0o777)
         yield Draft(target=target, path=path, descriptor=descriptor)

@@ -1,7 +1,7 @@
 """From a snapshot and its lineage to the tables the manifest asks for.
 
     publish
-      |- _wrong_targets         suffixes, twins, foreign databases: all mistakes at once
+      |- _wrong_targets         suffixes, twins, files of others: all mistakes at once
       |- write_lineage          records to scratch, order checked
       |- join                   row counts checked, one streaming statement
       |- write_table, per draft every row checked inside the engine
@@ -27,10 +27,10 @@ from runner.failpoints import failpoint
 from runner.results.columns import KEY, ResultColumn
 from runner.results.engine import open_engine
 from runner.results.faults import in_our_words, program_fault, told_plainly
+from runner.results.foreign import foreign_file
 from runner.results.joining import join
 from runner.results.lineage import write_lineage
 from runner.results.placing import Draft, draft_name, drafting, scratch_folder
-from runner.results.sqlite_table import foreign_database
 from runner.results.writing import SUFFIXES, write_table
 
 
@@ -155,14 +155,11 @@ def _problem(target: Path, seen: set[str]) -> tuple[str, str]:
     seen.add(real)
     if Path(real).exists() and not Path(real).is_file():
         return "this is not a file", "choose another name"
-    if _suffix(target) == ".db":
-        try:
-            foreign = foreign_database(Path(real))
-        except (OSError, ValueError) as error:
-            return f"can't be looked into: {error}", "check the permissions"
-        if foreign:
-            return foreign, "choose another name, or move the file away"
-    return "", ""
+    try:
+        foreign = foreign_file(Path(real), _suffix(target))
+    except (OSError, ValueError) as error:
+        return f"can't be looked into: {error}", "check the permissions"
+    return (foreign, "choose another name, or move the file away") if foreign else ("", "")
 
 
 def _suffix(target: Path) -> str:

@@ -326,3 +326,18 @@ def test_a_snapshot_that_is_there_already_is_kept_when_a_new_one_fails(tmp_path:
         take_snapshot(make_manifest(path, key="a"), target, scratch=tmp_path)
     assert caught.value.next_step == "mend the keys, or leave out dataset.key to go by content"
     assert target.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("levels", [70, 120, 300, 900, 2_000, 100_000])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_a_record_of_any_depth_is_a_row_or_a_mistake(
+    levels: int, opening: str, closing: str, tmp_path: Path
+) -> None:
+    deep = '{"id": 2, "d": ' + opening * levels + "1" + closing * levels + "}\n"
+    path = write(tmp_path / "deep.jsonl", '{"id": 1, "d": 0}\n' + deep)
+    if levels <= 120:
+        assert [row["id"] for row in rows_of(take(path, into=tmp_path))] == [1, 2]
+        return
+    (found,) = mistakes_of(path, into=tmp_path)
+    assert found.startswith(str(path))
+    assert "recursion depth" in found or "depth limit exceeded" in found

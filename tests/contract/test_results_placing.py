@@ -16,7 +16,15 @@ import pytest
 
 from runner.errors import InputError, RunnerError
 from runner.results import PublishError, publish
-from tests.contract.results_factories import COLUMNS, SUFFIXES, plain_snapshot, put, read_back, record
+from tests.contract.results_factories import (
+    COLUMNS,
+    SUFFIXES,
+    make_snapshot,
+    plain_snapshot,
+    put,
+    read_back,
+    record,
+)
 
 
 def wrong(kind: str) -> list[dict[str, Any]]:
@@ -118,6 +126,41 @@ def test_a_journal_beside_the_database_stops_the_replacement(tmp_path: Path) -> 
     (tmp_path / "out" / "table.db-wal").write_bytes(b"frames")
     with pytest.raises(InputError, match="in use by another program"):
         put(tmp_path, snapshot, [record(0)], ".db")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize(
+    "content", [b"id,text\n1,mine\n", b'{"id": 1, "_key": "a", "_status": "x"}\n', b"PAR1" * 30, b"\0"]
+)
+def test_a_file_that_is_no_table_of_ours_is_never_replaced(
+    tmp_path: Path, suffix: str, content: bytes
+) -> None:
+    target = tmp_path / "out" / f"table{suffix}"
+    target.parent.mkdir()
+    target.write_bytes(content)
+    with pytest.raises(InputError, match="not a table of this program and would be lost"):
+        put(tmp_path, plain_snapshot(tmp_path, 1), [record(0)], suffix)
+    assert target.read_bytes() == content
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+
+
+def test_a_users_parquet_file_is_never_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "out" / "table.parquet"
+    target.parent.mkdir()
+    users = Path(make_snapshot(target.parent, "SELECT 0 AS _position, 'a' AS _key", name=target.name))
+    before = users.read_bytes()
+    with pytest.raises(InputError, match="would be lost"):
+        put(tmp_path, plain_snapshot(tmp_path, 1), [record(0)], ".parquet")
+    assert users.read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_table_of_ours_and_an_empty_file_are_replaced(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / f"table{suffix}").touch()
+    for count in (2, 0, 1):
+        put(tmp_path, plain_snapshot(tmp_path, count), map(record, range(count)), suffix)
+        assert len(read_back(tmp_path / "out" / f"table{suffix}")) == count
 
 
 def test_all_targets_that_can_not_be_are_named_at_once(tmp_path: Path) -> None:
@@ -227,13 +270,14 @@ def test_a_link_stays_a_link_and_the_mode_of_the_table_is_kept(tmp_path: Path) -
     snapshot = plain_snapshot(tmp_path, 1)
     real = tmp_path / "elsewhere" / "data"
     real.parent.mkdir()
-    real.write_text("old")
+    put(tmp_path, snapshot, [record(0, _answer="old")], ".csv")
+    (tmp_path / "out" / "table.csv").rename(real)
     real.chmod(0o640)
-    (tmp_path / "out").mkdir()
     (tmp_path / "out" / "table.csv").symlink_to(real)
     put(tmp_path, snapshot, [record(0)], ".csv")
     assert (tmp_path / "out" / "table.csv").is_symlink()
     assert real.read_text().startswith("body,_key")
+    assert "answer 0" in real.read_text()
     assert real.stat().st_mode & 0o777 == 0o640
 
 
