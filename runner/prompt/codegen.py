@@ -9,7 +9,8 @@ the template nor the data can know; it never reaches a prompt.
 
 Every round of a loop and every call of a macro ticks (see `environment.tick`). A printed value that is a
 `str` is taken as it is, without a call. `params.tone` is a constant of the run, so a plain one is put in
-when the template is compiled; a text of nothing but constants then costs nothing per row.
+when the template is compiled; a text of nothing but constants then costs nothing per row. What is compared is
+looked at first (`limits.comparable`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jinja2 import nodes
-from jinja2.compiler import CodeGenerator, Frame
+from jinja2.compiler import CodeGenerator, Frame, operators
 
 LETTERS = {"system": "s", "user": "u", "assistant": "a"}
 """The blocks that are messages, and the letter that stands after the mark."""
@@ -26,7 +27,7 @@ END = "e"
 
 
 class PromptCodeGenerator(CodeGenerator):
-    """Jinja2's code generator with the three changes above."""
+    """Jinja2's code generator with the changes above."""
 
     def visit_Template(self, node: nodes.Template, frame: Frame | None = None) -> None:  # noqa: N802
         """Prepare the tree, then generate."""
@@ -50,6 +51,23 @@ class PromptCodeGenerator(CodeGenerator):
 
     def _output_child_post(self, node: nodes.Expr, frame: Frame, finalize: object) -> None:
         self.write(").__class__ is str else environment.text_of(_value))")
+
+    def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:  # noqa: N802
+        """`a == b`, `a in b`, `a < b < c`: only of what can be compared in bounded time."""
+        self.write("(")
+        self._visit_compared(node.expr, frame)
+        for operand in node.ops:
+            self.write(f" {operators[operand.op]} ")
+            self._visit_compared(operand.expr, frame)
+        self.write(")")
+
+    def _visit_compared(self, node: nodes.Expr, frame: Frame) -> None:
+        if isinstance(node, nodes.Const):
+            self.visit(node, frame)
+            return
+        self.write("environment.comparable(")
+        self.visit(node, frame)
+        self.write(")")
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802
         """`a ~ b`: bounded, NULL as empty text."""

@@ -24,7 +24,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
 
 from runner.prompt import limits
 from runner.prompt.codegen import PromptCodeGenerator
-from runner.prompt.filters import build_filters
+from runner.prompt.filters import build_filters, build_tests
 from runner.prompt.lexing import PromptLexer
 
 MAX_SECONDS_PER_ROW = 1.0
@@ -111,6 +111,7 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
         self.globals = {name: self.globals[name] for name in _GLOBALS}
         self.globals |= {"dict": _new_dict, "params": params}
         self.filters = build_filters(value_limit, self.tick)
+        self.tests = build_tests(self.tests, self.comparable)
 
     @property
     def lexer(self) -> Lexer:
@@ -154,6 +155,10 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
         if value.__class__ is str:
             return value
         return limits.text_of(value, self.value_limit)
+
+    def comparable(self, value: Any) -> Any:
+        """A value that is about to be compared. Raises LimitError where that might never end."""
+        return value if value.__class__ is str else limits.comparable(value, self.value_limit)
 
     def _concat(self, pieces: Iterable[str]) -> str:
         """What macros, `{% set %}` blocks, `super()` and the like put together."""

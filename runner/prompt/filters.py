@@ -30,6 +30,11 @@ _TEXT_FILTERS = (
     "capitalize", "e", "escape", "forceescape", "indent", "striptags", "title", "truncate", "urlencode",
     "urlize", "wordcount", "wordwrap", "xmlattr",
 )  # fmt: skip
+_COMPARING_FILTERS = ("dictsort", "groupby", "max", "min", "sort", "unique")
+_COMPARING_TESTS = (
+    *("==", "eq", "equalto", "!=", "ne", ">", "gt", "greaterthan", "ge", ">="),
+    *("<", "lt", "lessthan", "<=", "le", "in"),
+)
 _MAX_ROUND_DIGITS = 300
 _SHORT_ARGUMENT = 16
 
@@ -42,6 +47,8 @@ def build_filters(limit: int, tick: Callable[[], None]) -> dict[str, Callable[..
         filters[name] = _on_text(filters[name], limit)
     for name in LAZY_FILTERS:
         filters[name] = _counted(filters[name], tick)
+    for name in _COMPARING_FILTERS:
+        filters[name] = _comparing(filters[name], limit)
     for name in ("batch", "slice"):
         filters[name] = _with_bounded_number(filters[name], limit)
     filters["round"] = _with_bounded_number(filters["round"], _MAX_ROUND_DIGITS)
@@ -123,6 +130,30 @@ def _counted(function: Callable[..., Any], tick: Callable[[], None]) -> Callable
         return function(context, items, *arguments, **options)
 
     return counted
+
+
+def build_tests(tests: Mapping[str, Any], comparable: Callable[[Any], Any]) -> dict[str, Any]:
+    """Jinja2's tests, those that compare guarded (`limits.comparable`)."""
+
+    def guarded(test: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda value, other: test(comparable(value), comparable(other))
+
+    return {**tests, **{name: guarded(tests[name]) for name in _COMPARING_TESTS}}
+
+
+def _comparing(function: Callable[..., Any], limit: int) -> Callable[..., Any]:
+    place = _value_place(function)
+
+    @wraps(function)
+    def comparing(*arguments: Any, **options: Any) -> Any:
+        value = arguments[place]
+        if isinstance(value, Iterator):
+            value = list(islice(value, limit + 1))
+            limits.refuse_above(len(value), limit)
+        limits.comparable(value, limit)
+        return function(*arguments[:place], value, *arguments[place + 1 :], **options)
+
+    return comparing
 
 
 def _with_bounded_number(function: Callable[..., Any], limit: int) -> Callable[..., Any]:

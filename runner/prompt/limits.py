@@ -63,6 +63,19 @@ def weigh(value: object, limit: int) -> int:
     return size
 
 
+def comparable(value: Any, limit: int) -> Any:
+    """The value, to be compared with another. Raises LimitError where that could go on for ever.
+
+    Lists that hold the same list twice, again and again, are small in memory; comparing two of them visits
+    every path, in one step of Python's own that nothing can interrupt.
+    """
+    if isinstance(value, list | tuple | Mapping):
+        parts = value.values() if isinstance(value, Mapping) else value
+        if any(isinstance(part, list | tuple | Mapping) for part in parts):
+            weigh(value, limit)
+    return value
+
+
 def text_of(value: object, limit: int) -> str:
     """How a value is written into a prompt. NULL is empty text; everything else is `str(value)`.
 
@@ -206,7 +219,11 @@ _GROWTH: dict[str, Callable[[Any, tuple[Any, ...]], int]] = {
 
 
 def check_method(method: Any, arguments: tuple[Any, ...], limit: int) -> None:
-    """Refuse a call of a text method whose result would be too big. Wrong arguments are left to Python."""
+    """Refuse a call of a method whose result would be too big, or that compares what can't be compared in
+    bounded time. Wrong arguments are left to Python."""
+    if method.__name__ in ("count", "index") and isinstance(method.__self__, list | tuple):
+        for value in (method.__self__, *arguments):
+            comparable(value, limit)
     predict = _GROWTH.get(method.__name__)
     if predict is None:
         return

@@ -155,6 +155,25 @@ BOMBS = [
         "{% set ns = namespace(l=[1]) %}{% for i in range(60) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}"
         "{{ '%s' % (ns.l,) }}"
     ),
+    *(
+        "{% set a = namespace(l=[1]) %}{% set b = namespace(l=[1]) %}{% for i in range(60) %}"
+        "{% set a.l = [a.l, a.l] %}{% set b.l = [b.l, b.l] %}{% endfor %}" + use
+        for use in (
+            "{{ a.l == b.l }}",
+            "{{ 1 < 2 != b.l == a.l }}",
+            "{{ a.l in [b.l] }}",
+            "{% if a.l != b.l %}x{% endif %}",
+            "{{ a.l is eq b.l }}",
+            "{{ [a.l]|select('equalto', b.l)|list }}",
+            "{{ [a.l]|reject('in', [b.l])|list }}",
+            "{{ [a.l, b.l]|sort }}",
+            "{{ [a.l, b.l]|map('list')|max }}",
+            "{{ [a.l, b.l]|min }}",
+            "{{ [a.l].count(b.l) }}",
+            "{{ [a.l].index(b.l) }}",
+            "{{ {'k': a.l} == {'k': b.l} }}",
+        )
+    ),
     "{% macro m(n) %}{{ m(n + 1) }}{{ m(n + 1) }}{% endmacro %}{{ m(0) }}",
     "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
     "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
