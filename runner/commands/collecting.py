@@ -252,7 +252,7 @@ class _Store:
 
 def _appending(path: Path) -> BinaryIO:
     """The file, to write at its end; a line torn by an earlier crash is closed first."""
-    file = path.open("r+b")
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW), "r+b")
     end = file.seek(0, os.SEEK_END)
     if end:
         file.seek(end - 1)

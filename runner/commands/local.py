@@ -55,7 +55,15 @@ def local_server(state: Path, *, upstream: str | None, environ: Mapping[str, str
     command = [sys.executable, "-m", "runner.localserver", "--state", str(state), "--exit-with-stdin"]
     command += ["--announce", str(announce)]
     command += ["--upstream", upstream] if upstream else []
-    with log_path.open("ab") as log:
+    # Private, and never through a link: a folder from elsewhere must not choose the file that is written.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(log_path, flags, 0o600)
+    except OSError as error:
+        raise RunnerError(
+            f"{log_path}: can't be written: {error.strerror}", next_step="remove it, then run again"
+        ) from error
+    with os.fdopen(descriptor, "ab") as log:
         # Its own session: Ctrl-C in the terminal must not end the server before we have recorded replies.
         child = subprocess.Popen(  # noqa: S603 - our own module, no shell
             command,

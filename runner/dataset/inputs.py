@@ -25,6 +25,10 @@ from runner.errors import InputError, Mistake
 UNREADABLE = (OSError, EOFError, zlib.error)
 """What reading a file, compressed or not, can raise."""
 _BLOCK_BYTES = 1 << 20
+MAX_UNPACKED_RATIO = 250
+UNPACKED_ALLOWANCE_BYTES = 64 << 20
+"""A compressed file may always unpack to so much, and beyond that to so many times its size: tables of text
+reach 20 times, a file that was made to fill a disk 1,000."""
 
 
 class Format(StrEnum):
@@ -261,8 +265,15 @@ def unreadable(path: str, error: BaseException) -> Mistake:
 
 
 def _blocks(path: str) -> Iterator[bytes]:
+    """The (decompressed) bytes. Raises InputError where little becomes far too much."""
+    most_bytes = UNPACKED_ALLOWANCE_BYTES + MAX_UNPACKED_RATIO * Path(path).stat().st_size
+    size_bytes = 0
     with open_bytes(path) as file:
         while block := file.read(_BLOCK_BYTES):
+            size_bytes += len(block)
+            if size_bytes > most_bytes:
+                what = f"unpacks to more than {MAX_UNPACKED_RATIO} times its size"
+                raise InputError([Mistake(where=path, what=what, hint="unpack it, if it is to be trusted")])
             yield block
 
 

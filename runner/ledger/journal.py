@@ -29,7 +29,9 @@ class Journal:
         """Write one line and sync it. A torn line before it is closed first. Errors: LedgerError."""
         try:
             is_new = not self._path.exists()
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(
+                self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+            )
             try:
                 start = b"" if _ends_whole(descriptor) else b"\n"
                 _write_all(descriptor, start + encode_json({**fact, **self._mark}) + b"\n")

@@ -166,9 +166,13 @@ def _make_private(path: Path) -> None:
 @contextmanager
 def _only_one(place: LedgerPlace) -> Iterator[None]:
     """One process at a time makes or migrates a ledger; the others wait the moment it takes."""
-    descriptor = os.open(
-        place.folder / "locks" / "opening.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-    )
+    path = place.folder / "locks" / "opening.lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise LedgerError(
+            f"{path}: can't be opened: {error.strerror}", next_step="remove it; it is only a lock file"
+        ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

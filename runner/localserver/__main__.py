@@ -64,7 +64,9 @@ def _announcer(path: Path | None) -> Callable[[str], None]:
             sys.stdout.flush()
             return
         beside = path.with_name(f"{path.name}.{os.getpid()}")
-        beside.write_bytes(encode_json({"base_url": base_url, "pid": os.getpid()}))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        with os.fdopen(os.open(beside, flags, 0o600), "wb") as file:
+            file.write(encode_json({"base_url": base_url, "pid": os.getpid()}))
         beside.replace(path)
 
     return announce

@@ -22,7 +22,7 @@ class HttpLog:
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
         path = state_dir / f"http-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 
     def arrived(self, method: str, path: str, query: str) -> str:
         """Note a request; the id under which its status is noted later."""

@@ -179,10 +179,10 @@ class Exchange:
                 break
         is_cut = stream.cut_why is not None or len(body) > MAX_REPLY_BYTES
         kept = bytes(body[:MAX_REPLY_BYTES])
-        if not 200 <= stream.status_code < 300:
-            kept = self.scrub(kept.decode("utf-8", errors="surrogateescape")).encode(
-                "utf-8", errors="surrogateescape"
-            )
+        # Of every reply: one that echoes headers would otherwise bring the key into the ledger.
+        kept = self.scrub(kept.decode("utf-8", errors="surrogateescape")).encode(
+            "utf-8", errors="surrogateescape"
+        )
         return Reply(status_code=stream.status_code, headers=stream.headers, body=kept, is_cut=is_cut)
 
     @contextmanager

@@ -1,0 +1,31 @@
+"""A key goes to the address that its own block names, and money is spent only inside the budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.fault.run_hostile_server import HostileServer
+from tests.project_factory import make_project
+
+
+def test_nothing_is_sent_beyond_the_budget_or_by_a_plan(tmp_path: Path) -> None:
+    with HostileServer() as server:
+        model = {
+            "provider": {"base_url": server.base_url},
+            "name": "m",
+            "prices": {"input_per_million": 1000, "output_per_million": 1000},
+            "parameters": {"max_tokens": 1000},
+        }
+        project = make_project(tmp_path / "p", model=model, budget={"max_cost": 0.001})
+        assert project.call("plan", str(project.manifest_path)).code == 0
+        done = project.run("--yes")
+        assert done.code == 2, (done.code, done.stderr)
+        assert not [line for line in server.seen if line.startswith("POST")]
+
+
+def test_a_key_is_not_sent_unencrypted_to_another_machine(tmp_path: Path) -> None:
+    provider = {"base_url": "http://llm.example.com/v1", "api_key_env": "SOME_KEY"}
+    project = make_project(tmp_path / "p", model={"provider": provider, "name": "m"})
+    done = project.run()
+    assert done.code == 2
+    assert "would send the API key unencrypted" in done.stderr
