@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from runner.core.model import Cause
-from runner.errors import InputError, Mistake
+from runner.errors import InputError
 from runner.prompt import Prompt
 from tests.contract.prompt_factories import make_prompt
 
@@ -164,24 +164,6 @@ def test_a_reused_context_gives_what_a_fresh_jinja_gives(
         if isinstance(expected, list) and "user" not in [role for role, _ in expected]:
             expected = "empty_prompt"
         assert _ours(prompt.render(row)) == expected
-
-
-PIECES = [*"{%}#ab \n\"'|.()[]-+~", "{{ ", " }}", "{% ", " %}", "if ", "for ", "endif", "in ", "block user"]
-
-
-@settings(max_examples=150)
-@given(template=st.lists(st.sampled_from(PIECES), max_size=40).map("".join))
-def test_any_text_is_a_prompt_or_a_list_of_mistakes(template: str) -> None:
-    mistakes: tuple[Mistake, ...] = ()
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            prompt = make_prompt(Path(folder), template)
-        except InputError as error:
-            mistakes = error.mistakes
-        else:
-            assert isinstance(prompt.render({"a": 1, "b": "x"}), Cause | tuple)
-            assert isinstance(prompt.check(["a", "b"]), list)
-        assert all(mistake.where.startswith(folder) for mistake in mistakes)
 
 
 @settings(max_examples=100)
