@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from runner.commands.sharding import sync_folder
-from runner.core.model import Download, Outcome
+from runner.core.model import Cause, Download, Outcome, Status
 from runner.core.settling import is_better, judge
 from runner.core.wire import BadLine, ResultLine, read_result_line
 from runner.failpoints import failpoint
@@ -54,6 +54,16 @@ class ShardBook:
         self.blocked: Outcome | None = None
         self.retry_after_s = 0.0
         self._set_aside: set[bytes] = set()
+        self._cause: Cause | None = None
+
+    @property
+    def failures(self) -> str:
+        """How many requests failed and the first cause that was read, for people; empty for none."""
+        failed = sum(entry.status is Status.FAILED for entry in self._expected.values())
+        if not failed or self._cause is None:
+            return ""
+        of_all = f"{failed:,} of {len(self._expected):,} requests failed"
+        return f"{of_all}, the first with {self._cause.error_class}: {self._cause.message}"
 
     @property
     def outstanding(self) -> list[Expected]:
@@ -155,6 +165,8 @@ class ShardBook:
                 self._aside(start, line, store, "another line of this request is held already")
             return
         tally.stored += entry.status is None
+        if outcome.status is Status.FAILED:
+            self._cause = self._cause or outcome.cause
         offset = store.add(entry, outcome, start, line)
         self._expected[result.custom_id or ""] = replace(
             entry, status=outcome.status, file_id=store.raw.id, offset=offset, length=len(line)

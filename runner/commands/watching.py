@@ -147,6 +147,8 @@ class Watcher:
         failpoint("finish.begins")
         if track.book is not None:
             track.blocked, track.retry_after_s = track.book.blocked, track.book.retry_after_s
+            if failures := track.book.failures:
+                self._at.reporter.tell(Trouble(what=failures, slot=track.submission.slot))
         track.submission = states.reconciled(track.submission)
         self._at.ledger.finish_shard(track.submission, absent, run_id=self._at.run_id)
         track.book = None

@@ -218,3 +218,13 @@ def test_rows_that_share_a_request_share_its_price(tmp_path: Path) -> None:
     finished = project.run().event("finished")
     (tokens,) = {row["_input_tokens"] for row in project.results()}
     assert (finished["input_tokens"], finished["cost"]) == (tokens, float(tokens))
+
+
+def test_a_batch_whose_requests_failed_says_why_at_once(tmp_path: Path) -> None:
+    rows = [{"id": "a", "text": "one"}, {"id": "b", "text": "[[local:fail 400]]"}]
+    project = make_project(tmp_path / "p", rows=rows)
+    done = project.run()
+    assert done.code == 3
+    told = done.event("trouble")
+    assert told["slot"] == 0
+    assert told["what"].startswith("1 of 2 requests failed, the first with invalid_request: ")
