@@ -112,17 +112,13 @@ class Watcher:
             # A server that never says where a body ends can't be waited for: its reads count half.
             track.full_reads += 2 if is_full else 1
             said = (submission.completed or 0) + (submission.failed or 0)
-            agrees = (
-                submission.total is not None and said <= track.book.accounted and not submission.is_fenced
-            )
+            # What was in flight at a cancel may still be answered, and is billed: no count speaks for that.
+            is_over = word != "cancelled" and not submission.is_fenced
+            agrees = is_over and submission.total is not None and said <= track.book.accounted
             enough = 2 * (2 if agrees else FULL_READS)
             if track.full_reads >= enough:
                 absence = judge_absence(word, batch.errors)
                 self._finish(track, batch, [(one.line, one.request_id, absence) for one in outstanding])
-                return
-            if agrees and submission.cancel_requested:
-                # Our own cancel, and the counts are what was read: one more look, without the long pause.
-                track.next_at_s = self._at.clock() + self._at.poll_pause_s(tracks)
                 return
             self._tell_lacking(track, word, (enough - track.full_reads + 1) // 2)
         track.next_at_s = self._at.clock() + self._at.reread_pause_s
