@@ -23,7 +23,7 @@ from itertools import groupby, islice
 import duckdb
 
 from runner.dataset import engine
-from runner.dataset.inputs import UNREADABLE, Format, Inputs, open_bytes, unreadable
+from runner.dataset.inputs import UNREADABLE, Format, Inputs, open_bytes, short, unreadable
 from runner.dataset.written import EXACT_LIMIT, WHOLE, Mixed, create_views
 from runner.errors import InputError, Mistake
 
@@ -75,7 +75,7 @@ def _read_header(path: str, kind: Format) -> Header | Mistake:
     for index, column in enumerate(names):
         before = seen.setdefault(column.casefold(), index)
         if before != index:
-            what = f"column {column!r} appears twice (columns {before + 1} and {index + 1})"
+            what = f"column {short(column)!r} appears twice (columns {before + 1} and {index + 1})"
             return Mistake(where=f"{path}:1", what=what, hint="names must differ by more than case")
     return Header(delimiter=delimiter, names=tuple(names))
 

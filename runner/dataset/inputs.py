@@ -217,6 +217,11 @@ def _mixed(manifest: Manifest, formats: dict[str, Format]) -> Mistake:
     )
 
 
+def short(name: str) -> str:
+    """A column's name in a message: a damaged file can have one of any length."""
+    return name if len(name) <= 80 else f"{name[:77]}..."
+
+
 def _why(error: OSError) -> str:
     return error.strerror or str(error)
 

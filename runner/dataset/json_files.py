@@ -18,7 +18,7 @@ import duckdb
 
 from runner.core.wire import JsonError, decode_json
 from runner.dataset import engine
-from runner.dataset.inputs import UNREADABLE, Format, Inputs, open_bytes, unreadable
+from runner.dataset.inputs import UNREADABLE, Format, Inputs, open_bytes, short, unreadable
 from runner.dataset.json_shapes import number_leaves, shallow, sql_type, together, transformed
 from runner.dataset.written import NOTHING_MIXED, WHOLE, Mixed, create_views
 from runner.errors import InputError, Mistake
@@ -115,7 +115,7 @@ def _check_names(inputs: Inputs, structure: Mapping[str, object]) -> None:
             raise InputError([Mistake(where=inputs.paths[0], what="a field has no name")])
         before = seen.setdefault(column.casefold(), column)
         if before != column:
-            what = f"fields {before!r} and {column!r} differ only in case"
+            what = f"fields {short(before)!r} and {short(column)!r} differ only in case"
             raise InputError([Mistake(where=inputs.paths[0], what=what)])
 
 
@@ -187,8 +187,9 @@ def _hint(data: bytes) -> str:
 
 
 def _broken_document(path: str) -> Iterator[Mistake]:
+    # Block by block: a large read takes its whole size from the start, however small the file is.
     with open_bytes(path) as file:
-        data = file.read(256 << 20).removeprefix(b"\xef\xbb\xbf")
+        data = b"".join(islice(iter(lambda: file.read(1 << 20), b""), 256)).removeprefix(b"\xef\xbb\xbf")
     try:
         value = decode_json(data)
     except JsonError as error:

@@ -19,7 +19,7 @@ from duckdb.sqltypes import DuckDBPyType
 
 from runner.core.model import Manifest
 from runner.dataset import engine
-from runner.dataset.inputs import Inputs
+from runner.dataset.inputs import Inputs, short
 from runner.dataset.origins import origins
 from runner.dataset.written import COLUMN as WRITTEN
 from runner.errors import InputError, Mistake
@@ -76,9 +76,9 @@ def missing_columns(manifest: Manifest, columns: Sequence[str]) -> list[Mistake]
             continue
         at = f"dataset.key.{index}" if f"dataset.key.{index}" in manifest.positions else "dataset.key"
         close = difflib.get_close_matches(part, columns, n=1, cutoff=0.6)
-        listed = ", ".join(columns[:12]) + (", ..." if len(columns) > 12 else "")
-        hint = f"did you mean {close[0]!r}?" if close else f"columns: {listed}"
-        what = f"the dataset has no column {part!r}"
+        listed = ", ".join(map(short, columns[:12])) + (", ..." if len(columns) > 12 else "")
+        hint = f"did you mean {short(close[0])!r}?" if close else f"columns: {listed}"
+        what = f"the dataset has no column {short(part)!r}"
         mistakes.append(Mistake(where=manifest.where(at), path=at, what=what, hint=hint))
     return mistakes
 

@@ -247,6 +247,13 @@ def test_a_key_that_is_no_column_brings_the_nearest_name(tmp_path: Path) -> None
     ]
 
 
+@pytest.mark.parametrize("key", ["id", "x" * 199_000])
+def test_a_name_without_end_is_shown_in_part(key: str, tmp_path: Path) -> None:
+    (found,) = mistakes_of(write(tmp_path / "a.csv", "x" * 200_000), into=tmp_path, key=key)
+    assert len(found) < 400 + len(str(tmp_path))
+    assert "xxx..." in found
+
+
 def test_doubled_keys_are_shown_with_value_row_and_line(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", 'id,x\nb,"1\n2"\na,\n\nb,\na,\nb,\nc,\n')
     assert mistakes_of(path, into=tmp_path, key="id") == [

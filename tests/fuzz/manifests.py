@@ -282,7 +282,7 @@ def _valid(random: Random) -> bytes:
 
 
 _WAYS: tuple[Callable[[Random], bytes], ...] = (
-    *(_signs, _keys_added, _keys_added, _full_changed, _full_changed, _full_changed, _full_in_blocks),
+    *(_signs, _signs, _keys_added, _keys_added, _keys_added, _full_changed, _full_changed, _full_in_blocks),
     *(_plain_shaken, _plain_shaken, _plain_respelt, _plain_respelt, _odd_encoding, _alias_bomb, _deep),
     *(_many_documents, _any_bytes, _valid),
 ) * 6 + (_huge,)

@@ -121,14 +121,14 @@ class Writer:
         """A whole file."""
         random = self._random
         if random.random() < 0.4:
-            return "".join(self._parts(2) for _ in range(random.randrange(1, 4)))
+            return "".join(self._parts(random.randrange(3)) for _ in range(random.randrange(1, 3)))
         head = self._parts(1) if random.random() < 0.1 else self._namespace(0)
         head = head.replace("{{ ns.n }}", "")
         head += random.choice(("", "", "", "", "{% extends 'base.j2' %}", "{% import 'lib.j2' as lib %}"))
         names = [random.choice(BLOCKS) for _ in range(random.randrange(1, 4))]
         if random.random() < 0.8:
             names = [*dict.fromkeys((*names, "user"))]
-        blocks = (f"{{% block {name} %}}{self._parts(2)}{{% endblock %}}" for name in names)
+        blocks = (f"{{% block {name} %}}{self._parts(random.randrange(3))}{{% endblock %}}" for name in names)
         return head + random.choice(("", "\n", " ")).join(blocks)
 
     def deep(self) -> str:

@@ -71,14 +71,14 @@ class Templates:
     def make(self, random: Random) -> TemplateExample:
         """A text by the grammar most often; then shaken; then signs; sometimes with more files."""
         writer = Writer(random)
-        match random.randrange(12):
-            case 0:
+        match random.randrange(36):
+            case 0 | 4 | 5:
                 main = shaken(random, writer.template().encode("utf-8", "surrogatepass"))
-            case 1:
+            case 1 | 6 | 7:
                 main = "".join(random.choice(SIGNS) for _ in range(random.randrange(40))).encode()
             case 2:
                 main = writer.deep().encode()
-            case 3:
+            case 3 | 8:
                 text = writer.template()
                 main = (
                     in_odd_encoding(random, text)
