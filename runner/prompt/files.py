@@ -147,6 +147,10 @@ class _Reader:
             where = place_of(path, text, error.lineno, unknown[1] if unknown else "")
             self.mistakes.append(Mistake(where=where, what=_sentence(error)))
             return []
+        except ValueError:
+            # Python makes no number of more than 4,300 digits, wherever it stands.
+            self.mistakes.append(Mistake(where=path, what="a number in the template has too many digits"))
+            return []
         except RecursionError:
             tree = None
         if tree is None or _is_too_deep(tree):

@@ -340,3 +340,8 @@ def test_a_constant_that_is_nothing_has_a_cause_and_no_traceback(tmp_path: Path)
     prompt = make_prompt(tmp_path, "{% set x = 'a'.b ~ 'c' %}{{ subject }}{{ sbject }}")
     assert ["sbject" in str(mistake) for mistake in prompt.check(COLUMNS)] == [True]
     assert cause_of(prompt.render({"subject": "s"}))[0] == "missing_variable"
+
+
+def test_a_number_without_end_is_a_mistake(tmp_path: Path) -> None:
+    [mistake] = mistakes_in(tmp_path, "{{ " + "9" * 5000 + " }}")
+    assert mistake == "main.j2: a number in the template has too many digits"
