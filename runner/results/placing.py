@@ -49,12 +49,14 @@ class Draft:
 
 @contextmanager
 def drafting(target: Path) -> Iterator[Draft]:
-    """An empty draft; if it was not placed, it is gone at the end of the block."""
+    """An empty draft; if it was not placed, it is gone at the end of the block. In a folder that is nobody
+    else's it is private from its first moment: after a kill it may lie there for long."""
     target = Path(os.path.realpath(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     _sweep(target)
     path = target.with_name(draft_name(target))
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    mode = 0o666 if target.parent.stat().st_mode & 0o077 else 0o600
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not target.parent.stat().st_mode & 0o077:

@@ -281,6 +281,27 @@ def test_a_link_stays_a_link_and_the_mode_of_the_table_is_kept(tmp_path: Path) -
     assert real.stat().st_mode & 0o777 == 0o640
 
 
+@pytest.mark.parametrize(("folder", "draft"), [(0o700, 0o600), (0o755, 0o644)])
+def test_a_draft_in_a_private_folder_is_private_from_its_first_moment(
+    tmp_path: Path, folder: int, draft: int
+) -> None:
+    snapshot = plain_snapshot(tmp_path, 1)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out").chmod(folder)
+    before = os.umask(0o022)
+    try:
+
+        def watching() -> Iterator[dict[str, Any]]:
+            [path] = (tmp_path / "out").glob("*.tmp")
+            assert path.stat().st_mode & 0o777 == draft
+            yield record(0)
+
+        put(tmp_path, snapshot, watching(), ".csv")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out" / "table.csv").stat().st_mode & 0o777 == draft
+
+
 def test_whoever_reads_the_old_table_reads_it_to_its_end(tmp_path: Path) -> None:
     """I23: a reader that has the old version open is not disturbed, and the next sees the new one."""
     snapshot = plain_snapshot(tmp_path, 2)
