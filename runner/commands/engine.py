@@ -49,7 +49,7 @@ from runner.errors import (
     StillRunningError,
 )
 from runner.failpoints import failpoint
-from runner.ledger import HeldElsewhereError, hold
+from runner.ledger import CREATE_INTENDED, HeldElsewhereError, hold
 from runner.provider import ProviderError
 
 MAX_UPLOADS_AT_ONCE = 4
@@ -220,7 +220,16 @@ class Engine:
         track.submission = states.after_the_clock_was_set_back(found, self._at.wall())
         if track.is_taken and track.submission.state in (ShardState.CREATING, ShardState.UNKNOWN):
             self._tell_unknown(track, "an earlier run never learned whether its create arrived", now)
+        self._hold_if_fenced_unseen(track)
         return track.is_taken and not track.submission.state.is_final
+
+    def _hold_if_fenced_unseen(self, track: Track) -> None:
+        """Another account sees neither the input file nor a batch of it: that would look like a fence that
+        holds, and the shard would be bought once more. With the same key, or in sight, it is looked for."""
+        is_fenced = track.submission.state in (ShardState.FENCING, ShardState.FENCED)
+        if track.is_taken and is_fenced and self._at.is_of_another_key(track.submission):
+            why = "its create was sent with another key, and only that one can tell whether it arrived"
+            self._at.save(track, states.held(track.submission, why), "held")
 
     def _tell_unknown(self, track: Track, why: str, now: float) -> None:
         settled_s = (track.submission.send_by_s or 0.0) + self._at.provider.settle_s
@@ -269,7 +278,8 @@ class Engine:
     def _create(self, track: Track, now: float) -> None:
         window_s = states.send_window_s(self._at.provider)
         failpoint("create.begins")
-        self._at.save(track, states.create_intended(track.submission, now, window_s), "create intended")
+        intended = states.create_intended(track.submission, now, window_s)
+        self._at.save(track, intended, CREATE_INTENDED, self._at.key_digest(intended))
         failpoint("create.intended")
         submission = track.submission
         self._call(track, "create", lambda: self._create_in_time(submission))

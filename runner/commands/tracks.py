@@ -94,6 +94,15 @@ class Surroundings:
         self.ledger.save(moved, what=what, detail=detail, run_id=self.run_id)
         track.submission = moved
 
+    def key_digest(self, submission: Submission) -> str:
+        """What a create-intent of ours says about its key."""
+        return self.client.key_digest(submission.run)
+
+    def is_of_another_key(self, submission: Submission) -> bool:
+        """Whether the last create-intent was made with a key that is known to be another one."""
+        key = self.ledger.key_of_create(submission.shard_id)
+        return key not in ("", self.key_digest(submission))
+
     def tell_progress(self, tracks: Sequence[Track]) -> None:
         """How far the uploads are."""
         for track in tracks:

@@ -33,10 +33,11 @@ from runner.ledger.records import (
 )
 from runner.ledger.restoring import Journaled, JournaledShard, Restoration, append_facts, read_journal
 from runner.ledger.staging import Staging
-from runner.ledger.submissions import EXTRA_BATCH, EXTRA_OUTPUT
+from runner.ledger.submissions import CREATE_INTENDED, EXTRA_BATCH, EXTRA_OUTPUT
 from runner.ledger.swapping import is_file_of_ours, scratch_folder, swap_in
 
 __all__ = [
+    "CREATE_INTENDED",
     "EXTRA_BATCH",
     "EXTRA_OUTPUT",
     "AttemptRecord",

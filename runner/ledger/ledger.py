@@ -285,6 +285,13 @@ class Ledger(OpenLedger):
         with self._reading() as connection:
             return submissions.load_extras(connection, shard_id, submissions.EXTRA_BATCH)
 
+    def key_of_create(self, shard_id: int) -> str:
+        """The digest of the key that the last create-intent was made with; empty where it is not known."""
+        with self._reading() as connection:
+            return next(
+                reversed(submissions.load_extras(connection, shard_id, submissions.CREATE_INTENDED)), ""
+            )
+
     def request_cancel(self, shard_id: int) -> None:
         """Record that a person wants the shard's batch stopped, beside whoever moves the shard."""
         with self._writing() as connection:

@@ -281,6 +281,8 @@ def add_event(
     connection.execute(insert(event).values(values))
 
 
+CREATE_INTENDED = "create intended"
+"""What the event of a create-intent says; its detail is the digest of the key, salted with the run."""
 EXTRA_BATCH, EXTRA_OUTPUT = "extra batch", "extra output"
 """Further batches that the server made of one create, and their output files: incidents."""
 

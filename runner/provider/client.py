@@ -117,6 +117,10 @@ class Client:
         """The server's clock minus ours by its latest Date header (exact to about a second), else None."""
         return self._exchange.clock_offset_s
 
+    def key_digest(self, salt: str) -> str:
+        """8 hex digits that tell this client's key from another one; empty where it has none."""
+        return self._exchange.key_digest(salt)
+
     # ------------------------------------------------------------ calls that are sent once
 
     def upload(

@@ -24,7 +24,7 @@ from runner.core import states
 from runner.core.model import Provider
 from runner.core.states import ShardState, Submission
 from runner.errors import StillRunningError
-from runner.ledger import hold
+from runner.ledger import CREATE_INTENDED, hold
 from runner.provider import ApiKey, Client
 from runner.provider.profiles import DOUBLEWORD
 from tests.contract.ledger_factories import Project, to_send
@@ -142,6 +142,34 @@ def test_a_fence_that_the_server_did_not_confirm_is_drawn_again(tmp_path: Path) 
             (moved,) = engine.drive([fencing], until_submitted=True, left_s=30)
         assert (moved.state, moved.attempt) == (ShardState.SUBMITTED, 2)
         assert server.count("DELETE /v1/files/file-a") == 4
+
+
+@pytest.mark.parametrize("fenced", [ShardState.FENCING, ShardState.FENCED])
+@pytest.mark.parametrize(
+    ("key", "then"),
+    [("key", ShardState.SUBMITTED), ("another", ShardState.HELD), (None, ShardState.SUBMITTED)],
+)
+def test_what_another_key_does_not_see_is_no_fence(
+    tmp_path: Path, fenced: ShardState, key: str | None, then: ShardState
+) -> None:
+    """An earlier run was to draw the fence; None: the ledger does not say with which key (it was rebuilt)."""
+    with (
+        FencingServer(deletes=[NO_SUCH_FILE, DELETED]) as server,
+        one_shard(tmp_path) as (
+            project,
+            submission,
+        ),
+    ):
+        up = uploaded(submission)
+        intended = states.create_intended(up, time.time() - 60)
+        saved(project, states.upload_intended(submission), up)
+        digest = "" if key is None else ApiKey(key).digest(submission.run.encode())
+        project.ledger.save(intended, what=CREATE_INTENDED, detail=digest)
+        saved(project, replace(intended, state=fenced, is_fenced=fenced is ShardState.FENCED))
+        with engine_of(project, server) as engine:
+            (moved,) = engine.drive([intended], until_submitted=True, left_s=30)
+        assert moved.state is then
+        assert server.uploads == (then is ShardState.SUBMITTED)
 
 
 def test_a_shard_that_another_process_moves_is_left_to_it(tmp_path: Path) -> None:

@@ -99,9 +99,8 @@ PAYING = (
     Mutant(
         name="no-intent",
         path="commands/engine.py",
-        old="self._at.save(track, states.create_intended(track.submission, now, window_s), "
-        '"create intended")',
-        new="track.submission = states.create_intended(track.submission, now, window_s)",
+        old="self._at.save(track, intended, CREATE_INTENDED, self._at.key_digest(intended))",
+        new="track.submission = intended",
         kills=(f"{_PROVIDER_FAULTS}::test_a_kill_while_a_create_is_on_the_wire_is_settled_by_the_next_run",),
     ),
     Mutant(
