@@ -47,7 +47,7 @@ from runner.commands.tracks import Surroundings
 from runner.commands.under_way import at_own_server, under_way
 from runner.commands.workplace import Workplace, open_workplace
 from runner.core.model import Provider
-from runner.core.states import ShardState, Submission, reexamined
+from runner.core.states import ShardState, Submission, after_the_clock_was_set_back, reexamined
 from runner.dataset import Snapshot
 from runner.errors import (
     EXIT_STILL_RUNNING,
@@ -321,7 +321,10 @@ class _Run:
 
     def _look_again(self, run_id: int) -> None:
         """A held shard gets another look in every run: perhaps its batch is listed by now."""
-        for submission in self._held():
+        for held in self._held():
+            submission = after_the_clock_was_set_back(
+                held, time.time()
+            )  # saving it forgets when it was saved
             self._ledger.save(reexamined(submission), what="looked at again", run_id=run_id)
             failpoint("held.reexamined")
 

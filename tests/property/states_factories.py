@@ -120,7 +120,8 @@ TROUBLES = (
     *(Trouble(kind, CONTENT, times=4) for kind in ("lines-crlf", "lines-odd", "line-separators")),
     Trouble("row-retriable-status"),
 )
-NO_CREDIT = Trouble("balance-402", CREATE, times=0)
+NO_CREDIT = Trouble("balance-402", CREATE, {"openai": True}, times=0)
+"""In the shape that says something definite to every profile."""
 NO_CREDIT_FOR_ROWS = Trouble(
     "row-final-status", params={"status": 402, "body": '{"error":{"message":"balance below zero"}}'}, times=1
 )
@@ -240,6 +241,11 @@ class Books:
             found.append(Created(batch_id, file_id, owner, *place, at_us / 1e6, bool(is_fenced)))
         return found
 
+    def owner_of_file(self, file_id: str | None) -> str | None:
+        """Whose upload it is."""
+        sql = "SELECT file_id, owner FROM witness_upload WHERE seq > ? AND owner IN ({})"
+        return dict(self._ask(sql, since=0)).get(file_id)
+
     def posts(self) -> list[str]:
         """The path of every POST on the wire, in order, also of those without a reply."""
         for path in self._logs():
@@ -261,11 +267,13 @@ class Books:
     def _logs(self) -> list[Path]:
         return sorted(self.server.state_dir.glob("http-*.jsonl"))
 
-    def _ask(self, sql: str) -> list[tuple[Any, ...]]:
+    def _ask(self, sql: str, since: int | None = None) -> list[tuple[Any, ...]]:
         owners = [owner_of(key) for key in self.keys]
         statement = sql.format(", ".join("?" * len(owners)))
         with closing(sqlite3.connect(self.server.state_dir / "server.db", timeout=30)) as connection:
-            return connection.execute(statement, (self._mark.creation, *owners)).fetchall()
+            return connection.execute(
+                statement, (self._mark.creation if since is None else since, *owners)
+            ).fetchall()
 
 
 @dataclass(frozen=True)

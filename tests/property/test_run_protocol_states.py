@@ -33,7 +33,8 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -55,14 +56,16 @@ from runner.commands.moments import Finished, Silent
 from runner.commands.options import ManifestOptions
 from runner.errors import DecisionNeededError, ProviderRefusedError, RunnerError, StillRunningError
 from runner.failpoints import POINTS, VARIABLE
-from tests.localserver_process import ServerProcess, running_server
+from tests.localserver_process import ServerProcess, eventually, running_server
 from tests.property.edit_factories import MANIFESTS, Edit, edited
 from tests.property.states_factories import (
+    CREATE,
     EDITS,
     KEY_VARIABLE,
     MOST_ROWS,
     NO_CREDIT,
     NO_CREDIT_FOR_ROWS,
+    SLOW,
     TROUBLES,
     WHICH,
     Books,
@@ -126,6 +129,7 @@ class Protocol(RuleBasedStateMachine):
         self.past = Past()
         self.offset_s = 0.0
         self.has_credit = True
+        self.had_rows_without_credit = False
         self.were_keys_rotated = False
         self.armed: list[Trouble] = []
 
@@ -207,6 +211,7 @@ class Protocol(RuleBasedStateMachine):
         """I8: a refusal for lack of credit leaves no create in the open."""
         path = self._edit(which, edits)
         self.has_credit = False
+        self.had_rows_without_credit |= of_rows
         self.past.failing_rows += of_rows
         self.world.server.arm(**(NO_CREDIT_FOR_ROWS if of_rows else NO_CREDIT).fault)
         open_before = set(self.evidence.ledger(OPEN_SHARDS))
@@ -268,19 +273,17 @@ class Protocol(RuleBasedStateMachine):
         self.books.wait_until_quiet()
         created = {(one.run, one.slot, one.attempt): one for one in self.books.created()}
         for held in resolve_command.held_shards(self._options(which), environ=self._environ):
+            if self.books.owner_of_file(held.input_file_id) != owner_of(self.key):
+                continue
             found = created.get((held.run, held.slot, held.attempt))
             if found is None:
-                if self.were_keys_rotated:
-                    continue
                 decided = resolve_command.resubmit(
                     self._options(which), shard=held.shard, environ=self._environ
                 )
-            elif found.owner == owner_of(self.key):
+            else:
                 decided = resolve_command.adopt(
                     self._options(which), found.batch_id, shard=held.shard, environ=self._environ
                 )
-            else:
-                continue
             self._happened(f"decide: {decided.decided.partition(' ')[0]}")
 
     @invariant()
@@ -356,7 +359,7 @@ class Protocol(RuleBasedStateMachine):
             self._explain(error, is_explained=wait_s < LONG_WAIT_S or bool(self.armed))
         except ProviderRefusedError as error:
             ended = ProviderRefusedError
-            self._explain(error, is_explained=not self.has_credit)
+            self._explain(error, is_explained=not self.has_credit or self.had_rows_without_credit)
         except DecisionNeededError as error:
             ended = DecisionNeededError
             is_explained = self.were_keys_rotated or self.now[path.stem].server == 1 or bool(self.armed)
@@ -428,3 +431,51 @@ def test_whatever_happens_everything_is_paid_once(world: World) -> None:
     finally:
         for what, times in sorted(world.happened.items()):
             print(f"{times:6} {what}")  # noqa: T201
+
+
+@pytest.mark.parametrize("has_fence", [True, False])
+def test_what_one_key_bought_waits_until_that_key_is_back(world: World, has_fence: bool) -> None:
+    with history(world, has_fence) as played:
+        played.submit("a", [Edit("change text", f"word 7{SLOW}")])
+        bought = len(played.books.created())
+        played.rotate_key("a", [])
+        assert world.happened.pop("rotate key: DecisionNeededError") == 1
+        assert len(played.books.created()) == bought
+
+
+def test_a_fence_that_another_key_was_to_draw_is_not_believed(world: World) -> None:
+    """Killed before the delete, then another account's key, which sees no such file; and only then does the
+    create arrive, long after it was given up."""
+    with history(world, has_fence=True) as played:
+        played.now["a"] = replace(played.now["a"], max_requests_per_file=4)
+        world.server.arm("late-effect", route=CREATE, params={"seconds": 3})
+        played.crash("a", [], "fence.sending")
+        assert world.happened.pop("crash: fence") == 1
+        played.rotate_key("a", [])
+        assert world.happened.pop("rotate key: DecisionNeededError") == 1
+        eventually(played.books.created, what="the late create")
+        played.all_is_well()
+
+
+def test_a_held_shard_is_looked_at_again_after_the_clock_was_set_back(world: World) -> None:
+    """Its times are a day ahead then; the next run does not wait for them."""
+    with history(world, has_fence=False) as played:
+        world.server.arm("reset", route=CREATE, times=0)
+        played.offset_s, played.past.was_clock_set = DAY_S, True
+        played.edit("a", [])
+        assert world.happened.pop("edit: DecisionNeededError") == 1
+        played.offset_s = 0.0
+        played.resume("a")
+        assert world.happened.pop("resume: DecisionNeededError") == 1
+
+
+@contextmanager
+def history(world: World, has_fence: bool) -> Iterator[Protocol]:
+    """One that is told step by step; its end is judged as any other's."""
+    played = Protocol(world)
+    try:
+        played.begin(has_fence, [])
+        yield played
+        played.all_is_well()
+    finally:
+        played.teardown()
