@@ -322,9 +322,7 @@ class _Run:
     def _look_again(self, run_id: int) -> None:
         """A held shard gets another look in every run: perhaps its batch is listed by now."""
         for held in self._held():
-            submission = after_the_clock_was_set_back(
-                held, time.time()
-            )  # saving it forgets when it was saved
+            submission = after_the_clock_was_set_back(held, time.time())  # a save would hide that
             self._ledger.save(reexamined(submission), what="looked at again", run_id=run_id)
             failpoint("held.reexamined")
 

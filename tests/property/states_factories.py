@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -25,11 +27,13 @@ from hypothesis import strategies as st
 from runner.commands.clock import SteadyClock
 from runner.commands.tracks import Surroundings
 from runner.core import states
+from runner.failpoints import POINTS, VARIABLE
 from runner.ledger import Ledger
 from tests.kills.judge import Mark, ServerBooks
 from tests.kills.short_waits import shorten_waits
 from tests.localserver_process import ServerProcess, eventually
 from tests.property.edit_factories import MANIFESTS, Edit, Row, Settings
+from tests.warm_program import WarmPopen
 
 ATTEMPTS = 3
 SETTLE_S = 0.3
@@ -61,6 +65,19 @@ EDITS = st.one_of(
     st.builds(Edit, st.just("max_requests_per_file"), st.sampled_from([1, 2, 3])),
 )
 WHICH = st.sampled_from(MANIFESTS)
+SOME_EDITS = st.lists(EDITS, max_size=2)
+FRESH = st.lists(EDITS, min_size=1, max_size=3)
+POINT = st.one_of(
+    st.builds("*:{}".format, st.integers(1, 160)),
+    st.builds(
+        "{}:{}".format,
+        st.sampled_from(
+            [p for p in POINTS if p.startswith(("create.", "upload.", "scan.", "fence.", "save."))]
+        ),
+        st.sampled_from([1, 1, 2]),
+    ),
+    st.sampled_from(sorted(POINTS)),
+)
 
 
 def first_settings(server: int) -> Settings:
@@ -125,6 +142,38 @@ NO_CREDIT = Trouble("balance-402", CREATE, {"openai": True}, times=0)
 NO_CREDIT_FOR_ROWS = Trouble(
     "row-final-status", params={"status": 402, "body": '{"error":{"message":"balance below zero"}}'}, times=1
 )
+
+# ---------------------------------------------------------------- processes
+
+KILLED = -9
+RUN_TIMEOUT_S = 60.0
+
+
+def started(folder: Path, which: str, environ: Mapping[str, str], point: str) -> subprocess.Popen[bytes]:
+    """The program in a process of its own, perhaps to be killed at a point."""
+    command = [sys.executable, "-m", "tests.kills.hurried", "run", f"{which}.yaml", "--json", "--yes"]
+    with (folder / "stdout").open("ab") as out, (folder / "stderr").open("ab") as err:
+        return WarmPopen(
+            [*command, "--wait", "20"],
+            cwd=folder,
+            env={**os.environ, **environ, **({VARIABLE: point} if point else {})},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+        )
+
+
+def left_well(folder: Path, process: subprocess.Popen[bytes]) -> None:
+    """It was killed, or left with a code of its own and without a traceback."""
+    try:
+        code = process.wait(RUN_TIMEOUT_S)
+    finally:
+        process.kill()
+    errors = (folder / "stderr").read_text(errors="replace")
+    assert code in (KILLED, 0, 3, 4, 75), (code, errors)
+    assert "Traceback" not in errors, errors
+    assert "internal error" not in errors, errors
+
 
 # ---------------------------------------------------------------- waits and clocks
 

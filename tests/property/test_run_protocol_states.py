@@ -14,10 +14,10 @@ Each invariant of the protocol is judged here or where it says:
     in one rule         I8 (`run_out_of_credit`), I10 (`plan`), I28 (`crash`)
     by their effect     I5, I14, I15, I20, I25: a violation would pay twice, lose an answer or end a run
 
-Held elsewhere: I5 unit/test_core_states.py; I7's budget e2e/test_plan_reasons.py; I9's server
-property/test_run_edits.py; I14, I15 fault/test_server_trouble.py; I20, I25 property/test_results_join.py and
-fault/test_run_lacking_lines.py; I27 fault/test_run_races.py; I29 fault/test_provider_memory.py;
-I32 fault/test_provider_tls.py; I33 property/test_manifest_fuzz.py; I34 unit and fault tests of the engine.
+Held elsewhere: I5 fault/test_run_protocol.py; I7's budget security/test_spending.py; I9's server
+test_run_edits.py; I14, I15 fault/test_server_trouble.py; I20, I25 test_results_join.py and
+fault/test_run_lacking_lines.py; I27 fault/test_run_stopped.py; I29 fault/test_provider_memory.py; I32
+fault/test_provider_tls.py; I33 test_manifest_fuzz.py. I34 is no matter here: polls are hurried.
 
 RUNNER_STATES_EXAMPLES is how many histories are played, RUNNER_STATES_STEPS how long each is:
 
@@ -29,7 +29,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -55,17 +54,19 @@ from runner.commands import resolve as resolve_command
 from runner.commands.moments import Finished, Silent
 from runner.commands.options import ManifestOptions
 from runner.errors import DecisionNeededError, ProviderRefusedError, RunnerError, StillRunningError
-from runner.failpoints import POINTS, VARIABLE
 from tests.localserver_process import ServerProcess, eventually, running_server
 from tests.property.edit_factories import MANIFESTS, Edit, edited
 from tests.property.states_factories import (
     CREATE,
-    EDITS,
+    FRESH,
     KEY_VARIABLE,
+    KILLED,
     MOST_ROWS,
     NO_CREDIT,
     NO_CREDIT_FOR_ROWS,
+    POINT,
     SLOW,
+    SOME_EDITS,
     TROUBLES,
     WHICH,
     Books,
@@ -73,33 +74,19 @@ from tests.property.states_factories import (
     Trouble,
     clock_set,
     first_settings,
+    left_well,
     owner_of,
     short_waits,
+    started,
     write_project,
 )
 from tests.property.states_judge import HELD_SHARDS, OPEN_SHARDS, Past, judge_end, judge_step, judge_table
-from tests.warm_program import WarmPopen
 
 EXAMPLES = int(os.environ.get("RUNNER_STATES_EXAMPLES", "8"))
 STEPS = int(os.environ.get("RUNNER_STATES_STEPS", "12"))
-RUN_TIMEOUT_S = 60.0
 LONG_WAIT_S = 30.0
 MOST_ROUNDS = 8
 DAY_S = 86_400.0
-KILLED = -9
-SOME_EDITS = st.lists(EDITS, max_size=2)
-FRESH = st.lists(EDITS, min_size=1, max_size=3)
-POINT = st.one_of(
-    st.builds("*:{}".format, st.integers(1, 160)),
-    st.builds(
-        "{}:{}".format,
-        st.sampled_from(
-            [p for p in POINTS if p.startswith(("create.", "upload.", "scan.", "fence.", "save."))]
-        ),
-        st.sampled_from([1, 1, 2]),
-    ),
-    st.sampled_from(sorted(POINTS)),
-)
 
 
 @dataclass
@@ -178,8 +165,8 @@ class Protocol(RuleBasedStateMachine):
     def crash(self, which: str, edits: list[Edit], point: str) -> None:
         """I28: the locks of a killed process are free at once."""
         self._edit(which, edits)
-        with self._started(which, point) as process:
-            self._left_well(process)
+        with started(self.folder, which, self._environ, point) as process:
+            left_well(self.folder, process)
         name = point.partition(":")[0].partition(".")[0]
         self._happened(f"crash: {name}" if process.returncode == KILLED else "crash: ended before")
         for lock in (self.folder / ".runner" / "locks").glob("*.lock"):
@@ -194,9 +181,9 @@ class Protocol(RuleBasedStateMachine):
         path = self._edit(which, edits)
         if beside != which:
             self._edit(beside, others)
-        with self._started(beside, point) as process:
+        with started(self.folder, beside, self._environ, point) as process:
             self._run(path, "second process")
-            self._left_well(process)
+            left_well(self.folder, process)
 
     @rule(which=WHICH, edits=SOME_EDITS)
     def rotate_key(self, which: str, edits: list[Edit]) -> None:
@@ -383,31 +370,6 @@ class Protocol(RuleBasedStateMachine):
         if edits:
             self._run(self._edit(which, edits), "submit", detach=True)
 
-    def _started(self, which: str, point: str) -> subprocess.Popen[bytes]:
-        """The program in a process of its own, perhaps to be killed at a point."""
-        command = [sys.executable, "-m", "tests.kills.hurried", "run", f"{which}.yaml", "--json", "--yes"]
-        environ = {**os.environ, **self._environ, **({VARIABLE: point} if point else {})}
-        with (self.folder / "stdout").open("ab") as out, (self.folder / "stderr").open("ab") as err:
-            return WarmPopen(
-                [*command, "--wait", "20"],
-                cwd=self.folder,
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-            )
-
-    def _left_well(self, process: subprocess.Popen[bytes]) -> None:
-        """It was killed, or left with a code of its own and without a traceback."""
-        try:
-            code = process.wait(RUN_TIMEOUT_S)
-        finally:
-            process.kill()
-        errors = (self.folder / "stderr").read_text(errors="replace")
-        assert code in (KILLED, 0, 3, 4, 75), (code, errors)
-        assert "Traceback" not in errors, errors
-        assert "internal error" not in errors, errors
-
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
@@ -472,6 +434,7 @@ def test_a_held_shard_is_looked_at_again_after_the_clock_was_set_back(world: Wor
 @contextmanager
 def history(world: World, has_fence: bool) -> Iterator[Protocol]:
     """One that is told step by step; its end is judged as any other's."""
+    world.happened.clear()
     played = Protocol(world)
     try:
         played.begin(has_fence, [])
