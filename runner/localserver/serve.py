@@ -32,7 +32,20 @@ class AddressError(OSError):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but a signal means a clean exit: it is not raised again after the shutdown."""
+    """uvicorn, but a signal means a clean exit: it is not raised again after the shutdown.
+
+    `started` is called when requests are taken and signals are caught: nobody hears of it before.
+    """
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._tell_started = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does, then tell."""
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._tell_started()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -85,7 +98,7 @@ def serve(
 ) -> None:
     """Serve until SIGINT, SIGTERM or `stop`; blocks. Port 0 takes a free one.
 
-    announce    called once with the base URL (`http://127.0.0.1:PORT/v1`) when the socket listens
+    announce    called once with the base URL (`http://127.0.0.1:PORT/v1`) when requests are taken
     Errors: AddressError when the address can't be had, OSError when the folder can't be used; FaultError
             and UpstreamUrlError for the settings.
     """
@@ -121,11 +134,11 @@ def serve(
             loop="asyncio",
             timeout_graceful_shutdown=GRACE_S,
         )
-        server = _Server(config)
+        shown = f"[{host}]" if ":" in host else host
+        base_url = f"http://{shown}:{listener.getsockname()[1]}/v1"
+        server = _Server(config, lambda: announce(base_url))
         if stop is not None:
             stop.attach(server)
-        shown = f"[{host}]" if ":" in host else host
-        announce(f"http://{shown}:{listener.getsockname()[1]}/v1")
         server.run(sockets=[listener])
 
 

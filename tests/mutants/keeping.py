@@ -135,8 +135,8 @@ KEEPING = (
     Mutant(
         name="counts-trusted",
         path="commands/watching.py",
-        old="said <= track.book.accounted and not",
-        new="said <= submission.requests and not",
+        old="submission.total is not None and said <= track.book.accounted",
+        new="submission.total is not None and said <= submission.requests",
         kills=(f"{_HOSTILE}::test_what_comes_late_is_waited_for",),
     ),
     # ------------------------------------------------------------ lines to rows
