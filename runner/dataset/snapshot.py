@@ -205,6 +205,10 @@ def _opened(
             raise
         except duckdb.Error as error:
             raise translated(manifest, inputs, error) from error
+        except (RuntimeError, UnicodeDecodeError) as error:
+            # DuckDB's Python layer: a damaged Parquet file can name its columns in bytes that are no text.
+            what = "a name in the file is not UTF-8; the file is damaged"
+            raise InputError([Mistake(where=inputs.paths[0], what=what)]) from error
         _check_columns(manifest, columns)
         yield connection, source, columns, mixed
     finally:

@@ -348,3 +348,13 @@ def test_a_record_of_any_depth_is_a_row_or_a_mistake(
     (found,) = mistakes_of(path, into=tmp_path)
     assert found.startswith(str(path))
     assert "recursion depth" in found or "depth limit exceeded" in found
+
+
+def test_a_parquet_file_whose_names_are_no_text_is_a_mistake(tmp_path: Path) -> None:
+    good = take(write(tmp_path / "a.csv", "wordsx,other\n1,2\n"), into=tmp_path)
+    content = Path(good.path).read_bytes()
+    assert content.count(b"wordsx") > 0
+    path = write(tmp_path / "b.parquet", content.replace(b"wordsx", b"words\xff"))
+    query = "SELECT * EXCLUDE (_position, _key) FROM dataset"
+    (found,) = mistakes_of(path, into=tmp_path, query=query)
+    assert found == f"{path}: a name in the file is not UTF-8; the file is damaged"
