@@ -33,7 +33,7 @@ def project_with_key(folder: Path, base_url: str) -> Project:
         "poll_interval_s": 0.05,
         "settle_s": 0.3,
     }
-    project = project_of(folder, 4, shards=2, model={"provider": provider, "name": "m"})
+    project = project_of(folder, 4, model={"provider": provider, "name": "m"})
     project.environ["CANARY_API_KEY"] = KEY
     return project
 
