@@ -59,14 +59,21 @@ class _BoundedFormat(SandboxedFormatter):
 
 
 class PromptTemplate(Template):
-    """A template whose module (for `{% import %}`) is kept only if nothing in it can change."""
+    """A template whose module (for `{% import %}`) is kept for good only if nothing in it can change.
+
+    Else it is kept for one row: who imports the file twice meets the same state twice, as in Jinja2.
+    """
 
     is_constant = False
+    environment: PromptEnvironment
 
     def _get_default_module(self, ctx: Context | None = None) -> Any:
         if self.is_constant:
             return super()._get_default_module(ctx)
-        return self.make_module()
+        modules = self.environment.row_modules
+        if self.name not in modules:
+            modules[self.name] = self.make_module()
+        return modules[self.name]
 
 
 class PromptEnvironment(ImmutableSandboxedEnvironment):
@@ -107,6 +114,7 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
         self._rounds = 0
         self._deadline_s = float("inf")
         self._ready: dict[str, Template] = {}
+        self.row_modules: dict[str | None, Any] = {}
         self.concat = self._concat  # type: ignore[method-assign]
         self.globals = {name: self.globals[name] for name in _GLOBALS}
         self.globals |= {"dict": _new_dict, "params": params}

@@ -90,6 +90,7 @@ class Renderer:
 
     def _text(self, row: Mapping[str, Any]) -> str:
         variables = {**self._globals, **row, "params": self._params, "row": row}
+        self._environment.row_modules.clear()
         context = self._context
         if context is None:
             context = Context(self._environment, variables, self._template.name, self._template.blocks)

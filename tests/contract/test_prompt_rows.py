@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from runner.core.model import Message
 from tests.contract.prompt_factories import cause_of, make_prompt, only_text
 
 CAUSES: list[tuple[str, dict[str, Any], str, str]] = [
@@ -120,3 +121,12 @@ def test_a_parent_is_added_once_for_every_row(tmp_path: Path) -> None:
     for _ in range(3):
         assert only_text(prompt.render({"deep": False})) == "base"
     assert [len(blocks) for blocks in prompt._renderer._context.blocks.values()] == [1]  # type: ignore[union-attr]
+
+
+def test_a_file_imported_twice_keeps_its_state_within_a_row_and_not_beyond(tmp_path: Path) -> None:
+    counter = (
+        "{% set ns = namespace(n=0) %}{% macro count() %}{% set ns.n = ns.n + 1 %}{{ ns.n }}{% endmacro %}"
+    )
+    twice = "{% import 'lib.j2' as lib %}{{ lib.count() }}{% import 'lib.j2' as lib %}{{ lib.count() }}"
+    prompt = make_prompt(tmp_path, {"main.j2": twice, "lib.j2": counter})
+    assert [prompt.render({}) for _ in range(2)] == [(Message(role="user", content="12"),)] * 2
