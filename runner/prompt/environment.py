@@ -52,6 +52,9 @@ class _BoundedFormat(SandboxedFormatter):
 
     def format_field(self, value: Any, format_spec: str) -> Any:
         limits.check_format_spec(format_spec, self.limit)
+        if not isinstance(value, str | int | float):
+            limits.weigh(value, self.limit)
+            limits.refuse_addresses(value)
         text = super().format_field(value, format_spec)
         self.size += len(text)
         limits.refuse_above(self.size, self.limit)

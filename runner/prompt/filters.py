@@ -218,6 +218,7 @@ def _pprint(function: Callable[..., str], limit: int) -> Callable[..., str]:
     def pprint(value: object) -> str:
         if isinstance(value, list | tuple | Mapping | str):
             limits.weigh(value, limit)
+            limits.refuse_addresses(value)
             return function(value)
         return limits.text_of(value, limit)
 

@@ -92,8 +92,23 @@ def text_of(value: object, limit: int) -> str:
         return str(value)
     if isinstance(value, list | tuple | Mapping):
         weigh(value, limit)
+        refuse_addresses(value)
         return str(value)
     return _text_of_object(value)
+
+
+def refuse_addresses(value: object) -> None:
+    """Raise TypeError where the text of a value would hold a memory address, at any level. Weigh it first."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, Mapping):
+            stack.extend(item.values())
+            stack.extend(item)
+        elif isinstance(item, list | tuple | set | frozenset):
+            stack.extend(item)
+        elif not isinstance(item, str | int | float | bytes | bytearray | None):
+            _text_of_object(item)
 
 
 def _text_of_object(value: object) -> str:
@@ -140,6 +155,7 @@ def modulo(left: Any, right: Any, limit: int) -> Any:
     """`left % right`; where left is text, it is a format."""
     if isinstance(left, str):
         refuse_above(_printf_size(left, right, limit), limit)
+        refuse_addresses(right)
     return left % right
 
 

@@ -216,6 +216,36 @@ def test_a_template_can_not_ask_for_the_time(tmp_path: Path, template: str) -> N
     assert isinstance(prompt.render({"day": day.date()}), Cause)
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ [range] }}",
+        "{{ {'a': cycler(1)} }}",
+        "{{ [[1, (joiner,)]] }}",
+        "{{ [[1, [dict]]]|pprint }}",
+        "{{ [range]|string }}{{ [range] ~ '' }}",
+        "{{ [x.upper]|join }}",
+        "{{ '%s' % range }}",
+        "{{ '%s' % [cycler(1)] }}",
+        "{{ '%(a)s' % {'a': range} }}",
+        "{{ '{}'.format(range) }}",
+        "{{ '{0}'.format([cycler(1)]) }}",
+        "{{ '{a}'.format_map({'a': range}) }}",
+        "{{ [range]|tojson }}",
+    ],
+)
+def test_no_prompt_holds_a_memory_address(tmp_path: Path, template: str) -> None:
+    """It would differ in every process: another request, paid for again in every run."""
+    error_class, message = cause_of(make_prompt(tmp_path, template).render({"x": "text"}))
+    assert error_class == "template_error"
+    assert " was printed; call it with ()" in message
+
+
+def test_lists_of_dates_and_bytes_are_printed_as_python_does(tmp_path: Path) -> None:
+    row = {"x": [datetime.date(2024, 1, 2), b"a", None, {"k": 1.5}]}
+    assert only_text(make_prompt(tmp_path, "{{ x }}").render(row)) == str(row["x"])
+
+
 def test_data_are_never_rendered(tmp_path: Path) -> None:
     row = {"x": "{{ 7 * 7 }}{% set a = 1 %}{# c #}"}
     assert only_text(make_prompt(tmp_path, "{{ x }}").render(row)) == row["x"]
