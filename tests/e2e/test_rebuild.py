@@ -184,8 +184,9 @@ def test_a_torn_journal_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     assert project.run("--detach").code == 75
     journal = journal_of(project)
     whole = journal.read_bytes()
-    # Everything from the middle of the last line on is gone: the second batch's id.
-    journal.write_bytes(whole[: whole.rindex(b'"batch_id"')])
+    # Everything from the middle of a line on is gone: the one that tells the second batch's id first.
+    told = whole.rindex(b"batch created")
+    journal.write_bytes(whole[: whole.index(b'"batch_id"', whole.rindex(b"\n", 0, told))])
     lose(project)
     found = rebuilt(project)
     assert len(found.found_on_server) == 1
