@@ -74,7 +74,8 @@ def test_a_journal_that_is_ahead_by_one_move_of_a_known_shard_is_no_loss(tmp_pat
         connection.execute("DELETE FROM batch")
         connection.execute("UPDATE shard SET state = 'creating'")
     connection.close()
-    Ledger.open(place_in(tmp_path)).close()
+    with Ledger.open(place_in(tmp_path)) as ledger:
+        assert ledger.submission(1).state == "creating"
 
 
 def test_without_a_journal_or_before_anything_was_sent_there_is_nothing_to_miss(tmp_path: Path) -> None:
@@ -89,8 +90,9 @@ def test_without_a_journal_or_before_anything_was_sent_there_is_nothing_to_miss(
 def test_two_databases_of_one_folder_don_t_mix_up_their_lines(tmp_path: Path) -> None:
     sent(tmp_path)
     other = locate(str(tmp_path / "job.yaml"), {"RUNNER_LEDGER": f"sqlite:///{tmp_path}/other.db"})
-    Ledger.open(other).close()
-    Ledger.open(place_in(tmp_path)).close()
+    with Ledger.open(other) as empty, Ledger.open(place_in(tmp_path)) as ledger:
+        assert empty.manifests() == []
+        assert ledger.submission(1).batch_id is not None
 
 
 def test_a_journal_whose_end_is_torn_still_warns(tmp_path: Path) -> None:
