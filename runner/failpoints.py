@@ -92,6 +92,8 @@ POINTS: Final[Mapping[str, str]] = {
     "fence.answered": "the delete's reply is in memory",
     "fence.landed": "the delete's reply is with the engine; not recorded",
     "fence.recorded": "it is durable that the fence is drawn",
+    "canary.sending": "in the thread of the scan after a fence; its canary is not uploaded",
+    "canary.answered": "the canary's reply is in memory",
     # ------------------------------------------------------------ watching a batch
     "poll.sending": "in the thread of the call; the batch is not asked for",
     "poll.answered": "the batch is in memory; no file is read",

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from runner.commands.barrier import has_caught_up
 from runner.core.model import Accepted, Download, Provider, Refused, Unknown
-from runner.core.states import ShardState, Submission, looks_finished, seen
+from runner.core.states import ShardState, Submission, looks_finished, scan_pause_s, seen
 from runner.core.wire import BatchObject, FileObject
 from runner.failpoints import failpoint
 from runner.ledger import ResultKind
@@ -107,6 +108,15 @@ def scan(client: Client, submission: Submission, provider: Provider) -> tuple[tu
         is_complete = is_complete and input_file is not None
     failpoint("scan.answered")
     return tuple(found.values()), is_complete
+
+
+def scan_after_fence(
+    client: Client, submission: Submission, provider: Provider, shard_path: Path, scratch: Path
+) -> tuple[tuple[BatchObject, ...], bool]:
+    """As `scan`; complete only where what it reads is later than the fence."""
+    is_late = has_caught_up(client, submission, shard_path, scratch, scan_pause_s(provider))
+    matches, is_complete = scan(client, submission, provider)
+    return matches, is_complete and is_late
 
 
 _WITH_INPUT_FILE = frozenset({ShardState.CREATING, ShardState.UNKNOWN})

@@ -191,8 +191,7 @@ class Engine:
             case Create():
                 self._create(track, now)
             case ScanForBatch():
-                submission = track.submission
-                self._call(track, "scan", lambda: calls.scan(self._at.client, submission, self._at.provider))
+                self._scan(track)
             case DrawFence():
                 submission = track.submission
                 self._call(track, "fence", lambda: calls.draw_fence(self._at.client, submission))
@@ -299,6 +298,16 @@ class Engine:
             "fetch",
             lambda: calls.fetch(self._at.client, submission, self._at.provider, progress, scratch),
         )
+
+    def _scan(self, track: Track) -> None:
+        client, provider, submission = self._at.client, self._at.provider, track.submission
+        path, scratch = self._at.place.folder / submission.path, self._at.place.folder / "scratch"
+        if submission.state is ShardState.FENCED:
+            self._call(
+                track, "scan", lambda: calls.scan_after_fence(client, submission, provider, path, scratch)
+            )
+        else:
+            self._call(track, "scan", lambda: calls.scan(client, submission, provider))
 
     def _look_at_extras(self, track: Track) -> None:
         ids, shard_id = track.extras, track.submission.shard_id

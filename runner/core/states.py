@@ -15,7 +15,8 @@ lost may have been paid already. Three facts make one payment certain all the sa
    complete listings, several times (scan). Found: adopted. Not found: where the provider has a fence
    (deleting the input file makes a late create fail and cancels what a lost one made), the fence is
    drawn, and one looks again; only then is the shard sent anew, with a new upload. Where it has none, a
-   person decides (HELD).
+   person decides (HELD). A listing may come from a replica that is behind: it counts only where our own
+   input file is seen, and after the fence only where a file is seen that was uploaded after it.
 
 States and moves (see `_MOVES`; a move that is not in the table is a fault and raises `IllegalMoveError`)::
 
@@ -40,6 +41,7 @@ is resumed by polling a known id. DONE is written in the transaction that stores
 
 The one window that stays open: on a provider without a fence, a create that lands later than the settle
 time and three complete listings. There the default is HELD, so that a person, not a timer, takes the risk.
+(With a fence it would take batch listings that are further behind than the settle time while files are not.)
 """
 
 from __future__ import annotations
@@ -340,11 +342,11 @@ def scanned(
     """What a listing showed. A match is adopted; absence needs several complete listings to count."""
     if matches:
         return adopted(submission, best_match(matches), now_s)
-    pause_s = min(SCAN_PAUSE_S, max(provider.settle_s / 10, 0.05))
+    pause_s = scan_pause_s(provider)
     if not is_complete:
         failed = submission.failed_scans + 1
         if failed >= FAILED_SCANS_ALLOWED:
-            why = "the listing of batches could not be read to its end, or lacks our own input file"
+            why = "the listing of batches could not be read to its end, or is behind our own uploads"
             return _held(submission, why)
         return replace(submission, failed_scans=failed, clean_scans=0, not_before_s=now_s + pause_s)
     clean = submission.clean_scans + 1
@@ -359,6 +361,11 @@ def scanned(
         unknown = _as_unknown(submission)
         return _move(unknown, ShardState.FENCING, clean_scans=0, failed_scans=0)
     return _held(_as_unknown(submission), "a create was sent, its outcome is unknown, and no batch is listed")
+
+
+def scan_pause_s(provider: Provider) -> float:
+    """Between two looks at listings. A server that settles in seconds needs no more than a part of them."""
+    return min(SCAN_PAUSE_S, max(provider.settle_s / 10, 0.05))
 
 
 def _as_unknown(submission: Submission) -> Submission:

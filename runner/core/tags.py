@@ -31,6 +31,11 @@ class Tags:
         """The name of the uploaded file, unique for every attempt."""
         return f"runner-{self.run}-s{self.slot:04d}-a{self.attempt}-{self.sha[:16]}.jsonl"
 
+    @property
+    def canary_filename(self) -> str:
+        """The name of the file that shows how far the server's reads are."""
+        return f"runner-{self.run}-s{self.slot:04d}-a{self.attempt}-canary.jsonl"
+
     def metadata(self) -> dict[str, str]:
         """The batch's metadata. Values are strings: the server refuses others."""
         return {
