@@ -34,8 +34,8 @@ class Track:
     """One shard under way. Everything durable is in `submission`; the rest is rebuilt after a crash.
 
     `next_at_s`: not before this moment (Unix seconds). `missing_since_s`: since when the server answers
-    404. `full_reads`: full readings of a finished batch that still lacks lines, `is_lacking_told` that a
-    person knows.
+    404. `cancelled_since_s`: since when its batch is seen to be cancelled. `full_reads`: full readings of
+    a finished batch that still lacks lines, `is_lacking_told` that a person knows.
     `blocked`: a failure of one of its requests that the account is to blame for; `retry_after_s`: the
     longest wait that a line asks for.
     """
@@ -50,6 +50,7 @@ class Track:
     full_reads: int = 0
     is_lacking_told: bool = False
     missing_since_s: float | None = None
+    cancelled_since_s: float | None = None
     sent_bytes: int = 0
     blocked: Outcome | None = None
     retry_after_s: float = 0.0

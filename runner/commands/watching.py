@@ -2,7 +2,8 @@
 
 The rule: a word of the server never ends a shard. It ends when each request that was sent has an outcome;
 absence counts as one only after a finished batch was read in full several times, because replicas lag
-and streams are cut.
+and streams are cut. What was in flight when a batch was cancelled may still be answered, and is billed: until
+the provider's grace is over, by the server's own clock or by ours since we saw it, nothing of it is missing.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from runner.commands.moments import AnswersStored, BatchDone, BatchSeen, Trouble
 from runner.commands.tracks import ExtrasStage, Surroundings, Track
 from runner.core import states
 from runner.core.model import Outcome, Problem, ProblemKind
-from runner.core.settling import judge_absence
+from runner.core.settling import grace_left_s, judge_absence
 from runner.core.wire import BatchObject
 from runner.failpoints import failpoint
 from runner.provider import NotFoundYetError, ProviderError
@@ -107,12 +108,15 @@ class Watcher:
         if not states.looks_finished(submission):
             track.next_at_s = self._at.clock() + self._at.poll_pause_s(tracks)
             return
+        if was_read and self._may_still_answer(track, batch, word):
+            track.next_at_s = self._at.clock() + max(self._at.reread_pause_s, self._at.poll_pause_s(tracks))
+            return
         track.progress = Progress(output_lines=track.progress.output_lines, from_start=True)
         if word is not None and was_read:
             # A server that never says where a body ends can't be waited for: its reads count half.
             track.full_reads += 2 if is_full else 1
             said = (submission.completed or 0) + (submission.failed or 0)
-            # What was in flight at a cancel may still be answered, and is billed: no count speaks for that.
+            # No count speaks for what was in flight at a cancel.
             is_over = word != "cancelled" and not submission.is_fenced
             agrees = is_over and submission.total is not None and said <= track.book.accounted
             enough = 2 * (2 if agrees else FULL_READS)
@@ -120,15 +124,28 @@ class Watcher:
                 absence = judge_absence(word, batch.errors)
                 self._finish(track, batch, [(one.line, one.request_id, absence) for one in outstanding])
                 return
-            self._tell_lacking(track, word, (enough - track.full_reads + 1) // 2)
+            self._tell_lacking(track, word, (enough - track.full_reads + 1) // 2 * self._at.reread_pause_s)
         track.next_at_s = self._at.clock() + self._at.reread_pause_s
 
-    def _tell_lacking(self, track: Track, word: str, reads: int) -> None:
+    def _may_still_answer(self, track: Track, batch: BatchObject, word: str | None) -> bool:
+        """Whether the grace after a cancel is running."""
+        if word != "cancelled":
+            track.cancelled_since_s = None
+            return False
+        now = self._at.clock()
+        track.cancelled_since_s = track.cancelled_since_s or now
+        left_s = grace_left_s(batch, self._at.provider, seen_since_s=track.cancelled_since_s, now_s=now)
+        if left_s <= 0:
+            return False
+        self._tell_lacking(track, word, left_s + FULL_READS * self._at.reread_pause_s)
+        return True
+
+    def _tell_lacking(self, track: Track, word: str, wait_s: float) -> None:
         """Once for each batch, where a person would otherwise watch minutes of silence."""
         if track.is_lacking_told or track.book is None:
             return
         track.is_lacking_told = True
-        until_s = self._at.wall() + reads * self._at.reread_pause_s
+        until_s = self._at.wall() + wait_s
         until = time.strftime("%H:%M:%S", time.localtime(until_s))
         what = (
             f"batch {track.submission.slot} ended ({word}) with {track.book.accounted:,} of "

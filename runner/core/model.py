@@ -232,7 +232,8 @@ class Provider:
 
     `identity` names the server in fingerprints: its base URL, or `local` for the built-in server, whose
     port changes. `windows` is empty where nothing is known. `has_fence`: deleting an input file makes a
-    later create fail and cancels what a lost one made (exactly-once protocol). `searches`: listings take
+    later create fail and cancels what a lost one made (exactly-once protocol). `cancel_grace_s`: so long
+    after a cancel answers that were in flight may still come, and be billed. `searches`: listings take
     `search`. `reads_partial`: result files can be read while the batch runs, with `skip`.
     `plain_errors`: refusals are plain text, so a text body on a 4xx is the server's own word.
     """
@@ -246,6 +247,7 @@ class Provider:
     windows: tuple[str, ...] = ()
     poll_interval_s: float = 30.0
     settle_s: float = 900.0
+    cancel_grace_s: float = 3600.0
     backoff: Backoff = Backoff(initial_s=30.0, factor=2.0, max_s=600.0)
     max_open_batches: int = 32
     has_fence: bool = False

@@ -21,8 +21,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from runner.core.model import Backoff, Cause, Outcome, Status
-from runner.core.wire import JsonError, ResultLine, decode_json, shown_json, text_or_none
+from runner.core.model import Backoff, Cause, Outcome, Provider, Status
+from runner.core.wire import BatchObject, JsonError, ResultLine, decode_json, shown_json, text_or_none
 
 _MESSAGE_LIMIT = 2000
 _WORD_LIMIT = 300
@@ -347,6 +347,18 @@ def judge_absence(word: str | None, batch_errors: str | None) -> Outcome:
         return Outcome(status=Status.CANCELLED, cause=cause, retryable=True)
     cause = Cause(error_class="unaccounted", message="in neither the output file nor the error file")
     return Outcome(status=Status.UNACCOUNTED, cause=cause, retryable=True)
+
+
+def grace_left_s(batch: BatchObject, provider: Provider, *, seen_since_s: float, now_s: float) -> float:
+    """How long what was in flight when the batch was cancelled may still be answered; 0 or less: no more.
+
+    Counted from when we first saw it cancelled (`seen_since_s`, `now_s`: our clock), or by the server's own
+    times, whichever ends sooner. Those have whole seconds, so one more is waited for.
+    """
+    left_s = seen_since_s + provider.cancel_grace_s - now_s
+    if batch.cancelled_at_s is None or batch.told_at_s is None:
+        return left_s
+    return min(left_s, batch.cancelled_at_s + provider.cancel_grace_s + 1 - batch.told_at_s)
 
 
 def _is_rejection(batch_errors: str) -> bool:

@@ -153,6 +153,8 @@ class BatchObject:
     """A batch as the server describes it. Counts and words are hints; times are Unix seconds or None.
 
     `status` is lower case with known aliases folded (see `core.states`); "" where the server sent none.
+    `cancelled_at_s`: when its cancellation began. `told_at_s`: the server's clock when it told this, where
+    that is known.
     """
 
     batch_id: str
@@ -167,6 +169,8 @@ class BatchObject:
     expires_at_s: int | None
     metadata: Mapping[str, str]
     errors: str | None
+    cancelled_at_s: int | None = None
+    told_at_s: float | None = None
 
 
 def read_batch(data: bytes) -> BatchObject | None:
@@ -201,6 +205,7 @@ def batch_from(value: object) -> BatchObject | None:
         expires_at_s=_moment_s(value.get("expires_at")),
         metadata=_metadata(value.get("metadata")),
         errors=None if not errors else _as_text(errors),
+        cancelled_at_s=_moment_s(value.get("cancelling_at") or value.get("cancelled_at")),
     )
 
 

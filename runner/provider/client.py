@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -51,7 +51,7 @@ from runner.core.wire import (
     text_or_none,
 )
 from runner.errors import LedgerError
-from runner.provider.classify import readable
+from runner.provider.classify import http_date, readable
 from runner.provider.download import receive
 from runner.provider.errors import (
     InvalidRequestError,
@@ -175,7 +175,10 @@ class Client:
 
     def retrieve_batch(self, batch_id: str) -> BatchObject:
         """The batch as it is now (reads may lag). Raises ProviderError."""
-        return self._ask(self._call("GET", f"/batches/{self._checked(batch_id)}"), read_batch)
+        call = self._call("GET", f"/batches/{self._checked(batch_id)}")
+        batch, reply = self._repeat(lambda: self._ask_once(call, read_batch))
+        told_at = http_date(reply.headers.get("date", ""))
+        return replace(batch, told_at_s=told_at.timestamp() if told_at else None)
 
     def cancel_batch(self, batch_id: str) -> BatchObject:
         """Cancel; the returned object may be older than the cancellation. Raises ProviderError."""
@@ -277,9 +280,9 @@ class Client:
         return timeouts.grace_s + timeouts.upload_read_s + size_bytes / timeouts.upload_floor
 
     def _ask(self, call: Call, read: Callable[[bytes], _Value | None]) -> _Value:
-        return self._repeat(lambda: self._ask_once(call, read))
+        return self._repeat(lambda: self._ask_once(call, read)[0])
 
-    def _ask_once(self, call: Call, read: Callable[[bytes], _Value | None]) -> _Value:
+    def _ask_once(self, call: Call, read: Callable[[bytes], _Value | None]) -> tuple[_Value, Reply]:
         result = self._exchange.send(call)
         if isinstance(result, Lost):
             raise self._error(call, _lost_problem(result))
@@ -288,7 +291,7 @@ class Client:
         value = None if result.is_cut else read(result.body)
         if value is None:
             raise self._error(call, self._unreadable(result))
-        return value
+        return value, result
 
     def _download_once(
         self, call: Call, target: Path, skip: int, on_progress: Callable[[int], None] | None

@@ -37,6 +37,7 @@ DOUBLEWORD: Final = Provider(
     windows=("24h", "1h"),
     poll_interval_s=30.0,
     settle_s=900.0,
+    cancel_grace_s=3600.0,  # the server's own default
     has_fence=True,
     searches=True,
     reads_partial=True,
@@ -54,6 +55,7 @@ OPENAI: Final = Provider(
     windows=("24h",),
     poll_interval_s=30.0,
     settle_s=1800.0,  # no fence: the longer wait is the only protection, and harmless in a day's window
+    cancel_grace_s=0.0,  # documented: nothing comes after `cancelled`
     upload_expires_after_s=_FILE_LIFE_S,
 )
 
@@ -65,6 +67,7 @@ LOCAL: Final = replace(
     api_key_env=None,
     poll_interval_s=0.2,
     settle_s=2.0,
+    cancel_grace_s=1.0,
     backoff=Backoff(initial_s=0.2, factor=2.0, max_s=5.0),
     is_local=True,
 )
@@ -76,6 +79,7 @@ GENERIC: Final = replace(
     base_url="",
     api_key_env=None,
     windows=(),
+    cancel_grace_s=3600.0,  # nothing is known of it, so the longest that is known of any
     echoes_metadata=True,
     upload_expires_after_s=None,
 )
@@ -157,6 +161,7 @@ def _override(profile: Provider, settings: ProviderSettings, local_base_url: str
     else:
         base_url = identity = normalised(settings.base_url or profile.base_url)
     limits = profile.limits
+    settle_s = settings.settle_s or profile.settle_s
     return replace(
         profile,
         identity=identity,
@@ -164,7 +169,8 @@ def _override(profile: Provider, settings: ProviderSettings, local_base_url: str
         upstream=settings.upstream,
         api_key_env=settings.api_key_env or profile.api_key_env,
         poll_interval_s=settings.poll_interval_s or profile.poll_interval_s,
-        settle_s=settings.settle_s or profile.settle_s,
+        settle_s=settle_s,
+        cancel_grace_s=profile.cancel_grace_s * settle_s / profile.settle_s,
         limits=Limits(
             max_file_bytes=settings.max_file_bytes or limits.max_file_bytes,
             max_requests_per_file=settings.max_requests_per_file or limits.max_requests_per_file,

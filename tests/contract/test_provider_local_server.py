@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,6 +72,8 @@ def test_a_batch_from_upload_to_results(tmp_path: Path) -> None:
         batch_id = created(client, file_id, **{"runner-run": "ab12", "runner-slot": "0001"})
         finished(client, batch_id)
         batch = client.retrieve_batch(batch_id)
+        assert batch.told_at_s is not None
+        assert abs(batch.told_at_s - time.time()) < 60, "by the server's clock"
         assert (batch.total, batch.completed, batch.failed, batch.input_file_id) == (20, 20, 0, file_id)
         assert batch.metadata["runner-run"] == "ab12"
         whole = client.download(batch.output_file_id or "", tmp_path / "output.part")
@@ -133,6 +136,7 @@ def test_cancelling_gives_the_batch_back(tmp_path: Path) -> None:
         eventually(lambda: client.retrieve_batch(batch_id).status == "in_progress", what="the start")
         assert client.cancel_batch(batch_id).batch_id == batch_id
         eventually(lambda: client.retrieve_batch(batch_id).status.startswith("cancel"), what="the end")
+        assert client.retrieve_batch(batch_id).cancelled_at_s is not None
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,12 @@ from runner.core import states
 from runner.localserver.faults import KINDS, Point
 from runner.provider import client
 from tests.fault.trouble_factories import PHASES, Case, World
-from tests.fault.trouble_table import usual_table, whole_table
+from tests.fault.trouble_table import (
+    far_behind_the_fence,
+    in_flight_at_a_cancel,
+    usual_table,
+    whole_table,
+)
 from tests.localserver_process import running_server
 
 TABLE = whole_table() if os.environ.get("RUNNER_TROUBLE") == "all" else usual_table()
@@ -58,6 +63,14 @@ def called(group: list[Case]) -> str:
 @pytest.mark.parametrize("group", GROUPS, ids=called)
 def test_trouble_comes_to_its_named_end(world: World, group: list[Case]) -> None:
     world.play(group)
+
+
+def test_what_is_in_flight_at_a_cancel_is_waited_for(world: World) -> None:
+    world.play(in_flight_at_a_cancel())
+
+
+def test_a_listing_that_is_behind_the_fence_proves_nothing(world: World) -> None:
+    world.play([far_behind_the_fence()])
 
 
 # ---------------------------------------------------------------- the table itself

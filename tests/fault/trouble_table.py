@@ -38,6 +38,23 @@ BOUGHT_TWICE = End(twice="*")
 NO_WAIT = {"retry_after": "0", "body_s": 0}
 
 
+IN_FLIGHT = "[[local:slow 0.8]]"
+"""Longer than the readings of a finished batch take, shorter than the grace after a cancel."""
+
+
+def in_flight_at_a_cancel() -> list[Case]:
+    """A row that is answered after its batch was cancelled; the grace is 2 to 4 settle times."""
+    return case("batch-cancelled", "poll", DONE, texts={"k1": IN_FLIGHT}, begun=True, settle_s=0.6)
+
+
+def far_behind_the_fence() -> Case:
+    """Neither the lost batch is listed, nor any file told of that is younger than the fence."""
+    far = {"seconds": 60}
+    behind = {"kind": "replica-lag", "route": "GET /v1/files/*", "nth": 4, "times": 0, "params": far}
+    lost = {"kind": "lost-reply", "route": CREATE}
+    return case("stale-list", "list", HELD_THEN_FOUND, times=0, params=far, also=(behind, lost))[0]
+
+
 def case(kind: str, phase: str, end: End, unknown: End | None = None, **more: Any) -> list[Case]:
     """One entry of the table, for both profiles."""
     return both(Case(kind=kind, phase=phase, profile="", end=end, **more), unknown)
@@ -120,8 +137,6 @@ def what_others_do() -> Iterator[Case]:
     two_expired = {"k1": "expired expired", "k2": "expired expired"}
     yield from case("batch-cancelled", "poll", End(rows=two_cancelled), texts=stopped, begun=True)
     yield from case("batch-cancelled", "poll", DONE, begun=True)
-    late = {"k1": "[[local:slow 1.5]]"}
-    yield from case("batch-cancelled", "poll", DONE, texts=late, begun=True, settle_s=6)
     yield from case("batch-expired", "poll", End(rows=two_expired), texts=stopped, begun=True)
     yield from case("input-deleted", "poll", DONE, begun=True)
     yield from case("input-deleted", "poll", End(rows=two_cancelled), texts=stopped, begun=True)
@@ -135,7 +150,6 @@ def lags() -> Iterator[Case]:
     """Reads come from replicas that are behind."""
     yield from case("stale-state", "poll", DONE, times=4, params={"seconds": 0.4})
     yield from case("stale-list", "list", DONE, times=0, params={"seconds": 0.2})
-    yield case("stale-list", "list", DONE, times=0, params={"seconds": 1})[0]  # seen once it is fenced
     yield from each("replica-lag", ("poll", "download", "list"), DONE, times=3, params={"seconds": 0.3})
 
 

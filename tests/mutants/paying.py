@@ -28,6 +28,20 @@ PAYING = (
         kills=(_MODEL,),
     ),
     Mutant(
+        name="no-grace-after-a-cancel",
+        path="commands/watching.py",
+        old="        if left_s <= 0:\n            return False",
+        new="        if left_s < float('inf'):\n            return False",
+        kills=("fault/test_server_trouble.py::test_what_is_in_flight_at_a_cancel_is_waited_for",),
+    ),
+    Mutant(
+        name="no-canary-after-a-fence",
+        path="commands/calls.py",
+        old="    return matches, is_complete and is_late",
+        new="    return matches, is_complete",
+        kills=("fault/test_server_trouble.py::test_a_listing_that_is_behind_the_fence_proves_nothing",),
+    ),
+    Mutant(
         name="old-intent-taken-for-unsent",
         path="core/states.py",
         old="        case ShardState.UPLOADED:\n            return Create()\n"

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.core.model import Outcome, Status
-from runner.core.settling import is_better, judge, judge_absence, read_answer
+from runner.core.settling import grace_left_s, is_better, judge, judge_absence, read_answer
 from runner.core.wire import BadLine, ResultLine, read_result_line
+from tests.unit.core_factories import make_batch, make_provider
 
 
 def judged(value: Any) -> Outcome:
@@ -172,6 +173,27 @@ def test_a_request_in_neither_file_gets_the_state_that_its_batch_explains(
     word: str, errors: str | None, status: Status
 ) -> None:
     assert judge_absence(word, errors).status is status
+
+
+@pytest.mark.parametrize(
+    ("cancelled_at_s", "told_at_s", "seen_for_s", "left_s"),
+    [
+        (None, None, 0, 60),
+        (None, None, 60, 0),
+        (None, 5000.0, 30, 30),
+        (1000, None, 30, 30),
+        (1000, 1010.0, 0, 51),
+        (1000, 1061.0, 0, 0),
+        (1000, 900.0, 20, 40),  # the server's clock was set back, or the stamp is a lie: ours decides
+    ],
+)
+def test_the_grace_after_a_cancel_ends_by_the_servers_times_or_by_ours(
+    cancelled_at_s: int | None, told_at_s: float | None, seen_for_s: float, left_s: float
+) -> None:
+    batch = make_batch(cancelled_at_s=cancelled_at_s, told_at_s=told_at_s)
+    provider = make_provider(cancel_grace_s=60.0)
+    left = grace_left_s(batch, provider, seen_since_s=1.0, now_s=1.0 + seen_for_s)
+    assert left == left_s
 
 
 def test_an_answer_is_never_replaced_by_an_error_nor_by_a_second_answer() -> None:

@@ -28,7 +28,13 @@ def test_doubleword_is_what_its_reference_says() -> None:
     assert "/v1/embeddings" in provider.endpoints
     assert (provider.has_fence, provider.searches, provider.reads_partial) == (True, True, True)
     assert (provider.plain_errors, provider.is_local) == (True, False)
-    assert (provider.poll_interval_s, provider.settle_s) == (30.0, 900.0)
+    assert (provider.poll_interval_s, provider.settle_s, provider.cancel_grace_s) == (30.0, 900.0, 3600.0)
+
+
+def test_the_grace_after_a_cancel_follows_a_settle_time_of_ones_own() -> None:
+    provider = resolve(ProviderSettings(name="doubleword", settle_s=90.0))
+    assert provider.cancel_grace_s == 360.0
+    assert resolve(ProviderSettings(name="openai", settle_s=90.0)).cancel_grace_s == 0.0
 
 
 def test_openai_promises_nothing_that_it_has_not_got() -> None:
