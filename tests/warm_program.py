@@ -20,8 +20,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from tests.warm_zygote import INHERITED, MAX_ORDER_BYTES, MODULES
-
+MODULES = ("runner", "runner.localserver", "tests.kills.hurried")
+MAX_ORDER_BYTES = 200_000
+INHERITED = (signal.SIGINT, signal.SIGTERM)
+"""A child ignores those of these that its parent ignores, as after a fork and exec."""
 _HOME = Path(__file__).parent.parent
 
 
@@ -53,6 +55,10 @@ class _Zygote:
         self._channel = ours
         atexit.register(self.close)
 
+    def use(self, channel: socket.socket) -> None:
+        """The zygote of another process, which that one ends."""
+        self._channel, self._process = channel, None
+
     def close(self) -> None:
         """End it; it has nothing to lose."""
         if self._channel is not None and self._process is not None:
@@ -64,12 +70,18 @@ class _Zygote:
 _zygote = _Zygote()
 
 
+def order_over(channel: socket.socket) -> None:
+    """From here on this process, itself forked by a zygote, has that one fork what it starts."""
+    _zygote.use(channel)
+
+
 class WarmPopen(subprocess.Popen[Any]):
     """A Popen whose child is forked from the zygote. `preexec_fn` and `shell` are not for it."""
 
     def _execute_child(self, args: Any, executable: Any, preexec_fn: Any, *rest: Any) -> None:
         """In the place of fork and exec; the order of these arguments is that of CPython 3.11 to 3.14."""
         _close_fds, _pass_fds, cwd, environ, _info, _flags, shell, *ends = rest[:13]
+        has_session = rest[18]
         stdin_read, _, _, stdout_write, _, stderr_write = ends
         assert list(args[:2]) == [sys.executable, "-m"]
         assert args[2] in MODULES
@@ -81,6 +93,7 @@ class WarmPopen(subprocess.Popen[Any]):
             "module": args[2],
             "arguments": [os.fspath(word) for word in args[3:]],
             "cwd": os.fspath(cwd) if cwd is not None else str(Path.cwd()),
+            "session": bool(has_session),
             "environ": dict(os.environ if environ is None else environ),
             "ignored": [int(number) for number in INHERITED if signal.getsignal(number) is signal.SIG_IGN],
         }
@@ -119,6 +132,14 @@ class WarmPopen(subprocess.Popen[Any]):
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
             self._internal_poll()
         return self.returncode
+
+
+class LikeSubprocess:
+    """What `runner.commands.local` uses of `subprocess`."""
+
+    PIPE = subprocess.PIPE
+    TimeoutExpired = subprocess.TimeoutExpired
+    Popen = WarmPopen
 
 
 def run_warm(

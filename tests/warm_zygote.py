@@ -6,6 +6,8 @@ use (Python reseeds after a fork). The child takes over folder, environment, sta
 a fresh interpreter would, and leaves through the interpreter's own exit. What a warm start can't show is
 how the program starts: tests of that use a fresh interpreter.
 
+A program that starts the local server orders it here too, over a socket that every child inherits.
+
 Started with the number of one socket. An order is one packet of JSON (module, arguments, folder,
 environment) with four descriptors: stdin, stdout, stderr and a pipe, on which the child's pid and then its
 wait status are written. It ends when the socket's other end is closed.
@@ -27,8 +29,9 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from runner import failpoints
+from runner.commands import local
+from tests import warm_program
 
-MODULES = ("runner", "runner.localserver", "tests.kills.hurried")
 _PRELOADED = (
     *("runner.__main__", "runner.cli.app", "runner.commands.run", "runner.commands.plan", "runner.interface"),
     *("runner.commands.validate", "runner.commands.gc", "runner.commands.explain", "runner.commands.history"),
@@ -39,9 +42,6 @@ _PRELOADED = (
     *("tenacity", "uuid", "yaml", "h11", "httpcore", "uvicorn.protocols.http.h11_impl", "encodings.idna"),
     *("alembic.runtime.environment", "encodings.utf_8_sig", "stringprep", "tests.kills.hurried.__main__"),
 )
-MAX_ORDER_BYTES = 200_000
-INHERITED = (signal.SIGINT, signal.SIGTERM)
-"""A child ignores those of these that its parent ignores, as after a fork and exec."""
 
 
 def main() -> None:
@@ -52,6 +52,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     assert threading.active_count() == 1, "a fork of several threads may hang"
+    inner, from_children = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     noted, written = os.pipe()
     for end in (noted, written):
         os.set_blocking(end, False)
@@ -59,34 +60,37 @@ def main() -> None:
     signal.set_wakeup_fd(written, warn_on_full_buffer=False)
     reports: dict[int, int] = {}
     while True:
-        readable, _, _ = select.select([channel.fileno(), noted], [], [])
+        readable, _, _ = select.select([channel.fileno(), from_children.fileno(), noted], [], [])
         if noted in readable:
             os.read(noted, 4096)
             _reap(reports)
-        if channel.fileno() in readable:
-            data, descriptors, _, _ = socket.recv_fds(channel, MAX_ORDER_BYTES, 4)
+        for source in (channel, from_children):
+            if source.fileno() not in readable:
+                continue
+            data, descriptors, _, _ = socket.recv_fds(source, warm_program.MAX_ORDER_BYTES, 4)
             if not data:
                 _reap(reports)
                 for pid in reports:  # the tests died before them: nobody would ever end these
                     os.kill(pid, signal.SIGKILL)
                 return
-            _fork(json.loads(data), descriptors, reports, channel, (noted, written))
+            _fork(json.loads(data), descriptors, reports, (channel, from_children), (noted, written), inner)
 
 
 def _fork(
     order: dict[str, Any],
     descriptors: list[int],
     reports: dict[int, int],
-    channel: socket.socket,
+    sources: tuple[socket.socket, ...],
     own: tuple[int, int],
+    inner: socket.socket,
 ) -> None:
     """One child; it keeps nothing of what is ours."""
     report = descriptors.pop()
     pid = os.fork()
     if pid == 0:
-        for descriptor in (channel.detach(), *own, report, *reports.values()):
+        for descriptor in (*(one.detach() for one in sources), *own, report, *reports.values()):
             os.close(descriptor)
-        _become(order, descriptors)
+        _become(order, descriptors, inner)
     for descriptor in descriptors:
         os.close(descriptor)
     os.write(report, b"%d\n" % pid)
@@ -103,8 +107,10 @@ def _reap(reports: dict[int, int]) -> None:
             os.close(report)
 
 
-def _become(order: dict[str, Any], descriptors: list[int]) -> NoReturn:
+def _become(order: dict[str, Any], descriptors: list[int], inner: socket.socket) -> NoReturn:
     """Everything that a new interpreter takes from its parent; then the module's `main`."""
+    if order["session"]:
+        os.setsid()
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -123,6 +129,11 @@ def _become(order: dict[str, Any], descriptors: list[int]) -> NoReturn:
     sys.stdin = io.TextIOWrapper(open(0, "rb", closefd=False), encoding="utf-8")  # noqa: SIM115
     sys.stdout = _text(1, errors="strict", line_buffering=os.isatty(1))
     sys.stderr = _text(2, errors="backslashreplace", line_buffering=True)
+    if order["module"] == "runner.localserver":
+        inner.close()
+    else:
+        warm_program.order_over(inner)
+        setattr(local, "subprocess", warm_program.LikeSubprocess)  # noqa: B010 - mypy knows better
     sys.argv = [order["module"], *order["arguments"]]
     module = sys.modules[f"{order['module']}.__main__"]
     sys.modules["__main__"] = module

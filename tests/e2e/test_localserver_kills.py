@@ -29,7 +29,8 @@ def wait_for_executions(server: ServerProcess, count: int) -> None:
 def test_a_killed_server_goes_on_and_every_request_is_recorded_once(tmp_path: Path, latency_s: float) -> None:
     count = 6_000 if latency_s == 0 else 300
     settings = {"request_latency_s": latency_s, "concurrency": 20}
-    data = b"".join(chat_line(f"r{number}") for number in range(count))
+    last = chat_line(f"r{count - 1}", "[[local:slow 2]]")  # so that it is under way at every kill
+    data = b"".join(chat_line(f"r{number}") for number in range(count - 1)) + last
     server = start_server(tmp_path, **settings)
     batch_id = server.start_batch(data)["id"]
     kills = 0
