@@ -31,7 +31,7 @@ from runner.ledger.engine import (
 from runner.ledger.faults import REBUILD, translated
 from runner.ledger.journal import sync_folder
 from runner.ledger.place import LedgerPlace
-from runner.ledger.schema import VERSIONS, migrate, refuse_newer, version_of
+from runner.ledger.schema import VERSIONS, make, migrate, refuse_newer, version_of
 from runner.ledger.seal import Verdict, examine, has_log, seal_path
 from runner.ledger.sentinel import refuse_forgetful, refuse_missing
 
@@ -110,7 +110,10 @@ def _bring_up_to_date(place: LedgerPlace, where: str, path: str | None) -> None:
         version = version_of(engine)
         refuse_newer(version, where)
         if version != VERSIONS[-1]:
-            migrate(engine)
+            if version is None and is_sqlite(engine):
+                make(engine)
+            else:
+                migrate(engine)
             failpoint("ledger.migrated")
         refuse_forgetful(engine, place, where)
     finally:

@@ -3,6 +3,9 @@
 The rule: Alembic is imported only where there is something to migrate (a tenth of a second of every
 start otherwise), each migration is one transaction on the recipe's engine, and a version that this
 program does not know is refused, never guessed at.
+
+A new SQLite ledger is not migrated through its history: `fresh.sql` is what all migrations together make,
+word for word (a test holds it to that), and is carried out in one transaction.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ VERSIONS = ("0001",)
 """Every migration that this program knows, oldest first; the last one is the shape it works with."""
 _VERSION = re.compile("[0-9]{4}")
 MIGRATIONS = Path(__file__).parent / "migrations"
+FRESH = MIGRATIONS / "fresh.sql"
+BETWEEN_STATEMENTS = "\n--\n"
 
 
 def version_of(engine: Engine) -> str | None:
@@ -44,6 +49,14 @@ def refuse_newer(version: str | None, where: str) -> None:
             f"(ledger version {version}, known: {VERSIONS[-1]})",
             next_step="update this program, for example with pip install --upgrade",
         )
+
+
+def make(engine: Engine) -> None:
+    """Give an empty SQLite database its shape. `engine`: the writing engine."""
+    with engine.begin() as connection:
+        for statement in FRESH.read_text(encoding="utf-8").split(BETWEEN_STATEMENTS):
+            connection.exec_driver_sql(statement)
+        failpoint("ledger.migrating")
 
 
 def migrate(engine: Engine, *, migrations: Path = MIGRATIONS, target: str = "head") -> None:

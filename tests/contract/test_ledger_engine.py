@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sqlite3
 import threading
@@ -15,7 +16,15 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from runner.errors import LedgerError
 from runner.ledger import StagedRow
 from runner.ledger.engine import APPLICATION_ID, checkpoint, reading_engine, writing_engine
-from runner.ledger.schema import MIGRATIONS, VERSIONS, migrate, version_of
+from runner.ledger.schema import (
+    BETWEEN_STATEMENTS,
+    FRESH,
+    MIGRATIONS,
+    VERSIONS,
+    make,
+    migrate,
+    version_of,
+)
 from runner.ledger.tables import STATUS_CODES, metadata
 from tests.contract.ledger_factories import Project, to_send
 
@@ -262,6 +271,36 @@ def test_fact_8_the_declared_tables_are_the_migrated_ones_checks_included(tmp_pa
     }
     assert sum(any("CHECK" in part for part in parts) for parts in wanted.values()) >= 6
     migrated.dispose()
+
+
+def statements_of(engine: Engine) -> str:
+    """Everything that makes this very database, as `fresh.sql` holds it."""
+    with engine.connect() as connection:
+        made = connection.exec_driver_sql(
+            "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid"
+        )
+        found = [sql for (sql,) in made]
+        words = connection.exec_driver_sql("SELECT code, word FROM status ORDER BY code").all()
+        version = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    found += [f"INSERT INTO status (code, word) VALUES ({code}, '{word}')" for code, word in words]
+    found.append(f"INSERT INTO alembic_version (version_num) VALUES ('{version}')")
+    found.append(f"PRAGMA application_id={APPLICATION_ID}")
+    return BETWEEN_STATEMENTS.join(found)
+
+
+def test_a_fresh_ledger_is_what_the_migrations_make(tmp_path: Path) -> None:
+    """WRITE_FRESH=1 writes `fresh.sql` anew, after a new migration."""
+    engine = writing_engine(url_in(tmp_path), foreign_keys=False)
+    migrate(engine)
+    wanted = statements_of(engine)
+    engine.dispose()
+    if os.environ.get("WRITE_FRESH"):
+        FRESH.write_text(wanted)
+    assert FRESH.read_text() == wanted
+    fresh = writing_engine(f"sqlite:///{tmp_path / 'fresh.db'}", foreign_keys=False)
+    make(fresh)
+    assert statements_of(fresh) == wanted
+    fresh.dispose()
 
 
 def test_the_known_versions_are_the_migrations(tmp_path: Path) -> None:
