@@ -318,11 +318,11 @@ def test_a_lost_create_reply_leaves_a_batch_that_a_search_finds(server: ServerPr
         found["id"]
     ]
     assert server.send_json("/batches", value)["id"] != found["id"]
-    assert [entry["status"] for entry in server.witness.http() if entry["path"] == "/v1/batches"][-3:] == [
-        None,
-        200,
-        201,
-    ]
+
+    def told() -> list[int | None]:
+        return [one["status"] for one in server.witness.http() if one["path"] == "/v1/batches"][-3:]
+
+    eventually(lambda: told() == [None, 200, 201], what="what became of the three calls")
 
 
 def test_a_lost_upload_reply_leaves_a_file(server: ServerProcess) -> None:

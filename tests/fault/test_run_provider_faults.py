@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.core.states import CLEAN_SCANS_NEEDED
 from tests.fault.run_factories import (
     EXIT_REFUSED,
     all_gone,
@@ -83,8 +84,10 @@ def test_a_create_that_may_have_failed_is_fenced_before_it_is_sent_anew(tmp_path
     arm(project, kind, route=CREATE)
     done = project.run()
     assert done.code == 0, done.stderr
-    first, second = project.witness.uploads()
+    uploads = project.witness.uploads()
+    first, second = (one for one in uploads if not one["filename"].endswith("-canary.jsonl"))
     assert first["filename"] != second["filename"]
+    assert len(uploads) == 2 + CLEAN_SCANS_NEEDED, "each listing after the fence has a canary"
     deleted = [change["id"] for change in project.witness.changes() if change["action"] == "delete"]
     assert first["file_id"] in str(deleted) or any(
         first["file_id"] in str(c) for c in project.witness.changes()

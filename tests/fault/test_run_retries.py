@@ -91,7 +91,10 @@ def test_a_refusal_a_filter_and_a_body_without_an_answer_are_not_asked_again(tmp
 
 def test_of_a_batch_that_was_cancelled_on_the_server_only_the_missing_is_sent_again(tmp_path: Path) -> None:
     rows = rows_of(4) + [{"id": f"s{n}", "text": f"slow-{n}-end [[local:slow 3]]"} for n in range(3)]
+    provider = {"name": "local", "settle_s": 0.2}  # so is the grace short in which they might be answered
     project = make_project(tmp_path / "p", rows=rows)
+    project.manifest["model"]["provider"] = provider
+    project.write_manifest()
     process = project.start()
     assert watch(process, named("batch_created")) is not None
     eventually(lambda: len(project.witness.executions()) == 4, what="the quick half")
