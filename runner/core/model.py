@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
 from typing import Any, NewType
@@ -177,6 +178,41 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleSettings:
+    """`schedule:`. `cron` has five fields, read by the clock of `timezone` (an IANA name).
+
+    `overlap` (`skip`, `queue`, `replace`): what a due time does whose predecessor is still running.
+    `missed` (`latest`, `none`, `all`): which of the due times are made up for at which nobody looked.
+    `start_within_s`: not started later than so long after the due time; None: however late.
+    `jitter_s`: started up to so long after the due time. `reprocess` (`changed`, `failed`, `all`): what is
+    asked beside new and changed rows; `refresh_older_than_s` for `{older_than: ...}`, else None.
+    """
+
+    cron: str
+    timezone: str = "UTC"
+    overlap: str = "skip"
+    missed: str = "latest"
+    start_within_s: float | None = None
+    jitter_s: float = 0.0
+    reprocess: str = "changed"
+    refresh_older_than_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunTimes:
+    """The moments a run is about; aware. They reach the template as `run`, the query as `$parameters`.
+
+    `scheduled_at` is the due time, `previous_scheduled_at` that of the run before which was carried out,
+    `started_at` the moment at which this one began. Of one due time they are always the same, however often
+    it is tried.
+    """
+
+    scheduled_at: datetime
+    previous_scheduled_at: datetime
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """A manifest after `extends`, profile, `--set` and interpolation; everything in it was checked.
 
@@ -204,6 +240,7 @@ class Manifest:
     refresh_older_than_s: float | None = None
     repeats: int = 1
     on_edit: str = "keep"
+    schedule: ScheduleSettings | None = None
 
     def where(self, path: str) -> str:
         """`file:line:column` of a dotted path, or of its nearest parent that was written."""

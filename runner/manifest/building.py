@@ -23,6 +23,7 @@ from runner.core.model import (
     PromptSettings,
     ProviderSettings,
     RetrySettings,
+    ScheduleSettings,
     Tolerance,
     TruncatedSettings,
 )
@@ -60,6 +61,7 @@ def build(root: MapNode, path: str, answer_schema: Mapping[str, Any] | None) -> 
         repeats=int(data.get("repeats", 1)),
         on_truncated=_truncated(data.get("on_truncated")),
         on_edit=data.get("on_edit", "keep"),
+        schedule=schedule_settings(data.get("schedule")),
         positions=positions(root),
         canonical=_canonical(root, name, folder),
     )
@@ -145,6 +147,25 @@ def _retry(data: Mapping[str, Any]) -> RetrySettings:
         initial_s=_duration(backoff.get("initial")),
         factor=_number(backoff.get("factor")),
         max_s=_duration(backoff.get("max")),
+    )
+
+
+def schedule_settings(data: Mapping[str, Any] | None) -> ScheduleSettings | None:
+    """The block `schedule`, which has passed the schema; None where there is none."""
+    if data is None:
+        return None
+    usual = ScheduleSettings(cron=data["cron"])
+    reprocess = data.get("reprocess", usual.reprocess)
+    by_age = reprocess if isinstance(reprocess, Mapping) else None
+    return ScheduleSettings(
+        cron=data["cron"],
+        timezone=data.get("timezone", usual.timezone),
+        overlap=data.get("overlap", usual.overlap),
+        missed=data.get("missed", usual.missed),
+        start_within_s=_duration(data.get("start_within")),
+        jitter_s=_duration(data.get("jitter")) or 0.0,
+        reprocess=usual.reprocess if by_age is not None else reprocess,
+        refresh_older_than_s=_duration(by_age["older_than"]) if by_age is not None else None,
     )
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from runner.core.model import Position
+from runner.core import due
+from runner.core.model import Position, ScheduleSettings
 from runner.core.raising import TOKEN_LIMITS
 from runner.manifest.answer_schema import BadAnswerSchemaError, read_answer_schema
 from runner.manifest.findings import Findings, dotted, shown
@@ -50,6 +51,7 @@ def check_meaning(root: MapNode, findings: Findings) -> dict[str, Any] | None:
     checks.run_outputs()
     checks.run_parameters()
     checks.run_retries()
+    checks.run_schedule()
     return checks.run_answer_schema()
 
 
@@ -239,6 +241,28 @@ class _Checks:
                 what = f"is not above model.parameters.{name}, which is {number:g}"
                 self._add(("on_truncated", "ceiling"), what, "write a larger ceiling")
 
+    def run_schedule(self) -> None:
+        """The expression by the parser that will read it, the zone by the database that will know it."""
+        cron, zone = self._text("schedule", "cron"), self._text("schedule", "timezone")
+        if cron is not None and (trouble := _cron_trouble(cron)):
+            self._add(("schedule", "cron"), *trouble)
+        if zone is not None and (trouble := _timezone_trouble(zone)):
+            self._add(("schedule", "timezone"), *trouble)
+        within = self._text("schedule", "start_within")
+        if within is not None and not duration_s(within):
+            self._add(("schedule", "start_within"), f"'{shown(within)}' is out of range", "at least 1s")
+        self._check_jitter(cron)
+
+    def _check_jitter(self, cron: str | None) -> None:
+        """Jitter as long as the time between two due times would have one overtake the other."""
+        jitter = self._text("schedule", "jitter")
+        if cron is None or jitter is None or self._findings.has("schedule.cron"):
+            return
+        gap_s = due.shortest_gap_s(ScheduleSettings(cron=cron))
+        if duration_s(jitter) >= gap_s:
+            what = f"'{shown(jitter)}' is not shorter than the time between two due times"
+            self._add(("schedule", "jitter"), what, f"less than {gap_s / 60:g} minutes")
+
     def _number(self, *path: str) -> float | None:
         node = find(self._root, path)
         value = node.value if isinstance(node, ScalarNode) and not self._findings.has(dotted(path)) else None
@@ -247,6 +271,27 @@ class _Checks:
     def _seconds(self, *path: str) -> float | None:
         text = self._text(*path)
         return duration_s(text) if text is not None else self._number(*path)
+
+
+def _cron_trouble(text: str) -> tuple[str, str] | None:
+    """What is wrong with a cron expression, and a hint."""
+    try:
+        due.check_cron(text)
+    except due.BadCronError as error:
+        fields = "minute, hour, day of the month, month, day of the week, such as 17 2 * * 1-5"
+        return f"'{shown(text)}' is no cron expression: {error}", fields
+    return None
+
+
+def _timezone_trouble(name: str) -> tuple[str, str] | None:
+    """What is wrong with a time zone, and names like it."""
+    try:
+        due.check_timezone(name)
+    except due.BadTimezoneError as error:
+        near = " or ".join(f"'{zone}'" for zone in error.near)
+        hint = f"did you mean {near}?" if near else "write an IANA name such as Europe/London, or UTC"
+        return f"'{shown(name)}' {error}", hint
+    return None
 
 
 def _is_folder(path: str) -> bool:

@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CARRIED_BY = {"markupsafe": "jinja2"}
 """Imported by us, brought along for good by a library that we declare."""
-NEEDED_UNSEEN = {"pytz"}
-"""Never imported by us: DuckDB imports it for time zones."""
+NEEDED_UNSEEN = {"pytz", "tzdata"}
+"""Never imported by us: DuckDB imports the one for time zones, zoneinfo the other where the system has none."""
 TOOLS = {
     "import-linter",
     "mypy",
