@@ -153,6 +153,12 @@ POINTS: Final[Mapping[str, str]] = {
     "end.recorded": "the run's end is durable; the ledger is open",
     "repeat.started": "nothing moved: the run is recorded, not its table",
     "repeat.noted": "the run that did nothing has its table; it is not ended",
+    # ------------------------------------------------------------ schedules
+    "due.before": "a due time is claimed; the transaction is open",
+    "due.claimed": "the claim is durable; nothing is begun",
+    "due.begun": "it is durable when it was first tried; nothing is planned",
+    "due.started": "it is durable which run is its run, and on its way",
+    "due.ended": "it is durable what became of it",
     # ------------------------------------------------------------ held shards, cancelling, cleaning
     "held.reexamined": "a held shard is to be looked at again",
     "cancel.begins": "nothing is recorded of the wish",

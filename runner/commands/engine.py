@@ -27,6 +27,7 @@ from runner.commands.cutting import TOO_LARGE, Cutter
 from runner.commands.extras import Extras, ExtrasSeen, look_at_extras
 from runner.commands.interrupts import StopFlag
 from runner.commands.moments import BatchCreated, Trouble, Uploaded
+from runner.commands.options import Pace
 from runner.commands.tracks import ExtrasStage, Surroundings, Track
 from runner.commands.watching import Watcher, refusal_in
 from runner.core import states
@@ -84,9 +85,9 @@ class Engine:
     # ------------------------------------------------------------ the loop
 
     def drive(
-        self, submissions: Iterable[Submission], *, until_submitted: bool, left_s: float | None
+        self, submissions: Iterable[Submission], *, pace: Pace, left_s: float | None
     ) -> list[Submission]:
-        """Move the shards until all are final, or until all are submitted; for `left_s` seconds at most.
+        """Move the shards until all are final, or can be left at this pace; for `left_s` seconds at most.
 
         Raises InterruptedRunError, StillRunningError (deadline), ProviderRefusedError (key, payment); what
         was reached is in the ledger either way. What else went wrong, `complaint` says afterwards.
@@ -94,7 +95,7 @@ class Engine:
         self._tracks = [Track(submission=submission) for submission in submissions]
         deadline_s = None if left_s is None else time.monotonic() + left_s
         try:
-            while not self._is_over(until_submitted):
+            while not self._is_over(pace):
                 self._check_stop(deadline_s)
                 now = self._at.clock()
                 for track in () if self._stopping is not None else self._tracks:
@@ -116,13 +117,20 @@ class Engine:
         """The shards of the last drive as they are now; those that were cut on the way too."""
         return [track.submission for track in self._tracks]
 
-    def _is_over(self, until_submitted: bool) -> bool:
+    def _is_over(self, pace: Pace) -> bool:
         if self._stopping is not None:
             return not any(track.is_busy for track in self._tracks)
         now = self._at.clock()
         return all(
-            track.submission.state.is_final or (until_submitted and track.can_be_left(now))
+            track.submission.state.is_final or track.can_be_left(now, pace) or self._is_held_up(track, pace)
             for track in self._tracks
+        )
+
+    def _is_held_up(self, track: Track, pace: Pace) -> bool:
+        """In a step: as many batches are open as may be, so this shard's turn is in a later one."""
+        is_first = track.is_in(ShardState.READY) and not track.is_busy
+        return (
+            pace is Pace.STEP and is_first and self._open_beside(track) >= self._at.provider.max_open_batches
         )
 
     def _check_stop(self, deadline_s: float | None) -> None:

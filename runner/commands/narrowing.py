@@ -12,15 +12,15 @@ from collections.abc import Mapping
 from runner.commands.options import Narrowing
 from runner.core.model import Fingerprint
 from runner.core.planning import Held, is_unasked, lacks_success
-from runner.dataset import Snapshot, select_rows
+from runner.dataset import select_rows
 
 
-def selection_of(narrowing: Narrowing, snapshot: Snapshot) -> Selection:
-    """The conditions worked out over a snapshot. Raises InputError for a wrong `where`."""
+def selection_of(narrowing: Narrowing, snapshot: str, rows: int) -> Selection:
+    """The conditions worked out over the snapshot at a path. Raises InputError for a wrong `where`."""
     where, sample = narrowing.where, narrowing.sample
-    chosen = select_rows(snapshot.path, where, snapshot.rows) if where is not None else None
+    chosen = select_rows(snapshot, where, rows) if where is not None else None
     if sample is not None:
-        chosen = _sampled(chosen, snapshot.rows, sample, narrowing.seed)
+        chosen = _sampled(chosen, rows, sample, narrowing.seed)
     return Selection(narrowing, chosen)
 
 

@@ -5,10 +5,22 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from hashlib import sha256
 from typing import Literal
 
+from runner.core.model import RunTimes
+
 Only = Literal["failed", "new", "changed"]
+
+
+class Pace(Enum):
+    """How far a run goes before it leaves: until all is done, until all is submitted, or as far as it comes
+    at this moment (every batch is looked at once, what must wait is left to a later step)."""
+
+    DONE = "done"
+    SUBMITTED = "submitted"
+    STEP = "step"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +91,13 @@ class ExpectedPlan:
 class RunOptions:
     """How far to go. `wait_s`: give up waiting after so many seconds (None: until done).
 
-    `refresh`: ask everything again. `retry_failed`: ask failed rows again, whatever their cause.
+    `is_step`: go as far as one comes at this moment. `goes_on`: plan nothing, ask nothing that the last run
+    did not want; bring that to its end.
+    `refresh`: ask everything again; `refresh_older_than_s`: what is older. `retry_failed`: ask failed rows
+    again, whatever their cause.
     `goes_on_from_s`: this run goes on with one that began at this moment (Unix seconds), so what that one
     asked again is not asked a third time.
-    `expected`: carry out this plan or none.
+    `expected`: carry out this plan or none. `times`: the moments it is about (None: the usual ones).
     `workers`: processes that render (None: one for each processor).
     """
 
@@ -90,9 +105,20 @@ class RunOptions:
     detach: bool = False
     wait_s: float | None = None
     narrowing: Narrowing = field(default_factory=Narrowing)
+    is_step: bool = False
+    goes_on: bool = False
     refresh: bool = False
+    refresh_older_than_s: float | None = None
     retry_failed: bool = False
     goes_on_from_s: float | None = None
     expected: ExpectedPlan | None = None
+    times: RunTimes | None = None
     workers: int | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
+
+    def pace(self, *, is_local: bool) -> Pace:
+        """How far to go. What the built-in server works on stands still while nobody waits for it, so there
+        a step goes to the end."""
+        if self.is_step and not is_local:
+            return Pace.STEP
+        return Pace.SUBMITTED if self.detach else Pace.DONE

@@ -92,7 +92,7 @@ def prepared(
                     staging,
                     files or CountingShards(limits),
                     policy=policy_of(workplace, options),
-                    selection=selection_of(options.narrowing, snapshot),
+                    selection=selection_of(options.narrowing, snapshot.path, snapshot.rows),
                     taken_back=frozenset() if write_shards else _to_be_taken_back(workplace, ledger),
                 )
                 for chunk in render_all(source, snapshot.rows, workers=options.workers):
@@ -193,10 +193,11 @@ def policy_of(workplace: Workplace, options: RunOptions) -> Policy:
     """What this run asks again."""
     manifest = workplace.manifest
     before_s: float | None = None
+    ages = (manifest.refresh_older_than_s, options.refresh_older_than_s)
     if options.refresh:
         before_s = math.inf if options.goes_on_from_s is None else math.floor(options.goes_on_from_s)
-    elif manifest.refresh_older_than_s is not None:
-        before_s = time.time() - manifest.refresh_older_than_s
+    elif allowed := [age for age in ages if age is not None]:
+        before_s = time.time() - min(allowed)
     return Policy(
         max_attempts=manifest.retry.attempts,
         refresh_before_s=before_s,

@@ -24,7 +24,6 @@ from runner.commands.sharding import SealedShard, ShardFiles
 from runner.commands.workplace import Workplace
 from runner.core.model import Status
 from runner.core.planning import Policy, cost_of
-from runner.dataset import Snapshot
 from runner.failpoints import failpoint
 from runner.ledger import Ledger, PlanMovedError, Staging
 from runner.prompt import Prompt
@@ -32,9 +31,10 @@ from runner.prompt import Prompt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a run's rows were asked with, frozen: rows and template texts."""
+    """What a run's rows were asked with, frozen: the snapshot's path, its number of rows, template texts."""
 
-    snapshot: Snapshot
+    snapshot: str
+    rows: int
     prompt: Prompt
 
 
@@ -69,13 +69,13 @@ def ask_larger(
                     staging,
                     files,
                     policy=Policy(max_attempts=workplace.manifest.retry.attempts),
-                    selection=selection_of(narrowing, asked.snapshot),
+                    selection=selection_of(narrowing, asked.snapshot, asked.rows),
                     only_raised=True,
                 )
                 if narrowing.only in ("new", "changed"):
                     staging.load_previous(ledger.previous_rows(manifest_id))
-                source = replace(render_source(workplace, asked.snapshot.path), prompt=asked.prompt.source)
-                for chunk in render_all(source, asked.snapshot.rows):
+                source = replace(render_source(workplace, asked.snapshot), prompt=asked.prompt.source)
+                for chunk in render_all(source, asked.rows):
                     check_stop()
                     comparison.add(chunk)
                 shards = tuple(comparison.seal())

@@ -30,10 +30,11 @@ from runner.commands.discarding import take_back_unsent
 from runner.commands.engine import Engine
 from runner.commands.finishing import finished_run, history_target, remove_collected
 from runner.commands.gate import pass_gate
+from runner.commands.going_on import last_run
 from runner.commands.interrupts import StopFlag, deferred_interrupts
 from runner.commands.local import connected
 from runner.commands.moments import Finished, Reporter, Started, Submitted, Trouble
-from runner.commands.options import Narrowing, RunOptions, command_line
+from runner.commands.options import Narrowing, Pace, RunOptions, command_line
 from runner.commands.planfile import refuse_if_moved
 from runner.commands.planning import Prepared, policy_of, prepared
 from runner.commands.publishing import Totals, write_results
@@ -48,7 +49,6 @@ from runner.commands.under_way import at_own_server, under_way
 from runner.commands.workplace import Workplace, open_workplace
 from runner.core.model import Provider
 from runner.core.states import ShardState, Submission, after_the_clock_was_set_back, reexamined
-from runner.dataset import Snapshot
 from runner.errors import (
     EXIT_STILL_RUNNING,
     InterruptedRunError,
@@ -66,10 +66,12 @@ _PLANNING_ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """What a run came to. `finished` is None where the work goes on without us (`--detach`)."""
+    """What a run came to. `finished` is None where the work goes on without us (`--detach`). `run` is its
+    uid."""
 
     finished: Finished | None
     exit_code: int
+    run: str
 
 
 def run(options: RunOptions, *, reporter: Reporter) -> RunResult:
@@ -150,10 +152,13 @@ class _Run:
         self._uid = uuid.uuid4().hex
         self._clock = SteadyClock()
         self._started_s = self._clock()
+        self._began_s = options.goes_on_from_s or self._started_s
         self._manifest_id = ledger.ensure_manifest(workplace.manifest_path, workplace.manifest.name)
         self._ended: list[Submission] = []
 
     def go(self) -> RunResult:
+        if self._options.goes_on:
+            return self._go_on()
         take_back_unsent(self._workplace, self._ledger, self._manifest_id)  # they are planned anew
         refuse_untold(self._ledger, self._manifest_id, self._options.manifest)
         self._tell_started()
@@ -161,21 +166,39 @@ class _Run:
         if (last := self._to_repeat()) is not None:
             return self._repeat(last)
         with ExitStack() as stack:
-            run_id, asked, client, provider = self._plan_and_commit(stack)
-            state: RunState = "failed"
-            result = None
-            try:
-                result = self._work(run_id, asked, client, provider)
-                state = "detached" if result.finished is None else "finished"
-            except (InterruptedRunError, StillRunningError, KeyboardInterrupt):
-                state = "interrupted"
-                raise
-            finally:
-                exit_code = result.exit_code if result is not None else None
-                finished = result.finished if result is not None else None
-                failpoint("end.begins")
-                record_end(self._ledger, run_id, state, exit_code, finished)
-                failpoint("end.recorded")
+            return self._recorded(*self._plan_and_commit(stack))
+
+    def _go_on(self) -> RunResult:
+        """The last run, brought on as it was planned. Its table is written once nothing is open."""
+        going = last_run(self._workplace, self._ledger, self._manifest_id)
+        self._workplace, self._manifest = going.workplace, going.workplace.manifest
+        self._uid, self._ended = going.run.uid, list(going.ended)
+        self._began_s = going.run.started_at.timestamp()
+        self._tell_started()
+        self._tell_left_elsewhere()
+        with ExitStack() as stack:
+            client, provider = None, self._workplace.provider
+            failures = self._ledger.repeatable(self._manifest_id, self._manifest.retry.attempts)
+            if self._under_way() or self._held() or any(failures):
+                client, provider = self._connected(stack)
+            return self._recorded(going.run.id, going.asked, client, provider)
+
+    def _recorded(self, run_id: int, asked: Asked, client: Client | None, provider: Provider) -> RunResult:
+        """The work, and in the ledger how it ended, whatever that was."""
+        state: RunState = "failed"
+        result = None
+        try:
+            result = self._work(run_id, asked, client, provider)
+            state = "detached" if result.finished is None else "finished"
+        except (InterruptedRunError, StillRunningError, KeyboardInterrupt):
+            state = "interrupted"
+            raise
+        finally:
+            exit_code = result.exit_code if result is not None else None
+            finished = result.finished if result is not None else None
+            failpoint("end.begins")
+            record_end(self._ledger, run_id, state, exit_code, finished)
+            failpoint("end.recorded")
         return result
 
     def _tell_started(self) -> None:
@@ -213,7 +236,7 @@ class _Run:
         finished = self._finished(published_totals(last.previous), (0, 0))
         record_repeat(self._workplace, self._ledger, last, uid=self._uid, finished=finished)
         self._reporter.tell(finished)
-        return RunResult(finished=finished, exit_code=finished.exit_code)
+        return RunResult(finished=finished, exit_code=finished.exit_code, run=self._uid)
 
     # ------------------------------------------------------------ plan
 
@@ -265,7 +288,7 @@ class _Run:
                         raise
                     continue
                 snapshot = self._folder / "snapshots" / f"{self._uid}.parquet"
-                asked = Asked(snapshot=replace(plan.snapshot, path=str(snapshot)), prompt=plan.prompt)
+                asked = Asked(snapshot=str(snapshot), rows=plan.snapshot.rows, prompt=plan.prompt)
                 return run_id, asked, client, provider
         raise AssertionError("unreachable")
 
@@ -281,10 +304,10 @@ class _Run:
         has_work = plan.shards or plan.plan.in_flight or self._under_way() or self._held()
         if not has_work:
             return None, self._workplace.provider
-        client, provider = stack.enter_context(
-            connected(self._workplace.provider, self._folder, self._options.environ)
-        )
-        return client, provider
+        return self._connected(stack)
+
+    def _connected(self, stack: ExitStack) -> tuple[Client, Provider]:
+        return stack.enter_context(connected(self._workplace.provider, self._folder, self._options.environ))
 
     # ------------------------------------------------------------ work
 
@@ -314,7 +337,7 @@ class _Run:
                     raise  # the table of before stays until what is on its way has come
                 self._ended += engine.reached()
                 complaint = refusal
-        result = self._publish(run_id, asked.snapshot, complaint)
+        result = self._publish(run_id, asked, complaint)
         if complaint is not None:
             raise complaint
         return result
@@ -329,14 +352,16 @@ class _Run:
     def _drive_all(self, engine: Engine, run_id: int, asked: Asked) -> bool:
         """Until nothing is open nor worth repeating; True where the rest is left to a later run."""
         submissions = self._under_way()
-        while submissions:
+        pace = self._options.pace(is_local=self._workplace.provider.is_local)
+        while submissions or self._options.goes_on:
             wait_s = self._options.wait_s
-            self._ended += engine.drive(
+            driven = engine.drive(
                 submissions,
-                until_submitted=self._options.detach,
+                pace=pace,
                 left_s=None if wait_s is None else self._started_s + wait_s - self._clock(),
             )
-            if self._options.detach and self._under_way():
+            self._ended += driven
+            if pace is Pace.SUBMITTED and self._under_way():
                 return True
             retry_failed(
                 self._workplace,
@@ -344,7 +369,7 @@ class _Run:
                 run_id=run_id,
                 manifest_id=self._manifest_id,
                 shard_ids={one.shard_id for one in self._ended},
-                began_s=self._options.goes_on_from_s or self._started_s,
+                began_s=self._began_s,
                 pause_until_s=engine.pause_until_s,
                 reporter=self._reporter,
             )
@@ -359,6 +384,10 @@ class _Run:
                 check_stop=self._check_interrupt,
             )
             submissions = self._under_way()
+            if pace is Pace.STEP and submissions and not any(one.state.is_final for one in driven):
+                return True  # this step came as far as it could
+            if not submissions:
+                return False
         return False
 
     def _check_interrupt(self) -> None:
@@ -368,18 +397,18 @@ class _Run:
     def _detached(self) -> RunResult:
         batches = sum(submission.state is ShardState.SUBMITTED for submission in self._under_way())
         self._reporter.tell(Submitted(batches=batches))
-        return RunResult(finished=None, exit_code=EXIT_STILL_RUNNING)
+        return RunResult(finished=None, exit_code=EXIT_STILL_RUNNING, run=self._uid)
 
     # ------------------------------------------------------------ publish
 
-    def _publish(self, run_id: int, snapshot: Snapshot, complaint: RunnerError | None) -> RunResult:
+    def _publish(self, run_id: int, asked: Asked, complaint: RunnerError | None) -> RunResult:
         failpoint("publish.begins")
         published, totals = write_results(
             self._workplace,
             self._ledger,
             manifest_id=self._manifest_id,
-            snapshot=Path(snapshot.path),
-            rows=snapshot.rows,
+            snapshot=Path(asked.snapshot),
+            rows=asked.rows,
             history=history_target(self._manifest, self._folder, self._uid),
             check_answer=answer_checker(self._manifest.output.schema),
             reporter=self._reporter,
@@ -399,7 +428,7 @@ class _Run:
         if complaint is not None:
             finished = replace(finished, exit_code=complaint.exit_code)
         self._reporter.tell(finished)
-        return RunResult(finished=finished, exit_code=finished.exit_code)
+        return RunResult(finished=finished, exit_code=finished.exit_code, run=self._uid)
 
     def _finished(self, totals: Totals, paid: tuple[int, int]) -> Finished:
         return finished_run(

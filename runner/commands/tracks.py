@@ -12,12 +12,15 @@ from enum import Enum
 from runner.commands.calls import Progress
 from runner.commands.collecting import ShardBook
 from runner.commands.moments import Reporter, UploadProgress
+from runner.commands.options import Pace
 from runner.core.model import Outcome, Provider
-from runner.core.states import ShardState, Submission
+from runner.core.states import ShardState, Submission, looks_finished
 from runner.ledger import Ledger, LedgerPlace
 from runner.provider import Client
 
 POLLS_PER_MINUTE = 30
+LONG_WAIT_S = 10.0
+"""What must wait longer than this is left to the next step."""
 
 
 class ExtrasStage(Enum):
@@ -34,8 +37,9 @@ class Track:
     """One shard under way. Everything durable is in `submission`; the rest is rebuilt after a crash.
 
     `next_at_s`: not before this moment (Unix seconds). `missing_since_s`: since when the server answers
-    404. `cancelled_since_s`: since when its batch is seen to be cancelled. `full_reads`: full readings of
-    a finished batch that still lacks lines, `is_lacking_told` that a person knows.
+    404. `looks`: polls so far, `is_troubled` that the last one came to an error. `cancelled_since_s`: since
+    when its batch is seen to be cancelled. `full_reads`: full readings of a finished batch that still lacks
+    lines, `is_lacking_told` that a person knows.
     `blocked`: a failure of one of its requests that the account is to blame for; `retry_after_s`: the
     longest wait that a line asks for.
     """
@@ -47,6 +51,8 @@ class Track:
     next_at_s: float = 0.0
     book: ShardBook | None = None
     progress: Progress = field(default_factory=Progress)
+    looks: int = 0
+    is_troubled: bool = False
     full_reads: int = 0
     is_lacking_told: bool = False
     missing_since_s: float | None = None
@@ -67,11 +73,27 @@ class Track:
         """Whether the shard is in this state."""
         return self.submission.state is state
 
-    def can_be_left(self, now_s: float) -> bool:
-        """Whether a run that only submits is done with it: bought, or a repetition that is not due yet,
-        which a later run plans anew."""
+    def can_be_left(self, now_s: float, pace: Pace) -> bool:
+        """Whether a run of this pace is done with it, though it is not final.
+
+        Submitting: bought, or a repetition that is not due yet, which a later run plans anew. A step: looked
+        at, and nothing can be done before a while has gone by. A batch that has ended is read until it is
+        accounted for: how often it was read lives in memory only.
+        """
         waits = self.is_in(ShardState.READY) and self.submission.attempt == 1
-        return self.is_in(ShardState.SUBMITTED) or (waits and now_s < self.submission.not_before_s)
+        match pace:
+            case Pace.DONE:
+                return False
+            case Pace.SUBMITTED:
+                return self.is_in(ShardState.SUBMITTED) or (waits and now_s < self.submission.not_before_s)
+            case Pace.STEP if self.is_in(ShardState.SUBMITTED):
+                is_over = looks_finished(self.submission) and not self.is_troubled
+                return self.looks > 0 and now_s < self.next_at_s and not (is_over or self.is_busy)
+            case Pace.STEP:
+                is_elsewhere = not self.is_taken and now_s < self.next_at_s
+                return is_elsewhere or now_s + LONG_WAIT_S < max(
+                    self.next_at_s, self.submission.not_before_s if waits else 0.0
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,8 @@ class Watcher:
     def fetched(self, track: Track, fetched: Fetched, tracks: Sequence[Track]) -> None:
         """Record what a poll brought: the batch as seen, its lines, and whether that was all."""
         failpoint("poll.landed")
+        track.looks += 1
+        track.is_troubled = bool(fetched.errors)
         track.missing_since_s = None
         self._saw(track, fetched.batch)
         track.book = track.book or ShardBook(self._at.ledger, track.submission.shard_id)
@@ -177,6 +179,8 @@ class Watcher:
     def troubled(self, track: Track, error: ProviderError, tracks: Sequence[Track]) -> None:
         """A safe call failed. It changes nothing in the shard but its last problem, and it is made again."""
         now = self._at.clock()
+        track.looks += 1
+        track.is_troubled = True
         if isinstance(error, NotFoundYetError):
             track.missing_since_s = track.missing_since_s or now
             if now - track.missing_since_s > self._at.patience_s and track.submission.batch_id is not None:

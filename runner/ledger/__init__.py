@@ -32,6 +32,7 @@ from runner.ledger.records import (
     Totals,
 )
 from runner.ledger.restoring import Journaled, JournaledShard, Restoration, append_facts, read_journal
+from runner.ledger.schedules import Claim, DueRecord, DueState, ScheduleRecord, Schedules
 from runner.ledger.staging import Staging
 from runner.ledger.submissions import CREATE_INTENDED, EXTRA_BATCH, EXTRA_OUTPUT
 from runner.ledger.swapping import is_file_of_ours, scratch_folder, swap_in
@@ -42,7 +43,10 @@ __all__ = [
     "EXTRA_OUTPUT",
     "AttemptRecord",
     "ChangedRow",
+    "Claim",
     "Comparison",
+    "DueRecord",
+    "DueState",
     "Expected",
     "HeldElsewhereError",
     "Ids",
@@ -63,6 +67,8 @@ __all__ = [
     "RunRecord",
     "RunStart",
     "RunState",
+    "ScheduleRecord",
+    "Schedules",
     "ShardFact",
     "ShardRecord",
     "StagedRow",

@@ -39,6 +39,7 @@ from runner.ledger.records import (
     Totals,
 )
 from runner.ledger.restoring import Restoration
+from runner.ledger.schedules import Schedules
 from runner.ledger.staging import Staging
 
 
@@ -51,6 +52,10 @@ class Ledger(OpenLedger):
     def restoration(self) -> Restoration:
         """Fills this ledger, which must be new, from a journal."""
         return Restoration(self._writing, self._clock)
+
+    def schedules(self) -> Schedules:
+        """Schedules and their due times."""
+        return Schedules(self._reading, self._writing, self._clock)
 
     # ------------------------------------------------------------ manifests and runs
 

@@ -59,6 +59,9 @@ good. 0 and 1 take no space in SQLite, so the commonest two have them."""
 STATUSES: dict[int, Status] = {code: status for status, code in STATUS_CODES.items()}
 
 RUN_STATES = ("running", "finished", "interrupted", "failed", "detached")
+DUE_STATES = ("claimed", "started", "finished", "failed", "replaced", "skipped", "missed")
+"""A due time: claimed by whoever saw it first, started as a run, and how that ended; or left, and why: the
+run before it was still under way (skipped), nobody looked in time (missed)."""
 FILE_KINDS = ("input", "output", "error")
 FILE_STATES = ("intended", "uploaded", "deleted", "lost", "offered")
 """An input file: intended, uploaded, then deleted (the fence) or lost (its reply was lost, or the attempt
@@ -332,4 +335,41 @@ event = Table(
     Column("shard_id", Integer, ForeignKey("shard.id")),
     Column("what", Text, nullable=False),
     Column("detail", Text, nullable=False),
+)
+
+schedule = Table(
+    "schedule",
+    metadata,
+    Column("manifest_id", Integer, ForeignKey("manifest.id"), primary_key=True, autoincrement=False),
+    Column("rule", Text, nullable=False),
+    Column("since", Text, nullable=False),
+    Column("problem", Text, nullable=False),
+)
+
+due = Table(
+    "due",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("manifest_id", Integer, ForeignKey("manifest.id"), nullable=False),
+    Column("due_at", Text, nullable=False),
+    Column("previous_at", Text),
+    Column("state", Text, nullable=False),
+    Column("claimed_at", Text, nullable=False),
+    Column("claimed_by", Text, nullable=False),
+    Column("begun_at", Text),
+    Column("ended_at", Text),
+    Column("run_id", Integer, ForeignKey("run.id")),
+    Column("exit_code", Integer),
+    Column("message", Text, nullable=False),
+    UniqueConstraint("manifest_id", "due_at"),
+    CheckConstraint(_one_of("state", DUE_STATES), name="state_is_known"),
+    CheckConstraint("state NOT IN ('started', 'finished') OR run_id IS NOT NULL", name="start_is_a_run"),
+    CheckConstraint("(ended_at IS NULL) = (state IN ('claimed', 'started'))", name="end_has_a_time"),
+)
+Index(
+    "due_one_started_at_a_time",
+    due.c.manifest_id,
+    unique=True,
+    sqlite_where=due.c.state == "started",
+    postgresql_where=due.c.state == "started",
 )

@@ -17,7 +17,7 @@ from runner.commands.cutting import Cutter
 from runner.commands.engine import Engine
 from runner.commands.interrupts import StopFlag
 from runner.commands.moments import Silent
-from runner.commands.options import ManifestOptions
+from runner.commands.options import ManifestOptions, Pace
 from runner.commands.tracks import Surroundings
 from runner.commands.workplace import open_workplace
 from runner.core import states
@@ -131,7 +131,7 @@ def test_an_intent_that_grew_old_is_not_sent(tmp_path: Path) -> None:
 
     with FencingServer() as server, one_shard(tmp_path) as (project, submission):
         with engine_of(project, server, clock) as engine:
-            (moved,) = engine.drive([submission], until_submitted=True, left_s=30)
+            (moved,) = engine.drive([submission], pace=Pace.SUBMITTED, left_s=30)
         assert not jumps
         assert (moved.state, moved.attempt) == (ShardState.SUBMITTED, 2)
         assert server.count("POST /v1/batches") == 1
@@ -146,7 +146,7 @@ def test_a_fence_that_the_server_did_not_confirm_is_drawn_again(tmp_path: Path) 
         fencing = replace(unknown, state=ShardState.FENCING)
         saved(project, states.upload_intended(submission), up, unknown, fencing)
         with engine_of(project, server) as engine:
-            (moved,) = engine.drive([fencing], until_submitted=True, left_s=30)
+            (moved,) = engine.drive([fencing], pace=Pace.SUBMITTED, left_s=30)
         assert (moved.state, moved.attempt) == (ShardState.SUBMITTED, 2)
         assert server.count("DELETE /v1/files/file-a") == 4
 
@@ -174,7 +174,7 @@ def test_what_another_key_does_not_see_is_no_fence(
         project.ledger.save(intended, what=CREATE_INTENDED, detail=digest)
         saved(project, replace(intended, state=fenced, is_fenced=fenced is ShardState.FENCED))
         with engine_of(project, server) as engine:
-            (moved,) = engine.drive([intended], until_submitted=True, left_s=30)
+            (moved,) = engine.drive([intended], pace=Pace.SUBMITTED, left_s=30)
         assert moved.state is then
         assert server.shards_taken == (then is ShardState.SUBMITTED)
 
@@ -183,10 +183,10 @@ def test_a_shard_that_another_process_moves_is_left_to_it(tmp_path: Path) -> Non
     with FencingServer() as server, one_shard(tmp_path) as (project, submission):
         with hold(project.ledger.place.shard_lock(submission.shard_id)):
             with engine_of(project, server) as engine, pytest.raises(StillRunningError):
-                engine.drive([submission], until_submitted=True, left_s=0.5)
+                engine.drive([submission], pace=Pace.SUBMITTED, left_s=0.5)
             assert server.count("POST") == 0
         with engine_of(project, server) as engine:
-            (moved,) = engine.drive([submission], until_submitted=True, left_s=30)
+            (moved,) = engine.drive([submission], pace=Pace.SUBMITTED, left_s=30)
         assert moved.state is ShardState.SUBMITTED
 
 

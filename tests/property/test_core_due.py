@@ -20,9 +20,9 @@ zones = st.sampled_from(["UTC", "Europe/London", "America/New_York", "Australia/
 
 
 @st.composite
-def schedules(draw: st.DrawFn, **others: object) -> ScheduleSettings:
+def schedules(draw: st.DrawFn, missed: str = "latest") -> ScheduleSettings:
     cron = f"{draw(minutes)} {draw(hours)} {draw(days)}"
-    return ScheduleSettings(cron=cron, timezone=draw(zones), **others)  # type: ignore[arg-type]
+    return ScheduleSettings(cron=cron, timezone=draw(zones), missed=missed)
 
 
 @st.composite

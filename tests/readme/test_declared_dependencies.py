@@ -15,7 +15,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CARRIED_BY = {"markupsafe": "jinja2"}
 """Imported by us, brought along for good by a library that we declare."""
 NEEDED_UNSEEN = {"pytz", "tzdata"}
-"""Never imported by us: DuckDB imports the one for time zones, zoneinfo the other where the system has none."""
+"""Never imported by us, but for time zones by DuckDB and, where the system has none, by zoneinfo."""
 TOOLS = {
     "import-linter",
     "mypy",
