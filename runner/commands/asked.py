@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.commands.documents import params_of, repeats_of, source_from_json
+from runner.commands.documents import params_of, repeats_of, source_from_json, times_of
 from runner.core.model import Cause, Message
 from runner.dataset import read_rows
 from runner.errors import InputError
@@ -50,7 +50,7 @@ def asked_by(run: RunRecord, *, ledger: Ledger, place: LedgerPlace) -> Asked | s
         template="", search_root=str(place.project), params={}, max_output_bytes=_MAX_PROMPT_BYTES
     )
     try:
-        prompt = source_from_json(texts, source, params_of(run)).compile()
+        prompt = source_from_json(texts, source, params_of(run), times_of(run)).compile()
     except InputError as error:
         return f"the template of that run is no longer accepted: {error.mistakes[0]}"
     return Asked(snapshot=snapshot, prompt=prompt, repeats=repeats_of(run))

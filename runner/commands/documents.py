@@ -6,9 +6,12 @@ what was edited: dataset, template, params, model or schema.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from runner.commands.inputs import contents_recorded
+from runner.commands.times import recorded, variables_of
 from runner.core.model import Manifest, ProviderSettings
 from runner.core.planning import Reason
 from runner.core.wire import decode_json, encode_json
@@ -30,9 +33,10 @@ def changes(
     *,
     contents: str | None = None,
     since: str | None = None,
+    times: Mapping[str, str] | None = None,
 ) -> tuple[Reason, ...]:
     """Which of dataset, query, key, template, params, model, schema and repeats are others than in the last
-    run.
+    run; and of `times`, the moments that the template reads.
 
     `contents` is the digest of the input files' bytes, where it is known: `dataset_digest` is another one
     after an edit of the query, too. `was` and `now` are short digests, or the values that differ as JSON,
@@ -52,6 +56,9 @@ def changes(
     if previous.document is not None:
         was, now = decode_json(previous.document), decode_json(document)
         pairs += [(name, _part(was, path), _part(now, path)) for name, path in _PARTS]
+    if times:
+        then = recorded(previous.inputs)
+        pairs.append(("times", {name: then.get(name) for name in times}, dict(times)))
     return tuple(_reason(what, was, now, since) for what, was, now in pairs if was != now)
 
 
@@ -140,7 +147,14 @@ def texts_as_json(source: PromptSource) -> str:
     return encode_json({"texts": texts}).decode()
 
 
-def source_from_json(stored: str, source: PromptSource, params: dict[str, Any]) -> PromptSource:
+def times_of(run: RunRecord) -> dict[str, datetime]:
+    """What the template of a run read as `run`."""
+    return variables_of(recorded(run.inputs), _recorded(run, ("manifest", "schedule", "timezone")))
+
+
+def source_from_json(
+    stored: str, source: PromptSource, params: dict[str, Any], times: Mapping[str, datetime]
+) -> PromptSource:
     """The prompt of an earlier run. `source` gives the limits of today."""
     texts = tuple(TemplateText(**text) for text in decode_json(stored)["texts"])
     return PromptSource(
@@ -149,4 +163,5 @@ def source_from_json(stored: str, source: PromptSource, params: dict[str, Any]) 
         params=params,
         max_output_bytes=source.max_output_bytes,
         texts=texts,
+        times=times,
     )

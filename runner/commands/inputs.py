@@ -7,6 +7,7 @@ digest is compared: a file that was touched, copied or written anew with the sam
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from runner.commands.workplace import Workplace
@@ -17,10 +18,10 @@ from runner.errors import InputError
 _CLOCK_TICK_NS = 2_000_000_000
 
 
-def inputs_as_json(state: InputsState, contents: str) -> str:
-    """The state and the digest of the input files, as a run records them."""
-    record = {"seen_at_ns": state.seen_at_ns, "files": _files(state), "contents": contents}
-    return encode_json(record).decode()
+def inputs_as_json(state: InputsState, contents: str, times: Mapping[str, str] | None = None) -> str:
+    """The state and the digest of the input files, as a run records them; and the moments it read."""
+    record: dict[str, Any] = {"seen_at_ns": state.seen_at_ns, "files": _files(state), "contents": contents}
+    return encode_json(record | ({"times": dict(times)} if times else {})).decode()
 
 
 def contents_recorded(recorded: str | None) -> str | None:

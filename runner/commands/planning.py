@@ -25,7 +25,9 @@ from runner.commands.reasons import reasons_of
 from runner.commands.rendering import RenderSource, render_all
 from runner.commands.sharding import CountingShards, SealedShard, ShardFiles
 from runner.commands.tables import says_what_is_so
+from runner.commands.times import as_parameters, as_record, as_variables, usual_times
 from runner.commands.workplace import Workplace
+from runner.core.model import RunTimes
 from runner.core.planning import Plan, Policy
 from runner.dataset import Snapshot, keys_like_repeats, take_snapshot
 from runner.errors import InputError, Mistake
@@ -51,6 +53,7 @@ class Prepared:
     prompt: Prompt
     manifest_digest: str
     previous: RunRecord | None
+    times_read: dict[str, str]
 
     @property
     def template_texts(self) -> str:
@@ -73,10 +76,16 @@ def prepared(
     `check_stop` is called between chunks and raises where a person interrupted.
     """
     with _scratch_folder(workplace, keep_in_project=write_shards) as scratch:
-        snapshot = take_snapshot(workplace.manifest, scratch / "snapshot.parquet", scratch=scratch)
+        times = options.times or usual_times(workplace, ledger)
+        snapshot = take_snapshot(
+            workplace.manifest,
+            scratch / "snapshot.parquet",
+            scratch=scratch,
+            parameters=as_parameters(times),
+        )
         failpoint("plan.snapshot")
         reporter.tell(RowsRead(rows=snapshot.rows))
-        source = render_source(workplace, snapshot.path)
+        source = render_source(workplace, snapshot.path, times)
         prompt = source.prompt.compile([column.name for column in snapshot.columns])
         source = replace(source, prompt=prompt.source)  # workers render the texts that were read here
         check_everything(workplace, snapshot, prompt)
@@ -100,7 +109,10 @@ def prepared(
                     comparison.add(chunk)
                     reporter.tell(RowsRendered(rows=comparison.rows, total=snapshot.rows))
                 failpoint("plan.rendered")
-                plan = _conclude(workplace, ledger, comparison, staging, snapshot, prompt, previous, files)
+                read = _times_read(workplace, snapshot, prompt, times)
+                plan = _conclude(
+                    workplace, ledger, comparison, staging, snapshot, prompt, previous, files, read
+                )
                 reporter.tell(Planned(plan=plan.plan, causes=plan.causes))
                 yield plan
             except BaseException:
@@ -118,6 +130,7 @@ def _conclude(
     prompt: Prompt,
     previous: RunRecord | None,
     files: ShardFiles | None,
+    times_read: dict[str, str],
 ) -> Prepared:
     shards = tuple(comparison.seal())
     document = document_of(workplace.manifest)
@@ -136,6 +149,7 @@ def _conclude(
         previous,
         document=document,
         template_digest=prompt.digest(),
+        times={name: times_read[name] for name in prompt.times_read([]) if name in times_read},
         snapshot=snapshot,
         staging=staging,
         compared=compared,
@@ -159,7 +173,14 @@ def _conclude(
         prompt=prompt,
         manifest_digest=manifest_digest,
         previous=previous,
+        times_read=times_read,
     )
+
+
+def _times_read(workplace: Workplace, snapshot: Snapshot, prompt: Prompt, times: RunTimes) -> dict[str, str]:
+    """The moments of the run, as far as its query or its template reads them."""
+    names = {*snapshot.parameters, *prompt.times_read([column.name for column in snapshot.columns])}
+    return {name: text for name, text in as_record(times).items() if name in names}
 
 
 def _load_previous(workplace: Workplace, ledger: Ledger | None, staging: Staging) -> RunRecord | None:
@@ -218,8 +239,8 @@ def _scratch_folder(workplace: Workplace, *, keep_in_project: bool) -> Iterator[
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def render_source(workplace: Workplace, snapshot_path: str) -> RenderSource:
-    """What the render workers need."""
+def render_source(workplace: Workplace, snapshot_path: str, times: RunTimes | None = None) -> RenderSource:
+    """What the render workers need. Without `times` for a look at the template only."""
     manifest = workplace.manifest
     return RenderSource(
         snapshot=snapshot_path,
@@ -228,6 +249,7 @@ def render_source(workplace: Workplace, snapshot_path: str) -> RenderSource:
             search_root=str(workplace.place.project),
             params=dict(manifest.prompt.params),
             max_output_bytes=workplace.provider.limits.max_body_bytes,
+            times=as_variables(times) if times is not None else {},
         ),
         provider=workplace.provider,
         endpoint=manifest.model.endpoint,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from runner.commands.documents import changes, repeats_of
@@ -19,6 +19,7 @@ def reasons_of(
     *,
     document: bytes,
     template_digest: str,
+    times: Mapping[str, str],
     snapshot: Snapshot,
     staging: Staging,
     compared: Comparison,
@@ -27,7 +28,13 @@ def reasons_of(
     if previous is None:
         return ()
     reasons = changes(
-        previous, document, snapshot.digest, template_digest, contents=snapshot.contents, since=previous.uid
+        previous,
+        document,
+        snapshot.digest,
+        template_digest,
+        contents=snapshot.contents,
+        since=previous.uid,
+        times=times,
     )
     if not reasons:
         return ()

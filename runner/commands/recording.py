@@ -99,7 +99,7 @@ def run_start(
         model=workplace.manifest.model.name,
         rows=plan.snapshot.rows,
         document=document_of(workplace.manifest).decode(),
-        inputs=inputs_as_json(plan.snapshot.inputs, plan.snapshot.contents),
+        inputs=inputs_as_json(plan.snapshot.inputs, plan.snapshot.contents, plan.times_read),
         template_texts=plan.template_texts,
     )
 

@@ -29,14 +29,15 @@ def unmoved(workplace: Workplace, ledger: Ledger, manifest_id: int) -> Unmoved |
 
     Manifest, template and program version are the same, the input files hold the same bytes, and the last
     run left nothing to do, with tables that say what is so. A `query` may read the clock, so it is always
-    asked again.
+    asked again, and so is a template that reads the run's times.
     """
     previous = ledger.current_run(manifest_id)
     if previous is None or previous.version != __version__ or workplace.manifest.dataset.query is not None:
         return None
     if not says_what_is_so(workplace, ledger, previous):
         return None
-    if previous.template_digest != render_source(workplace, "").prompt.compile().digest():
+    prompt = render_source(workplace, "").prompt.compile()
+    if previous.template_digest != prompt.digest() or prompt.times_read(()):
         return None
     inputs = same_inputs(workplace, previous.inputs)
     return None if inputs is None else Unmoved(previous=previous, inputs=inputs)

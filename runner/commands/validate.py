@@ -13,8 +13,9 @@ from pathlib import Path
 
 from runner.commands.options import ManifestOptions
 from runner.commands.planning import mistakes_together, render_source
+from runner.commands.times import as_parameters, usual_times
 from runner.commands.workplace import Workplace, limit_warnings, survey_workplace
-from runner.core.model import Cause
+from runner.core.model import Cause, RunTimes
 from runner.dataset import Snapshot, read_rows, take_snapshot
 from runner.errors import InputError, Mistake
 from runner.prompt import Prompt
@@ -40,8 +41,9 @@ def validate(options: ManifestOptions, *, environ: Mapping[str, str]) -> Validat
     if workplace is None:
         raise InputError(mistakes)
     with tempfile.TemporaryDirectory(prefix="validate-") as scratch:
-        snapshot = _snapshot(workplace, Path(scratch), mistakes)
-        prompt = _prompt(workplace, snapshot, mistakes)
+        times = usual_times(workplace, None)
+        snapshot = _snapshot(workplace, times, Path(scratch), mistakes)
+        prompt = _prompt(workplace, times, snapshot, mistakes)
         mistakes += mistakes_together(workplace, snapshot, prompt)
         if mistakes or snapshot is None or prompt is None:
             raise InputError(mistakes)
@@ -55,26 +57,31 @@ def validate(options: ManifestOptions, *, environ: Mapping[str, str]) -> Validat
         )
 
 
-def _snapshot(workplace: Workplace, scratch: Path, mistakes: list[Mistake]) -> Snapshot | None:
+def _snapshot(
+    workplace: Workplace, times: RunTimes, scratch: Path, mistakes: list[Mistake]
+) -> Snapshot | None:
     """The dataset; where only its keys are wrong, the dataset without keys, for its columns."""
-    manifest = workplace.manifest
+    manifest, values = workplace.manifest, as_parameters(times)
     try:
-        return take_snapshot(manifest, scratch / "snapshot.parquet", scratch=scratch)
+        return take_snapshot(manifest, scratch / "snapshot.parquet", scratch=scratch, parameters=values)
     except InputError as error:
         mistakes += error.mistakes
     if not manifest.dataset.key:
         return None
     without_key = replace(manifest, dataset=replace(manifest.dataset, key=()))
     try:
-        return take_snapshot(without_key, scratch / "without-key.parquet", scratch=scratch)
+        path = scratch / "without-key.parquet"
+        return take_snapshot(without_key, path, scratch=scratch, parameters=values)
     except InputError:
         return None  # not the keys' fault: it is told already
 
 
-def _prompt(workplace: Workplace, snapshot: Snapshot | None, mistakes: list[Mistake]) -> Prompt | None:
+def _prompt(
+    workplace: Workplace, times: RunTimes, snapshot: Snapshot | None, mistakes: list[Mistake]
+) -> Prompt | None:
     """Compiled even where the dataset is wrong: all mistakes in one go."""
     try:
-        source = render_source(workplace, snapshot.path if snapshot is not None else "").prompt
+        source = render_source(workplace, snapshot.path if snapshot is not None else "", times).prompt
         names = [column.name for column in snapshot.columns] if snapshot is not None else None
         return source.compile(names)
     except InputError as error:
@@ -97,6 +104,7 @@ def _warnings(workplace: Workplace, snapshot: Snapshot, prompt: Prompt) -> list[
     manifest = workplace.manifest
     warnings = limit_warnings(manifest)
     warnings += prompt.warnings([column.name for column in snapshot.columns])
+    warnings += _moving_prompts(workplace, snapshot, prompt)
     used = {*prompt.variables(), *manifest.dataset.key}
     unused = [column.name for column in snapshot.columns if column.name not in used]
     if unused and not prompt.reads_whole_row():
@@ -107,3 +115,14 @@ def _warnings(workplace: Workplace, snapshot: Snapshot, prompt: Prompt) -> list[
             Mistake(where=manifest.where("dataset.path"), path="dataset", what="the dataset has no rows")
         )
     return warnings
+
+
+def _moving_prompts(workplace: Workplace, snapshot: Snapshot, prompt: Prompt) -> list[Mistake]:
+    """A moment in a prompt makes it another one each time, and what is asked is what is paid."""
+    read = prompt.times_read([column.name for column in snapshot.columns])
+    if not read:
+        return []
+    each = "run" if "started_at" in read or workplace.manifest.schedule is None else "due time"
+    what = f"reads {', '.join(f'run.{name}' for name in read)}: every {each} asks all rows again"
+    hint = "to ask new rows only, read the time in dataset.query (`WHERE at > $previous_scheduled_at`)"
+    return [Mistake(where=workplace.manifest.prompt.template, what=what, hint=hint)]

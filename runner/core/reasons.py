@@ -2,8 +2,8 @@
 
 The rule: a number is given only where it is known. A row whose own data changed is the dataset's, whatever
 else was edited; one whose request changed with the same data is laid to the settings (template, params,
-model, schema). Of several settings edited at once, a new model or schema is in every request; how many rows
-a template or params would have changed alone, nobody knows.
+model, schema, the moments that the template reads). Of several settings edited at once, a new model or schema
+is in every request; how many rows a template or params would have changed alone, nobody knows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from runner.core.planning import Reason
 
-SETTINGS = ("template", "params", "model", "schema")
+SETTINGS = ("template", "params", "model", "schema", "times")
 _IN_EVERY_REQUEST = ("model", "schema")
 
 

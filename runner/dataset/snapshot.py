@@ -61,7 +61,8 @@ class Snapshot:
     `digest` is the hex sha256 over the input files' bytes in order (decompressed), the query's text and the
     values of its parameters. Equal digests: equal rows. Names, places and times of files do not count; a
     file saved with other bytes but equal rows (a blank line more) has another digest. `contents` is that
-    of the bytes alone, `inputs` the files as they stood before the first of them was read.
+    of the bytes alone, `inputs` the files as they stood before the first of them was read, `parameters` the
+    names that the query reads.
     """
 
     path: str
@@ -70,6 +71,7 @@ class Snapshot:
     digest: str
     contents: str
     inputs: InputsState
+    parameters: tuple[str, ...] = ()
 
 
 def describe(manifest: Manifest, parameters: Mapping[str, object] | None = None) -> tuple[Column, ...]:
@@ -119,6 +121,7 @@ def take_snapshot(
         digest=digest,
         contents=contents.hex(),
         inputs=before,
+        parameters=tuple(sorted(written.source.parameters)),
     )
 
 

@@ -12,6 +12,7 @@ import secrets
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from jinja2 import TemplateError, nodes
@@ -33,13 +34,17 @@ _NEXT_STEP = "correct the template; `run validate` checks it again"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptSource:
-    """Everything a prompt is made of; picklable. `texts` are the files once they were read, root first."""
+    """Everything a prompt is made of; picklable. `texts` are the files once they were read, root first.
+
+    `times` is what a template reads as `run`: moments by their names.
+    """
 
     template: str
     search_root: str | None
     params: Mapping[str, Any]
     max_output_bytes: int
     texts: tuple[TemplateText, ...] = field(default=(), repr=False)
+    times: Mapping[str, datetime] = field(default_factory=dict)
 
     def compile(self, columns: Sequence[str] | None = None) -> Prompt:
         """The prompt. Reads the files if `texts` is empty. Raises InputError with every mistake.
@@ -126,11 +131,20 @@ class Prompt:
         """The columns that the template names, sorted; see `reads_whole_row`."""
         names = {use.name for use in self._uses.reads if use.field is None}
         names |= {use.field for use in self._uses.reads if use.name == "row" and use.field is not None}
-        return tuple(sorted(names - self._globals))
+        names |= {variables.RUN} & {use.name for use in self._uses.reads}
+        return tuple(sorted(names - (self._globals - {variables.RUN})))
 
     def reads_whole_row(self) -> bool:
         """Whether `row` is also used as a whole (`row|tojson`, `row[name]`), so that any column counts."""
         return "row" in self._uses.whole
+
+    def times_read(self, columns: Sequence[str]) -> tuple[str, ...]:
+        """The moments of the run that the template reads (`run.started_at`), sorted; all of them where it
+        reads `run` as a whole. None where `run` is a column."""
+        if variables.RUN in columns:
+            return ()
+        read = {use.field for use in self._uses.reads if use.name == variables.RUN}
+        return tuple(variables.RUN_FIELDS) if None in read else tuple(sorted(filter(None, read)))
 
     def files(self) -> tuple[str, ...]:
         """Absolute paths of all files that the prompt is made of, the template itself first."""
@@ -154,6 +168,7 @@ def _environment(source: PromptSource, family: Family | None = None) -> PromptEn
     return PromptEnvironment(
         texts={name: (text.path, text.text) for name, text in texts.items()},
         params=source.params,
+        times=source.times,
         value_limit=max(source.max_output_bytes, MIN_VALUE_LIMIT),
         mark=f"\0{secrets.token_hex(8)}\0",
         constants=[name for name, tree in trees.items() if _is_constant_file(tree)],

@@ -91,6 +91,7 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
         *,
         texts: Mapping[str, tuple[str, str]],
         params: Mapping[str, Any],
+        times: Mapping[str, datetime.datetime],
         value_limit: int,
         mark: str,
         constants: Collection[str] = (),
@@ -120,7 +121,7 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
         self.row_modules: dict[str | None, Any] = {}
         self.concat = self._concat  # type: ignore[method-assign]
         self.globals = {name: self.globals[name] for name in _GLOBALS}
-        self.globals |= {"dict": _new_dict, "params": params}
+        self.globals |= {"dict": _new_dict, "params": params, "run": times}
         self.filters = build_filters(value_limit, self.tick)
         self.tests = build_tests(self.tests, self.comparable)
 

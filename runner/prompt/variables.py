@@ -19,6 +19,9 @@ from runner.prompt.files import Family
 from runner.prompt.structure import did_you_mean
 
 RESERVED = ("params", "row")
+RUN = "run"
+"""The moments of the run; a column of this name hides it."""
+RUN_FIELDS = ("previous_scheduled_at", "scheduled_at", "started_at")
 _MAPPING_METHODS = frozenset(name for name in dir(dict) if not name.startswith("_"))
 _GUARDS = ("defined", "undefined")
 _DEFAULTS = ("default", "d")
@@ -26,7 +29,7 @@ _DEFAULTS = ("default", "d")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Use:
-    """One reading of a name (`subject`) or of a field of `params` or `row` (`tone` of `params`)."""
+    """One reading of a name (`subject`) or of a field of `params`, `row` or `run` (`tone` of `params`)."""
 
     name: str
     field: str | None
@@ -160,7 +163,7 @@ def _uses_in(
     in_fields: set[int] = set()
     for access in tree.find_all((nodes.Getattr, nodes.Getitem)):
         field = _field(access)
-        if field is None or field[0] not in RESERVED:
+        if field is None or not (field[0] in RESERVED or (field[0] == RUN and RUN in undeclared)):
             continue
         is_method = isinstance(access, nodes.Getattr) and field[1] in _MAPPING_METHODS
         if not is_method:
@@ -193,6 +196,8 @@ def wrong_names(
         seen.add((use.name, use.field, use.sees_row))
         if use.name == "params" and use.field is not None:
             mistake = _wrong_param(use, uses, params)
+        elif use.name == RUN and use.field is not None:
+            mistake = None if RUN in (columns or ()) else _wrong_moment(use, uses)
         elif columns is None:
             mistake = None
         elif use.field is not None:
@@ -211,6 +216,14 @@ def _wrong_param(use: Use, uses: Uses, params: Mapping[str, Any]) -> Mistake | N
         return None
     hint = did_you_mean(field, params) or f"add it to `prompt.params`: {_listed('params', params)}"
     return Mistake(where=uses.where(use), what=f"`params.{field}` is not a param", hint=hint)
+
+
+def _wrong_moment(use: Use, uses: Uses) -> Mistake | None:
+    field = use.field or ""
+    if field in RUN_FIELDS:
+        return None
+    hint = did_you_mean(field, RUN_FIELDS) or _listed("moments", RUN_FIELDS)
+    return Mistake(where=uses.where(use), what=f"`run.{field}` is not a moment of the run", hint=hint)
 
 
 def _wrong_column(use: Use, uses: Uses, columns: Collection[str]) -> Mistake | None:
