@@ -26,6 +26,7 @@ from runner.cli.history_commands import diff, explain, history
 from runner.cli.look_commands import plan, results, status, validate
 from runner.cli.resolve_command import rebuild, resolve
 from runner.cli.run_command import retry, run
+from runner.cli.schedule_group import schedule
 from runner.errors import InputError
 
 COMMANDS: tuple[click.Command, ...] = (
@@ -43,6 +44,7 @@ COMMANDS: tuple[click.Command, ...] = (
     resolve,
     rebuild,
     gc,
+    schedule,
     init,
     schema,
     local_server,

@@ -33,6 +33,7 @@ COMMAND_NAMES = (
     "resolve",
     "rebuild",
     "gc",
+    "schedule",
     "init",
     "schema",
     "local-server",

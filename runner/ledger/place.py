@@ -57,6 +57,11 @@ class LedgerPlace:
         digest = hashlib.sha256(self.relative(path).encode("utf-8", "surrogateescape")).hexdigest()
         return self.folder / "locks" / f"manifest-{digest[:16]}.lock"
 
+    def schedule_lock(self, path: str | Path) -> Path:
+        """The lock file of one manifest's schedule."""
+        manifest = self.manifest_lock(path)
+        return manifest.with_name(manifest.name.replace("manifest-", "schedule-", 1))
+
     def shard_lock(self, shard_id: int) -> Path:
         """The lock file of one shard."""
         return self.folder / "locks" / f"shard-{shard_id}.lock"

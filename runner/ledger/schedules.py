@@ -101,8 +101,9 @@ class Schedules:
             if not changed.rowcount:
                 connection.execute(insert(schedule).values(manifest_id=manifest_id, problem="", **values))
 
-    def end(self, manifest_id: int, message: str) -> None:
-        """There is no such schedule any more; what was claimed and not started is left."""
+    def end(self, manifest_id: int, message: str, *, is_gone: bool = False) -> None:
+        """There is no such schedule any more; what was claimed and not started is left. `is_gone`: nor is
+        there the manifest, so what was started has come to its end too."""
         with self._writing() as connection:
             connection.execute(delete(schedule).where(schedule.c.manifest_id == manifest_id))
             connection.execute(
@@ -110,12 +111,20 @@ class Schedules:
                 .where(due.c.manifest_id == manifest_id, due.c.state == "claimed")
                 .values(state="skipped", message=message, ended_at=iso(self._clock()))
             )
+            if is_gone:
+                connection.execute(
+                    update(due)
+                    .where(due.c.manifest_id == manifest_id, due.c.state == "started")
+                    .values(state="failed", message=message, ended_at=iso(self._clock()))
+                )
 
-    def note_problem(self, manifest_id: int, problem: str) -> bool:
+    def note_problem(self, manifest_id: int, problem: str, now: datetime) -> bool:
         """Record what is told of a manifest, empty for nothing. Whether that is news."""
         known = self.find(manifest_id)
-        if known is None or known.problem == problem:
-            return known is None and bool(problem)
+        if known is None and problem:
+            self.begin(manifest_id, "", now)  # its rule is not known yet
+        if (known.problem if known is not None else "") == problem:
+            return False
         with self._writing() as connection:
             connection.execute(
                 update(schedule).where(schedule.c.manifest_id == manifest_id).values(problem=problem)
@@ -124,8 +133,13 @@ class Schedules:
 
     # ------------------------------------------------------------ due times
 
-    def claim(self, manifest_id: int, claims: Sequence[Claim], claimed_by: str) -> list[DueRecord]:
-        """Record due times, all or none. Gives those that nobody had recorded before."""
+    def claim(
+        self, manifest_id: int, claims: Sequence[Claim], claimed_by: str, *, replaced: Sequence[int] = ()
+    ) -> list[DueRecord]:
+        """Record due times, all or none. Gives those that nobody had recorded before.
+
+        `replaced`: open due times that come to their end by this.
+        """
         ids = []
         with self._writing() as connection:
             now = iso(self._clock())
@@ -145,6 +159,13 @@ class Schedules:
                 except IntegrityError:
                     continue
                 ids.append(key)
+            if ids and replaced:
+                message = "the next due time came (overlap: replace)"
+                connection.execute(
+                    update(due)
+                    .where(due.c.id.in_(replaced), due.c.state.in_(OPEN))
+                    .values(state="replaced", message=message, ended_at=now)
+                )
             failpoint("due.before")
             found = [_load(connection, due_id) for due_id in ids]
         failpoint("due.claimed")

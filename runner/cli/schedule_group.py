@@ -1,0 +1,22 @@
+"""The group `run schedule`: what repeats a manifest by itself."""
+
+from __future__ import annotations
+
+import click
+
+from runner.cli.schedule_tick import list_, tick
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  run schedule list                   what is due when, and how it went
+  run schedule tick                   start what is due, collect what has come
+"""
+)
+def schedule() -> None:
+    """Run manifests at the times that they name."""
+
+
+for _command in (tick, list_):
+    schedule.add_command(_command)

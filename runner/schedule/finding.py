@@ -1,0 +1,186 @@
+"""Which manifests a tick looks at: the files that are named, and in a folder those that have a schedule.
+
+A folder holds other YAML files too, and manifests that others extend. A file counts where it can be read and
+has a schedule, or has run and may have something under way; where it can't be read, if it had a schedule when
+somebody looked last, or says that it has one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.core.model import Manifest
+from runner.errors import InputError, LedgerError, Mistake, RunnerError
+from runner.ledger import Ledger, LedgerPlace, ManifestRecord, locate
+from runner.manifest import load
+
+SUFFIXES = (".yaml", ".yml")
+_SAYS_SCHEDULE = re.compile(rb"^(?:schedule[ \t]*:|\{)", re.MULTILINE)
+_MAX_BYTES = 1 << 20
+_MISSING = "required key is missing"
+
+
+class Books:
+    """The ledgers that are looked into, each opened once; `writes` for a tick. A context manager."""
+
+    def __init__(self, *, writes: bool = True) -> None:
+        self._writes = writes
+        self._stack = ExitStack()
+        self._ledgers: dict[str, Ledger] = {}
+        self._errors: dict[str, LedgerError] = {}
+
+    def __enter__(self) -> Books:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def ledger(self, place: LedgerPlace) -> Ledger:
+        """The ledger, made if there is none. Raises LedgerError, the same one each time."""
+        if place.url in self._errors:
+            raise self._errors[place.url]
+        if place.url not in self._ledgers:
+            try:
+                self._ledgers[place.url] = self._stack.enter_context(Ledger.open(place))
+            except LedgerError as error:
+                self._errors[place.url] = error
+                raise
+        return self._ledgers[place.url]
+
+    def known(self, place: LedgerPlace) -> Ledger | None:
+        """The ledger, or None where there is none yet, or none that can be used."""
+        try:
+            if place.url not in self._ledgers:
+                looked = Ledger.open_reading(place)
+                if looked is None:
+                    return None
+                if not self._writes:
+                    self._ledgers[place.url] = self._stack.enter_context(looked)
+                    return looked
+                looked.close()
+            return self.ledger(place)
+        except LedgerError:
+            return None
+
+    def scheduled(self, place: LedgerPlace) -> list[ManifestRecord]:
+        """The manifests that had a schedule when somebody looked last."""
+        ledger = self.known(place)
+        if ledger is None:
+            return []
+        ids = {one.manifest_id for one in ledger.schedules().all()}
+        return [record for record in ledger.manifests() if record.id in ids]
+
+    def had_schedule(self, place: LedgerPlace, path: Path) -> bool:
+        """Whether this manifest is one of them."""
+        wanted = place.relative(path)
+        return any(record.path == wanted for record in self.scheduled(place))
+
+    def has_run(self, place: LedgerPlace, path: Path) -> bool:
+        """Whether it ever ran: then something of it may be under way."""
+        ledger = self.known(place)
+        return ledger is not None and ledger.find_manifest(place.relative(path)) is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A manifest to look at: read, or what is wrong with it. `path` is absolute."""
+
+    path: Path
+    place: LedgerPlace
+    manifest: Manifest | None
+    error: RunnerError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gone:
+    """A manifest that had a schedule, and is no longer where it was."""
+
+    path: Path
+    place: LedgerPlace
+    record: ManifestRecord
+
+
+def check_targets(targets: Sequence[Path], books: Books, environ: Mapping[str, str]) -> None:
+    """Raises InputError for a path at which nothing is, nor ever was a manifest with a schedule."""
+    mistakes = [
+        Mistake(where=str(target), what="no such file or folder")
+        for target in targets
+        if not os.path.lexists(target)
+        and not books.had_schedule(locate(str(target), environ), _absolute(target))
+    ]
+    if mistakes:
+        raise InputError(mistakes)
+
+
+def find(targets: Sequence[Path], books: Books, environ: Mapping[str, str]) -> list[Found]:
+    """Every manifest once, in the order of the targets and of the names in a folder. Raises InputError for a
+    folder that can't be listed."""
+    found: dict[Path, Found] = {}
+    for target in targets:
+        for path, is_named in _files(_absolute(target)):
+            if path not in found and (one := _look(path, books, environ, is_named=is_named)) is not None:
+                found[path] = one
+    return list(found.values())
+
+
+def find_gone(targets: Sequence[Path], books: Books, environ: Mapping[str, str]) -> list[Gone]:
+    """Manifests with a schedule whose file is not there any more, as far as the targets are about them."""
+    found: dict[Path, Gone] = {}
+    for target in map(_absolute, targets):
+        is_folder = target.is_dir()
+        place = locate(str(target / "manifest.yaml" if is_folder else target), environ)
+        for record in books.scheduled(place):
+            path = Path(os.path.normpath(place.project / record.path))
+            is_meant = path.parent == target.resolve() if is_folder else place.relative(target) == record.path
+            if is_meant and not os.path.lexists(path):
+                found[path] = Gone(path=path, place=place, record=record)
+    return list(found.values())
+
+
+def _absolute(target: Path) -> Path:
+    return Path(os.path.abspath(target))  # noqa: PTH100 - keeps a symlinked file's own folder
+
+
+def _files(target: Path) -> Iterator[tuple[Path, bool]]:
+    """The files of a target, and whether they were named."""
+    if not target.is_dir():
+        if os.path.lexists(target):
+            yield target, True
+        return
+    try:
+        paths = sorted(path for path in target.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    except OSError as error:
+        raise InputError([Mistake(where=str(target), what=f"can't be listed: {error.strerror}")]) from error
+    for path in paths:
+        yield path, False
+
+
+def _look(path: Path, books: Books, environ: Mapping[str, str], *, is_named: bool) -> Found | None:
+    place = locate(str(path), environ)
+    try:
+        manifest = load(str(path), environ=environ)
+    except RunnerError as error:
+        is_meant = is_named or books.had_schedule(place, path) or (_says_so(path) and not _is_parent(error))
+        return Found(path=path, place=place, manifest=None, error=error) if is_meant else None
+    if is_named or manifest.schedule is not None or books.has_run(place, path):
+        return Found(path=path, place=place, manifest=manifest)
+    return None
+
+
+def _is_parent(error: RunnerError) -> bool:
+    """Nothing is wrong but that parts are missing: a file for others to extend."""
+    return isinstance(error, InputError) and all(one.what == _MISSING for one in error.mistakes)
+
+
+def _says_so(path: Path) -> bool:
+    """Whether a text has a schedule at its top level, as far as one can tell where it is wrong."""
+    try:
+        with path.open("rb") as file:
+            return _SAYS_SCHEDULE.search(file.read(_MAX_BYTES)) is not None
+    except OSError:
+        return False

@@ -1,0 +1,352 @@
+"""One look at one manifest's schedule: bring on what is under way, claim what came due, start it.
+
+    look
+      _advance     the run under way, if any: one step
+      _claim       due times that came since the last one on record, each a row of the ledger
+      _carry_out   the oldest claimed one, and those behind it as far as they come to their end at once
+
+Whatever happens in between, the next look goes on: a claimed due time that is not started is started then,
+with the same moments and the same policy, and `run` itself pays for nothing twice. One process at a time
+looks at a schedule (a lock), so what is claimed and not started has nobody who is about to start it; but on
+another machine, for a while (`TAKE_OVER_S`).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from runner.commands.cancel import cancel
+from runner.commands.gate import BudgetError
+from runner.commands.moments import Finished, Moment, Reporter
+from runner.commands.options import ManifestOptions, RunOptions
+from runner.commands.run import RunResult, run
+from runner.commands.times import times_of_due
+from runner.commands.under_way import under_way
+from runner.commands.workplace import Workplace
+from runner.core import due
+from runner.core.model import ScheduleSettings
+from runner.errors import EXIT_DONE, EXIT_STILL_RUNNING, InterruptedRunError, RunnerError, StillRunningError
+from runner.ledger import Claim, DueRecord, HeldElsewhereError, Ledger, hold
+from runner.schedule.reports import AdvancedRun, FailedManifest, MissedDue, SkippedDue, StartedDue
+
+TAKE_OVER_S = 900.0
+"""A due time that another machine claimed is left to it for so long."""
+
+Event = StartedDue | AdvancedRun | SkippedDue | MissedDue | FailedManifest
+
+
+class Unattended:
+    """Hears what the reporter hears; nobody is there to be asked, so the gate's limits decide alone."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    def tell(self, moment: Moment) -> None:
+        """Hand it on."""
+        self._reporter.tell(moment)
+
+    def confirm(self, question: str) -> bool:
+        """Go on."""
+        return True
+
+
+def rule_of(schedule: ScheduleSettings) -> str:
+    """What makes another schedule of it: changed, it counts from when that is seen."""
+    return f"{schedule.cron} {schedule.timezone}"
+
+
+class Visit:
+    """One look. `events` is what happened, in order; `is_open` whether something is under way after it."""
+
+    def __init__(
+        self,
+        workplace: Workplace,
+        ledger: Ledger,
+        options: ManifestOptions,
+        *,
+        environ: Mapping[str, str],
+        reporter: Reporter,
+        now: datetime,
+    ) -> None:
+        self._workplace = workplace
+        self._ledger = ledger
+        self._schedules = ledger.schedules()
+        self._options = options
+        self._environ = environ
+        self._reporter = Unattended(reporter)
+        self._now = now
+        self._schedule = workplace.manifest.schedule
+        self._path = workplace.manifest_path
+        self._manifest_id = ledger.ensure_manifest(self._path, workplace.manifest.name)
+        self.events: list[Event] = []
+        self.is_open = False
+
+    @property
+    def next_due_at(self) -> datetime | None:
+        """The next due time to come."""
+        times = due.upcoming(self._schedule, self._now, 1) if self._schedule is not None else ()
+        return times[0] if times else None
+
+    def look(self) -> None:
+        """The whole look. Raises LedgerError, InterruptedRunError; HeldElsewhereError where somebody else
+        looks at this moment."""
+        with hold(self._workplace.place.schedule_lock(self._path)):
+            self._advance()
+            if self._schedule is not None:
+                self._claim(self._schedule)
+                self._carry_out(self._schedule)
+            elif self._schedules.find(self._manifest_id) is not None:
+                self._schedules.end(self._manifest_id, "the manifest has no schedule any more")
+            if not any(isinstance(event, FailedManifest) for event in self.events):
+                self._schedules.note_problem(self._manifest_id, "", self._now)
+            self.is_open = bool(self._open_dues()) or self._has_batches()
+
+    def _open_dues(self) -> list[DueRecord]:
+        """The oldest first."""
+        return self._schedules.dues(self._manifest_id, states=("claimed", "started"))[::-1]
+
+    def _has_batches(self) -> bool:
+        return bool(under_way(self._workplace, self._ledger, self._manifest_id))
+
+    # ------------------------------------------------------------ what is under way
+
+    def _advance(self) -> None:
+        open_dues = self._open_dues()
+        started = next((one for one in open_dues if one.state == "started"), None)
+        is_half_begun = started is None and any(one.begun_at is not None for one in open_dues)
+        if is_half_begun or (started is None and not self._has_batches()):
+            return  # a due time whose start was cut off is carried out again, and collects too
+        try:
+            result = self._run(RunOptions(manifest=self._options, is_step=True, goes_on=True))
+        except (HeldElsewhereError, InterruptedRunError) as error:
+            if isinstance(error, InterruptedRunError):
+                raise
+        except StillRunningError as error:
+            self._add_advanced(started, None, error.what)
+        except RunnerError as error:
+            self._failed_on_its_way(started, error)
+        else:
+            self._add_advanced(started, result, "")
+            if result.finished is not None:
+                self._finish(started, result, result.finished)
+
+    def _add_advanced(self, one: DueRecord | None, result: RunResult | None, message: str) -> None:
+        self.events.append(
+            AdvancedRun(
+                **self._about(one, result),
+                exit_code=result.exit_code if result is not None else EXIT_STILL_RUNNING,
+                finished=result.finished if result is not None else None,
+                message=message or _told(result),
+            )
+        )
+
+    def _about(self, one: DueRecord | None, result: RunResult | None = None) -> dict[str, Any]:
+        known = one.run if one is not None else None
+        return {
+            "manifest": self._workplace.manifest.path,
+            "name": self._workplace.manifest.name,
+            "due_at": one.due_at if one is not None else None,
+            "run": result.run if result is not None else known,
+        }
+
+    def _finish(self, one: DueRecord | None, result: RunResult, finished: Finished) -> None:
+        """It came to its end; more failed rows than are allowed are for somebody to know."""
+        message = _told(result)
+        if one is not None:
+            self._schedules.set_ended(
+                one.id, "finished", exit_code=result.exit_code, message=message, uid=result.run
+            )
+        if result.exit_code != EXIT_DONE:
+            self.events.append(
+                FailedManifest(
+                    **self._about(one, result),
+                    exit_code=result.exit_code,
+                    finished=finished,
+                    message=message,
+                    next_step=f"run status {self._options.path}",
+                )
+            )
+
+    def _failed_on_its_way(self, one: DueRecord | None, error: RunnerError) -> None:
+        """Its batches go on where there are any; else that was its end."""
+        if one is None:
+            is_new = self._schedules.note_problem(self._manifest_id, error.what, self._now)
+        else:
+            is_new = self._schedules.set_problem(one.id, error.what, error.exit_code)
+            if not self._has_batches():
+                self._schedules.set_ended(one.id, "failed", message=error.what, exit_code=error.exit_code)
+        self._add_failed(one, error, is_new=is_new)
+
+    def _add_failed(self, one: DueRecord | None, error: RunnerError, *, is_new: bool) -> None:
+        self.events.append(
+            FailedManifest(
+                **self._about(one),
+                exit_code=error.exit_code,
+                finished=None,
+                message=error.what,
+                next_step=error.next_step,
+                is_new=is_new,
+                is_budget=isinstance(error, BudgetError),
+            )
+        )
+
+    # ------------------------------------------------------------ what came due
+
+    def _claim(self, schedule: ScheduleSettings) -> None:
+        known, rule = self._schedules.find(self._manifest_id), rule_of(schedule)
+        since = known.since if known is not None else self._now
+        if known is None or known.rule != rule:
+            since = due.first_cursor(schedule, self._now, self._path)
+            self._schedules.begin(self._manifest_id, rule, since)
+        since = max(since, self._schedules.last_due_at(self._manifest_id) or since)
+        verdict = due.judge(schedule, path=self._path, since=since, now=self._now)
+        if not verdict.start and not verdict.missed:
+            return
+        missed = [Claim(due_at=one.due_at, state="missed", message=one.why) for one in verdict.missed]
+        starts, replaced = self._starts(schedule, verdict.start)
+        claims, host = missed + starts, socket.gethostname()
+        self._tell_left(self._schedules.claim(self._manifest_id, claims, host, replaced=replaced))
+
+    def _starts(
+        self, schedule: ScheduleSettings, start: tuple[datetime, ...]
+    ) -> tuple[list[Claim], list[int]]:
+        """The claims for what is to be started, and the due times whose run is replaced by that.
+
+        Several at once are made up for one after the other, whatever the policy of overlaps.
+        """
+        open_dues = self._open_dues()
+        is_open = bool(open_dues) or self._has_batches()
+        if not start or not is_open or len(start) > 1 or schedule.overlap == "queue":
+            return [Claim(due_at=one) for one in start], []
+        if schedule.overlap == "replace":
+            return [Claim(due_at=start[0])], [one.id for one in open_dues]
+        why = "the run before it was still under way (overlap: skip)"
+        return [Claim(due_at=start[0], state="skipped", message=why)], []
+
+    def _tell_left(self, claimed: list[DueRecord]) -> None:
+        for one in claimed:
+            if one.state == "missed":
+                self.events.append(MissedDue(**self._left(one, one.message)))
+            elif one.state == "skipped":
+                self.events.append(SkippedDue(**self._left(one, one.message)))
+
+    def _left(self, one: DueRecord, message: str) -> dict[str, Any]:
+        manifest = self._workplace.manifest
+        return {"manifest": manifest.path, "name": manifest.name, "due_at": one.due_at, "message": message}
+
+    # ------------------------------------------------------------ starting
+
+    def _carry_out(self, schedule: ScheduleSettings) -> None:
+        """The oldest claimed due time, and the next one where that came to its end at once."""
+        while True:
+            open_dues = self._open_dues()
+            if not open_dues or any(one.state == "started" for one in open_dues):
+                return
+            one = open_dues[0]
+            if self._is_late(schedule, one):
+                continue
+            if self._is_anothers(one) or not self._may_begin(schedule, one):
+                return
+            if not self._start(schedule, one):
+                return
+
+    def _is_anothers(self, one: DueRecord) -> bool:
+        """Whether another machine has claimed it just now, and is about to start it."""
+        age = datetime.now(UTC) - one.claimed_at
+        return one.claimed_by != socket.gethostname() and age < timedelta(seconds=TAKE_OVER_S)
+
+    def _is_late(self, schedule: ScheduleSettings, one: DueRecord) -> bool:
+        """Whether it waited longer than `start_within` allows; then it is left."""
+        starts_at = due.starts_at(schedule, one.due_at, self._path)
+        late_s = (self._now - starts_at).total_seconds()
+        if one.begun_at is not None or schedule.start_within_s is None or late_s <= schedule.start_within_s:
+            return False
+        why = "could not be started within start_within: the runs before it were under way"
+        self._schedules.set_ended(one.id, "skipped", message=why)
+        self.events.append(SkippedDue(**self._left(one, why)))
+        return True
+
+    def _may_begin(self, schedule: ScheduleSettings, one: DueRecord) -> bool:
+        """Not while another run's batches are under way, unless it may replace them."""
+        if one.begun_at is not None or not self._has_batches():
+            return True
+        if schedule.overlap != "replace":
+            return False
+        try:
+            cancel(self._options, environ=self._environ, reporter=self._reporter)
+        except RunnerError as error:
+            is_new = self._schedules.set_problem(one.id, error.what, error.exit_code)
+            self._add_failed(one, error, is_new=is_new)
+            return False
+        return True
+
+    def _start(self, schedule: ScheduleSettings, claimed: DueRecord) -> bool:
+        """Whether it came to its end at once."""
+        one = self._schedules.begin_due(claimed)
+        try:
+            result = self._run(self._run_options(schedule, one))
+        except HeldElsewhereError:
+            return False
+        except StillRunningError as error:
+            self._add_started(one, None, error.what)
+            return False
+        except InterruptedRunError:
+            raise
+        except RunnerError as error:
+            self._failed_to_start(one, error)
+            return True
+        self._add_started(one, result, "")
+        if result.finished is not None:
+            self._finish(one, result, result.finished)
+            return True
+        self._schedules.set_started(one.id, result.run)
+        return False
+
+    def _run_options(self, schedule: ScheduleSettings, one: DueRecord) -> RunOptions:
+        began_at = one.begun_at or one.claimed_at
+        return RunOptions(
+            manifest=self._options,
+            is_step=True,
+            refresh=schedule.reprocess == "all",
+            goes_on_from_s=began_at.timestamp() if schedule.reprocess == "all" else None,
+            retry_failed=schedule.reprocess == "failed",
+            refresh_older_than_s=schedule.refresh_older_than_s,
+            times=times_of_due(schedule, one),
+        )
+
+    def _add_started(self, one: DueRecord, result: RunResult | None, message: str) -> None:
+        self.events.append(
+            StartedDue(
+                **self._about(one, result),
+                exit_code=result.exit_code if result is not None else EXIT_STILL_RUNNING,
+                finished=result.finished if result is not None else None,
+                message=message or _told(result),
+            )
+        )
+
+    def _failed_to_start(self, one: DueRecord, error: RunnerError) -> None:
+        """What is bought by then is collected by later looks; where nothing is, that was its end."""
+        current = self._ledger.current_run(self._manifest_id)
+        if self._has_batches() and current is not None:
+            self._schedules.set_started(one.id, current.uid)
+            self._schedules.set_problem(one.id, error.what, error.exit_code)
+        else:
+            self._schedules.set_ended(one.id, "failed", message=error.what, exit_code=error.exit_code)
+        self._add_failed(one, error, is_new=True)
+
+    def _run(self, options: RunOptions) -> RunResult:
+        return run(replace(options, environ=self._environ), reporter=self._reporter)
+
+
+def _told(result: RunResult | None) -> str:
+    """How far it is, in a few words."""
+    finished = result.finished if result is not None else None
+    if finished is None:
+        return "under way"
+    failed = finished.rows - finished.succeeded - finished.pending
+    text = f"{finished.succeeded:,} of {finished.rows:,} rows answered"
+    return f"{text}, {failed:,} failed" if failed else text
