@@ -40,6 +40,7 @@ _PRELOADED = (
     *("alembic.command", "alembic.runtime.migration", "duckdb", "httpx", "jinja2", "jsonschema", "orjson"),
     *("multiprocessing", "concurrent.futures", "rich.live", "sqlalchemy.dialects.sqlite", "tempfile"),
     *("tenacity", "uuid", "yaml", "h11", "httpcore", "uvicorn.protocols.http.h11_impl", "encodings.idna"),
+    *("runner.schedule.ticking", "runner.schedule.listing", "runner.cli.schedule_text", "cronsim.explain"),
     *("alembic.runtime.environment", "encodings.utf_8_sig", "stringprep", "tests.kills.hurried.__main__"),
 )
 

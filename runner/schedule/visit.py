@@ -299,12 +299,12 @@ class Visit:
         except RunnerError as error:
             self._failed_to_start(one, error)
             return True
-        self._add_started(one, result, "")
-        if result.finished is not None:
-            self._finish(one, result, result.finished)
-            return True
         self._schedules.set_started(one.id, result.run)
-        return False
+        self._add_started(one, result, "")
+        if result.finished is None:
+            return False
+        self._finish(one, result, result.finished)
+        return True
 
     def _run_options(self, schedule: ScheduleSettings, one: DueRecord) -> RunOptions:
         began_at = one.begun_at or one.claimed_at

@@ -12,6 +12,7 @@ RUN = ("run", "manifest.yaml", "--json", "--yes")
 DETACH = (*RUN, "--detach")
 CANCEL = ("cancel", "manifest.yaml")
 GC = ("gc", "--remote")
+TICK = ("schedule", "tick", "manifest.yaml", "--json")
 TO_THE_END = "to the end"
 
 
@@ -21,7 +22,8 @@ class Route:
 
     `command` meets the point. `has_fence`: what the server's profile must be, None for either. `failing`:
     a row always fails. `truncated`: an answer is cut at the token limit. `fault`: armed whatever the mode.
-    `joins`: the points of this route can be met one after the other in one life.
+    `is_scheduled`: the manifest is due every minute. `joins`: the points of this route can be met one after
+    the other in one life.
     """
 
     before: tuple[tuple[tuple[str, ...], str], ...] = ()
@@ -29,6 +31,7 @@ class Route:
     has_fence: bool | None = None
     failing: bool = False
     truncated: bool = False
+    is_scheduled: bool = False
     joins: bool = True
     fault: Fault | None = None
 
@@ -49,6 +52,10 @@ _ROUTES: Mapping[str, Route] = {
     "cut": Route(has_fence=True, fault={"kind": "too-large-413"}),
     "raise": Route(truncated=True, joins=False),
     "repeat": Route(before=((RUN, TO_THE_END),), has_fence=True),
+    "due": Route(command=TICK, is_scheduled=True, has_fence=True),
+    "due.ended": Route(
+        before=((TICK, "due.started"), (RUN, TO_THE_END)), command=TICK, is_scheduled=True, has_fence=True
+    ),
     "held": Route(before=(*_UNSENT, (RUN, "")), has_fence=False),
     "cancel": Route(before=((DETACH, ""),), command=CANCEL),
     "gc": Route(before=((RUN, "plan.ready"), (RUN, TO_THE_END)), command=GC),

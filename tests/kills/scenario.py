@@ -226,6 +226,8 @@ class _Run:
             "on_truncated": {"max_tokens_factor": 2, "ceiling": 200},
             "allow_failures": "100%",
         }
+        if self._route.is_scheduled:
+            manifest["schedule"] = {"cron": "* * * * *"}
         (self.folder / "manifest.yaml").write_text(json.dumps(manifest))
         (self.folder / "prompt.j2").write_text(TEMPLATE)
         if not self._scenario.points[0].startswith("ledger."):
