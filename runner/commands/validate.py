@@ -124,5 +124,7 @@ def _moving_prompts(workplace: Workplace, snapshot: Snapshot, prompt: Prompt) ->
         return []
     each = "run" if "started_at" in read or workplace.manifest.schedule is None else "due time"
     what = f"reads {', '.join(f'run.{name}' for name in read)}: every {each} asks all rows again"
-    hint = "to ask new rows only, read the time in dataset.query (`WHERE at > $previous_scheduled_at`)"
+    hint = (
+        "to ask new rows only, read the time in dataset.query (`WHERE updated_at > $previous_scheduled_at`)"
+    )
     return [Mistake(where=workplace.manifest.prompt.template, what=what, hint=hint)]

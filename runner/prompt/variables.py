@@ -161,9 +161,10 @@ def _uses_in(
     uses: list[Use] = []
     whole: set[str] = set()
     in_fields: set[int] = set()
+    reads_run = RUN not in _stored(tree)
     for access in tree.find_all((nodes.Getattr, nodes.Getitem)):
         field = _field(access)
-        if field is None or not (field[0] in RESERVED or (field[0] == RUN and RUN in undeclared)):
+        if field is None or not (field[0] in RESERVED or (field[0] == RUN and reads_run)):
             continue
         is_method = isinstance(access, nodes.Getattr) and field[1] in _MAPPING_METHODS
         if not is_method:
@@ -174,7 +175,7 @@ def _uses_in(
             continue
         if node.name in RESERVED:
             whole.add(node.name)
-        elif node.name in undeclared:
+        elif node.name in undeclared or (node.name == RUN and reads_run):
             uses.append(Use(name=node.name, field=None, file=name, line=node.lineno, sees_row=sees_row))
     return sorted(uses, key=lambda use: use.line), whole
 
