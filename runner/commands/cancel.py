@@ -34,8 +34,10 @@ class CancelResult:
 def cancel(options: ManifestOptions, *, environ: Mapping[str, str], reporter: Reporter) -> CancelResult:
     """Cancel every batch of the manifest that is under way."""
     workplace = open_workplace(options, environ)
-    if Ledger.open_reading(workplace.place) is None:
+    looked = Ledger.open_reading(workplace.place)
+    if looked is None:
         return CancelResult(cancelled=(), discarded=0, failed=())
+    looked.close()
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger.open(workplace.place))
         manifest_id = ledger.find_manifest(workplace.manifest_path)

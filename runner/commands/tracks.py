@@ -38,8 +38,9 @@ class Track:
 
     `next_at_s`: not before this moment (Unix seconds). `missing_since_s`: since when the server answers
     404. `looks`: polls so far, `is_troubled` that the last one came to an error. `cancelled_since_s`: since
-    when its batch is seen to be cancelled. `full_reads`: full readings of a finished batch that still lacks
-    lines, `is_lacking_told` that a person knows.
+    when its batch is seen to be cancelled, `is_in_grace` that what was in flight then may still be answered,
+    until a moment that the server's own times tell. `full_reads`: full readings of a finished batch that
+    still lacks lines, `is_lacking_told` that a person knows.
     `blocked`: a failure of one of its requests that the account is to blame for; `retry_after_s`: the
     longest wait that a line asks for.
     """
@@ -57,6 +58,7 @@ class Track:
     is_lacking_told: bool = False
     missing_since_s: float | None = None
     cancelled_since_s: float | None = None
+    is_in_grace: bool = False
     sent_bytes: int = 0
     blocked: Outcome | None = None
     retry_after_s: float = 0.0
@@ -87,7 +89,8 @@ class Track:
             case Pace.SUBMITTED:
                 return self.is_in(ShardState.SUBMITTED) or (waits and now_s < self.submission.not_before_s)
             case Pace.STEP if self.is_in(ShardState.SUBMITTED):
-                is_over = looks_finished(self.submission) and not self.is_troubled
+                can_wait = self.is_troubled or self.is_in_grace
+                is_over = looks_finished(self.submission) and not can_wait
                 return self.looks > 0 and now_s < self.next_at_s and not (is_over or self.is_busy)
             case Pace.STEP:
                 is_elsewhere = not self.is_taken and now_s < self.next_at_s

@@ -132,11 +132,13 @@ class Watcher:
     def _may_still_answer(self, track: Track, batch: BatchObject, word: str | None) -> bool:
         """Whether the grace after a cancel is running."""
         if word != "cancelled":
-            track.cancelled_since_s = None
+            track.cancelled_since_s, track.is_in_grace = None, False
             return False
         now = self._at.clock()
         track.cancelled_since_s = track.cancelled_since_s or now
         left_s = grace_left_s(batch, self._at.provider, seen_since_s=track.cancelled_since_s, now_s=now)
+        is_told = batch.cancelled_at_s is not None and batch.told_at_s is not None
+        track.is_in_grace = left_s > 0 and is_told
         if left_s <= 0:
             return False
         self._tell_lacking(track, word, left_s + FULL_READS * self._at.reread_pause_s)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,43 +25,55 @@ _MISSING = "required key is missing"
 
 
 class Books:
-    """The ledgers that are looked into, each opened once; `writes` for a tick. A context manager."""
+    """The ledgers that are looked into; `writes` for a tick. A context manager.
+
+    At most one is open at any time, and none while a run works: a process that opens a database's file a
+    second time, and closes it, loses the locks that SQLite holds for it (POSIX), and with them the database.
+    """
 
     def __init__(self, *, writes: bool = True) -> None:
         self._writes = writes
-        self._stack = ExitStack()
-        self._ledgers: dict[str, Ledger] = {}
+        self._place: LedgerPlace | None = None
+        self._open: Ledger | None = None
         self._errors: dict[str, LedgerError] = {}
 
     def __enter__(self) -> Books:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of what is open; it is opened again when somebody asks."""
+        opened, self._open, self._place = self._open, None, None
+        if opened is not None:
+            opened.close()
 
     def ledger(self, place: LedgerPlace) -> Ledger:
         """The ledger, made if there is none. Raises LedgerError, the same one each time."""
+        if self._open is not None and self._place == place:
+            return self._open
         if place.url in self._errors:
             raise self._errors[place.url]
-        if place.url not in self._ledgers:
-            try:
-                self._ledgers[place.url] = self._stack.enter_context(Ledger.open(place))
-            except LedgerError as error:
-                self._errors[place.url] = error
-                raise
-        return self._ledgers[place.url]
+        self.close()
+        try:
+            self._open, self._place = Ledger.open(place), place
+        except LedgerError as error:
+            self._errors[place.url] = error
+            raise
+        return self._open
 
     def known(self, place: LedgerPlace) -> Ledger | None:
         """The ledger, or None where there is none yet, or none that can be used."""
+        if self._open is not None and self._place == place:
+            return self._open
+        self.close()
         try:
-            if place.url not in self._ledgers:
-                looked = Ledger.open_reading(place)
-                if looked is None:
-                    return None
-                if not self._writes:
-                    self._ledgers[place.url] = self._stack.enter_context(looked)
-                    return looked
-                looked.close()
+            looked = Ledger.open_reading(place)
+            if looked is None or not self._writes:
+                self._open, self._place = looked, place
+                return looked
+            looked.close()
             return self.ledger(place)
         except LedgerError:
             return None

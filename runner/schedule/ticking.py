@@ -93,7 +93,7 @@ class _Tick:
         options = ManifestOptions(path=str(found.path))
         return Visit(
             open_workplace(options, self._environ),
-            self._books.ledger(found.place),
+            self._books,
             options,
             environ=self._environ,
             reporter=self._reporter,

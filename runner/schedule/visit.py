@@ -30,7 +30,8 @@ from runner.commands.workplace import Workplace
 from runner.core import due
 from runner.core.model import ScheduleSettings
 from runner.errors import EXIT_DONE, EXIT_STILL_RUNNING, InterruptedRunError, RunnerError, StillRunningError
-from runner.ledger import Claim, DueRecord, HeldElsewhereError, Ledger, hold
+from runner.ledger import Claim, DueRecord, HeldElsewhereError, Ledger, Schedules, hold
+from runner.schedule.finding import Books
 from runner.schedule.reports import AdvancedRun, FailedManifest, MissedDue, SkippedDue, StartedDue
 
 TAKE_OVER_S = 900.0
@@ -65,7 +66,7 @@ class Visit:
     def __init__(
         self,
         workplace: Workplace,
-        ledger: Ledger,
+        books: Books,
         options: ManifestOptions,
         *,
         environ: Mapping[str, str],
@@ -73,17 +74,24 @@ class Visit:
         now: datetime,
     ) -> None:
         self._workplace = workplace
-        self._ledger = ledger
-        self._schedules = ledger.schedules()
+        self._books = books
         self._options = options
         self._environ = environ
         self._reporter = Unattended(reporter)
         self._now = now
         self._schedule = workplace.manifest.schedule
         self._path = workplace.manifest_path
-        self._manifest_id = ledger.ensure_manifest(self._path, workplace.manifest.name)
+        self._manifest_id = self._ledger.ensure_manifest(self._path, workplace.manifest.name)
         self.events: list[Event] = []
         self.is_open = False
+
+    @property
+    def _ledger(self) -> Ledger:
+        return self._books.ledger(self._workplace.place)
+
+    @property
+    def _schedules(self) -> Schedules:
+        return self._ledger.schedules()
 
     @property
     def next_due_at(self) -> datetime | None:
@@ -276,6 +284,7 @@ class Visit:
             return True
         if schedule.overlap != "replace":
             return False
+        self._books.close()
         try:
             cancel(self._options, environ=self._environ, reporter=self._reporter)
         except RunnerError as error:
@@ -339,6 +348,7 @@ class Visit:
         self._add_failed(one, error, is_new=True)
 
     def _run(self, options: RunOptions) -> RunResult:
+        self._books.close()
         return run(replace(options, environ=self._environ), reporter=self._reporter)
 
 

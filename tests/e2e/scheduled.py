@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from runner.schedule.ticking import tick
 from tests.e2e.changing_model import ChangingModel, changing_model
 from tests.kills.hurried.__main__ import CLOCK_VARIABLE
 from tests.localserver_process import KEY, ServerProcess, eventually, running_server
-from tests.warm_program import run_warm
+from tests.warm_program import WarmPopen, run_warm
 
 TIMEOUT_S = 60.0
 
@@ -46,6 +47,7 @@ class Stage:
     server: ServerProcess
     model: ChangingModel
     environ: dict[str, str] = field(default_factory=lambda: {"SCHEDULED_KEY": KEY})
+    deaths: int = 0
 
     # ------------------------------------------------------------ what there is
 
@@ -109,6 +111,19 @@ class Stage:
         assert "Traceback" not in done.stderr, done.stderr
         return done.returncode, done.stdout, done.stderr
 
+    @contextmanager
+    def dying(self, point: str, at: str) -> Iterator[None]:
+        """While a tick of its own process runs, that dies at a named point if it gets so far."""
+        ours = {name: text for name, text in os.environ.items() if not name.startswith("RUNNER_")}
+        moment = {CLOCK_VARIABLE: str(seconds(at)), "RUNNER_FAILPOINT": point}
+        command = [sys.executable, "-m", "tests.kills.hurried", "schedule", "tick", "--quiet"]
+        with WarmPopen(
+            command, cwd=self.folder, env={**ours, **self.environ, **moment}, stdin=subprocess.DEVNULL
+        ) as process:
+            yield
+            process.wait(TIMEOUT_S)
+        self.deaths += process.returncode == -9
+
     def kill(self, point: str, at: str) -> None:
         """A tick that dies at a named point."""
         code, _, stderr = self.program("schedule", "tick", ".", at=at, point=point)
@@ -168,14 +183,17 @@ class Stage:
 
 
 @contextmanager
-def staged(folder: Path, **settings: Any) -> Iterator[Stage]:
-    """A stage, as long as the block lasts."""
+def staged(folder: Path, *, answers_itself: bool = False) -> Iterator[Stage]:
+    """A stage, as long as the block lasts. `answers_itself`: the server, with each row's own text."""
     jobs = folder / "jobs"
     (jobs / ".runner").mkdir(parents=True, mode=0o700)
     with (
         changing_model() as model,
         running_server(
-            folder / "server", upstream=model.address, finaliser_interval_s=0.1, max_attempts=1, **settings
+            folder / "server",
+            upstream=None if answers_itself else model.address,
+            finaliser_interval_s=0.1,
+            max_attempts=1,
         ) as server,
     ):
         model.word = "yes"

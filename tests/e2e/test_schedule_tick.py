@@ -442,7 +442,10 @@ def test_asking_all_again_is_paid_once_though_the_tick_is_killed(stage: Stage) -
 
 
 def test_a_query_asks_for_what_came_since_the_run_before(stage: Stage) -> None:
-    query = "SELECT * FROM dataset WHERE updated_at > $previous_scheduled_at AND updated_at <= $scheduled_at"
+    query = (
+        "SELECT * FROM dataset WHERE updated_at::TIMESTAMP > $previous_scheduled_at "
+        "AND updated_at::TIMESTAMP <= $scheduled_at"
+    )
     stage.manifest(dataset={"path": "nightly.jsonl", "key": "id", "query": query})
     times = ["2025-12-31T12:00:00", "2026-01-01T01:00:00", "2026-01-01T12:00:00", "2026-01-03T01:00:00"]
     rows = [{"id": f"k{at}", "text": f"row {at}", "updated_at": moment} for at, moment in enumerate(times)]
