@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from runner.commands.moments import Silent
+from runner.ledger import Ledger, locate
 from runner.schedule.reports import TickReport
 from runner.schedule.ticking import tick
 from tests.e2e.changing_model import ChangingModel, changing_model
@@ -41,13 +44,17 @@ def seconds(text: str) -> float:
 
 @dataclass
 class Stage:
-    """The folder `jobs` and the server behind it."""
+    """The folder `jobs` and the server behind it, which knows this stage by its key."""
 
     folder: Path
     server: ServerProcess
     model: ChangingModel
-    environ: dict[str, str] = field(default_factory=lambda: {"SCHEDULED_KEY": KEY})
+    key: str = KEY
     deaths: int = 0
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {"SCHEDULED_KEY": self.key}
 
     # ------------------------------------------------------------ what there is
 
@@ -142,10 +149,8 @@ class Stage:
         """Wait until every batch has its last word."""
 
         def all_ended() -> bool:
-            batches = [
-                self.server.get(f"/batches/{one['batch_id']}") for one in self.server.witness.creates()
-            ]
-            return all(batch["status"] in ("completed", "failed", "cancelled") for batch in batches)
+            found = [self.server.get(f"/batches/{batch}", key=self.key) for batch in self.batches()]
+            return all(batch["status"] in ("completed", "failed", "cancelled") for batch in found)
 
         eventually(all_ended, what="the end of every batch")
 
@@ -177,16 +182,52 @@ class Stage:
     def statuses(self, name: str = "nightly") -> Counter[str]:
         return Counter(row["_status"] for row in self.results(name).values())
 
+    def batches(self) -> list[str]:
+        """The ids of all batches, in order, those too whose creation nobody heard of."""
+        owner = sha256(b"owner:" + self.key.encode()).hexdigest()[:16]  # as the witness writes it
+        return [one["batch_id"] for one in self.server.witness.creates() if one["owner"] == owner]
+
     def executed(self) -> Counter[str]:
         """How often each request was executed, by custom_id."""
-        return Counter(one["custom_id"] for one in self.server.witness.executions())
+        ours = set(self.batches())
+        found = self.server.witness.executions()
+        return Counter(one["custom_id"] for one in found if one["batch_id"] in ours)
+
+    def cancelled(self) -> list[str]:
+        """The ids of batches that were told to stop."""
+        ours = set(self.batches())
+        found = self.server.witness.changes()
+        return [one["id"] for one in found if one["action"] == "cancel" and one["id"] in ours]
+
+
+@dataclass
+class Theatre:
+    """A server, its model and an empty ledger with all its tables, for one stage after another."""
+
+    folder: Path
+    server: ServerProcess
+    model: ChangingModel
+    ledger: Path
+    stages: int = 0
+
+    def stage(self) -> Stage:
+        """A new one: a folder and a key of its own, the model as it was in the beginning, no faults."""
+        self.stages += 1
+        jobs = self.folder / f"jobs-{self.stages}"
+        (jobs / ".runner").mkdir(parents=True, mode=0o700)
+        shutil.copyfile(self.ledger, jobs / ".runner" / "ledger.db")
+        self.server.call("DELETE", "//faults")
+        self.model.is_slow, self.model.status, self.model.word = False, 200, "yes"
+        self.model.statuses.clear()
+        return Stage(folder=jobs, server=self.server, model=self.model, key=f"key-{self.stages}")
 
 
 @contextmanager
-def staged(folder: Path, *, answers_itself: bool = False) -> Iterator[Stage]:
-    """A stage, as long as the block lasts. `answers_itself`: the server, with each row's own text."""
-    jobs = folder / "jobs"
-    (jobs / ".runner").mkdir(parents=True, mode=0o700)
+def theatre(folder: Path, *, answers_itself: bool = False) -> Iterator[Theatre]:
+    """As long as the block lasts. `answers_itself`: the server, with each row's own text."""
+    empty = folder / "empty" / ".runner"
+    empty.mkdir(parents=True, mode=0o700)
+    Ledger.open(locate(str(empty.parent / "manifest.yaml"), {})).close()
     with (
         changing_model() as model,
         running_server(
@@ -196,5 +237,5 @@ def staged(folder: Path, *, answers_itself: bool = False) -> Iterator[Stage]:
             max_attempts=1,
         ) as server,
     ):
-        model.word = "yes"
-        yield Stage(folder=jobs, server=server, model=model)
+        yield Theatre(folder=folder, server=server, model=model, ledger=empty / "ledger.db")
+        model.is_slow = False

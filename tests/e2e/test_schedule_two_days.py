@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from runner.schedule.reports import AdvancedRun, StartedDue
-from tests.e2e.scheduled import Stage, staged
+from tests.e2e.scheduled import Stage, theatre
 
 BEGIN = datetime(2026, 10, 24, tzinfo=UTC)
 """So the clock of London is set back in the middle: 01:30 comes twice on the 25th."""
@@ -39,8 +39,8 @@ IDLE_POINTS, BUSY_POINTS = 3, 360
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
-    with staged(tmp_path, answers_itself=True) as ready:
-        yield ready
+    with theatre(tmp_path, answers_itself=True) as house:
+        yield house.stage()
 
 
 class Datasets:
