@@ -12,7 +12,10 @@ from runner import errors
 from runner.cli.app import COMMANDS, EPILOG, cli
 from runner.cli.arguments import COMMAND_NAMES, Session
 
-EVERY = (cli, *COMMANDS)
+BELOW = tuple(
+    below for group in COMMANDS if isinstance(group, click.Group) for below in group.commands.values()
+)
+EVERY = (cli, *COMMANDS, *BELOW)
 
 
 def name_of(command: click.Command) -> str:
@@ -50,11 +53,15 @@ def test_every_option_says_what_it_does(command: click.Command) -> None:
 @pytest.mark.parametrize("command", EVERY, ids=name_of)
 def test_every_command_has_examples_that_parse(command: click.Command) -> None:
     """An example may begin with another command that it needs, but one is of the command itself."""
-    shown = set()
+    shown: set[click.Command] = set()
     for words in examples(command.epilog or ""):
         is_named = words[0] in COMMAND_NAMES
         meant = cli.commands[words[0] if is_named else "run"]
-        meant.make_context(str(meant.name), words[1:] if is_named else list(words), obj=Session())
+        rest = words[1:] if is_named else list(words)
+        if isinstance(meant, click.Group):
+            shown.add(meant)
+            meant, rest = meant.commands[rest[0]], rest[1:]
+        meant.make_context(str(meant.name), rest, obj=Session())
         shown.add(meant)
     assert shown if command is cli else command in shown
 

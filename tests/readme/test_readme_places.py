@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
@@ -53,7 +54,9 @@ def test_every_link_leads_somewhere(text: str) -> None:
 
 @pytest.mark.parametrize("text", [README, CHANGELOG], ids=["readme", "changelog"])
 def test_every_option_that_is_named_exists(text: str) -> None:
-    known = {name for command in (cli, *COMMANDS) for option in command.params for name in option.opts}
+    groups = [command for command in COMMANDS if isinstance(command, click.Group)]
+    commands = [cli, *COMMANDS, *(below for group in groups for below in group.commands.values())]
+    known = {name for command in commands for option in command.params for name in option.opts}
     known |= {"--help", "--quiet"}
     told = re.sub(r"^.*\bpip\b.*$", "", text, flags=re.MULTILINE)
     named = set(re.findall(r"(?<![\w<!-])--[a-z][a-z-]+", told))
