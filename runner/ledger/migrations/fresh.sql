@@ -301,6 +301,39 @@ CREATE TRIGGER event_is_kept_on_update BEFORE UPDATE ON event BEGIN SELECT raise
 --
 CREATE TRIGGER event_is_kept_on_delete BEFORE DELETE ON event BEGIN SELECT raise(ABORT, 'events are only ever added'); END
 --
+CREATE TABLE schedule (
+	manifest_id INTEGER NOT NULL, 
+	rule TEXT NOT NULL, 
+	since TEXT NOT NULL, 
+	problem TEXT NOT NULL, 
+	CONSTRAINT schedule_key PRIMARY KEY (manifest_id), 
+	CONSTRAINT schedule_manifest_id_exists FOREIGN KEY(manifest_id) REFERENCES manifest (id)
+)
+--
+CREATE TABLE due (
+	id INTEGER NOT NULL, 
+	manifest_id INTEGER NOT NULL, 
+	due_at TEXT NOT NULL, 
+	previous_at TEXT, 
+	state TEXT NOT NULL, 
+	claimed_at TEXT NOT NULL, 
+	claimed_by TEXT NOT NULL, 
+	begun_at TEXT, 
+	ended_at TEXT, 
+	run_id INTEGER, 
+	exit_code INTEGER, 
+	message TEXT NOT NULL, 
+	CONSTRAINT due_key PRIMARY KEY (id), 
+	CONSTRAINT due_state_is_known CHECK (state IN ('claimed', 'started', 'finished', 'failed', 'replaced', 'skipped', 'missed')), 
+	CONSTRAINT due_start_is_a_run CHECK (state NOT IN ('started', 'finished') OR run_id IS NOT NULL), 
+	CONSTRAINT due_end_has_a_time CHECK ((ended_at IS NULL) = (state IN ('claimed', 'started'))), 
+	CONSTRAINT due_manifest_id_exists FOREIGN KEY(manifest_id) REFERENCES manifest (id), 
+	CONSTRAINT due_run_id_exists FOREIGN KEY(run_id) REFERENCES run (id), 
+	CONSTRAINT due_one_manifest_id_due_at UNIQUE (manifest_id, due_at)
+)
+--
+CREATE UNIQUE INDEX due_one_started_at_a_time ON due (manifest_id) WHERE state = 'started'
+--
 INSERT INTO status (code, word) VALUES (0, 'failed')
 --
 INSERT INTO status (code, word) VALUES (1, 'succeeded')
@@ -321,6 +354,6 @@ INSERT INTO status (code, word) VALUES (8, 'unsendable')
 --
 INSERT INTO status (code, word) VALUES (9, 'pending')
 --
-INSERT INTO alembic_version (version_num) VALUES ('0001')
+INSERT INTO alembic_version (version_num) VALUES ('0002')
 --
 PRAGMA application_id=1381322289
