@@ -3,8 +3,9 @@
 Theory. Most of the time of `python -m runner` goes into imports. A fork of a process that has done nothing
 but import is the same program a moment later: one thread, nothing opened, no event loop, no random state in
 use (Python reseeds after a fork). The child takes over folder, environment, standard streams and signals as
-a fresh interpreter would, and leaves through the interpreter's own exit. What a warm start can't show is
-how the program starts: tests of that use a fresh interpreter.
+a fresh interpreter would, and leaves as the interpreter does, but for the teardown of its modules, which
+costs more than many a test. What a warm start can't show is how the program starts: tests of that use a
+fresh interpreter.
 
 A program that starts the local server orders it here too, over a socket that every child inherits.
 
@@ -15,6 +16,7 @@ wait status are written. It ends when the socket's other end is closed.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import io
@@ -138,7 +140,16 @@ def _become(order: dict[str, Any], descriptors: list[int], inner: socket.socket)
     sys.argv = [order["module"], *order["arguments"]]
     module = sys.modules[f"{order['module']}.__main__"]
     sys.modules["__main__"] = module
-    sys.exit(module.main())
+    try:
+        sys.exit(module.main())
+    except SystemExit as left:
+        if left.code is not None and not isinstance(left.code, int):
+            raise
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit((left.code or 0) & 0xFF)
 
 
 def _text(number: int, *, errors: str, line_buffering: bool) -> io.TextIOWrapper:
