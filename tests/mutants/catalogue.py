@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from tests.mutants.keeping import KEEPING
 from tests.mutants.paying import PAYING
+from tests.mutants.scheduling import SCHEDULING
 
-MUTANTS = (*PAYING, *KEEPING)
+MUTANTS = (*PAYING, *KEEPING, *SCHEDULING)
