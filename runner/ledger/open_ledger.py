@@ -15,8 +15,9 @@ from sqlalchemy import Connection, Engine
 
 from runner.failpoints import failpoint
 from runner.ledger.bulk import without_collector
-from runner.ledger.engine import checkpoint, is_sqlite
+from runner.ledger.engine import checkpoint, database_file, is_sqlite
 from runner.ledger.faults import translated
+from runner.ledger.handles import alone, note_closed, note_opened
 from runner.ledger.journal import Journal
 from runner.ledger.opening import open_engines, open_reading_engine, shown
 from runner.ledger.place import LedgerPlace
@@ -40,6 +41,9 @@ class OpenLedger:
         self._clock = clock
         self._journal = Journal(place.journal, ledger=place.name)
         self._where = shown(place)
+        self._file = database_file(place.url)
+        self._is_open = True
+        note_opened(self._file)
 
     @classmethod
     def open(cls, place: LedgerPlace, *, clock: Callable[[], float] = time.time) -> Self:
@@ -47,14 +51,16 @@ class OpenLedger:
 
         Errors: LedgerError for a newer version, a damaged file, a network disk, a foreign file.
         """
-        writer, reader = open_engines(place)
-        return cls(place, reader=reader, writer=writer, clock=clock)
+        with alone():
+            writer, reader = open_engines(place)
+            return cls(place, reader=reader, writer=writer, clock=clock)
 
     @classmethod
     def open_reading(cls, place: LedgerPlace) -> Self | None:
         """Open to look only; None if there is no ledger yet. Makes nothing, waits for nobody."""
-        reader = open_reading_engine(place)
-        return None if reader is None else cls(place, reader=reader, writer=None)
+        with alone():
+            reader = open_reading_engine(place)
+            return None if reader is None else cls(place, reader=reader, writer=None)
 
     def __enter__(self) -> Self:
         return self
@@ -67,6 +73,17 @@ class OpenLedger:
     def close(self) -> None:
         """Fold the log into the file, let go of it and seal it. Safe to repeat."""
         failpoint("ledger.closing")
+        with alone():
+            try:
+                self._let_go()
+            finally:
+                if self._is_open:
+                    self._is_open = False
+                    note_closed(self._file)
+            if self._writer is not None:
+                seal_closed(self.place)
+
+    def _let_go(self) -> None:
         self._reader.dispose()
         if self._writer is not None:
             with translated(self._where):
@@ -74,7 +91,6 @@ class OpenLedger:
                     checkpoint(self._writer)
             failpoint("ledger.folded")
             self._writer.dispose()
-            seal_closed(self.place)
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:

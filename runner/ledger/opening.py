@@ -29,6 +29,7 @@ from runner.ledger.engine import (
     writing_engine,
 )
 from runner.ledger.faults import REBUILD, translated
+from runner.ledger.handles import is_open_here
 from runner.ledger.journal import sync_folder
 from runner.ledger.place import LedgerPlace
 from runner.ledger.schema import VERSIONS, make, migrate, refuse_newer, version_of
@@ -141,6 +142,8 @@ def _refuse_unsound(engine: Engine, where: str, path: Path) -> None:
 
 def _refuse_damaged(path: Path, where: str) -> bool:
     """Whether the file is just as this program left it. Errors: LedgerError if single bytes of it differ."""
+    if is_open_here(path):
+        return True  # looked at when this process opened it first; now nobody may look at its bytes
     verdict = examine(path)
     if verdict is Verdict.DAMAGED:
         raise LedgerError(
@@ -153,6 +156,8 @@ def _refuse_damaged(path: Path, where: str) -> bool:
 
 def _make_private(path: Path) -> None:
     """Make the file with mode 0600 before SQLite does: its -wal and -shm take over the mode."""
+    if is_open_here(path):
+        return
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         is_new = os.fstat(descriptor).st_size == 0

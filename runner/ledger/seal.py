@@ -22,6 +22,7 @@ from pathlib import Path
 from zlib import crc32
 
 from runner.ledger.engine import database_file
+from runner.ledger.handles import is_open_here
 from runner.ledger.place import LedgerPlace
 
 BLOCK_BYTES = 4096
@@ -50,8 +51,13 @@ def has_log(path: Path) -> bool:
 
 
 def seal_closed(place: LedgerPlace) -> None:
-    """Seal a ledger that was just closed, if it is a file."""
-    if path := database_file(place.url):
+    """Seal a ledger that was just closed, if it is a file. While this process has it open elsewhere it has no
+    seal: the last one to close it writes one."""
+    path = database_file(place.url)
+    if is_open_here(path):
+        with suppress(OSError):
+            seal_path(Path(path or "")).unlink(missing_ok=True)
+    elif path:
         write_seal(Path(path))
 
 
