@@ -15,6 +15,7 @@ from runner.core.model import (
     Prices,
     ProviderSettings,
     RetrySettings,
+    ScheduleSettings,
     Tolerance,
     TruncatedSettings,
 )
@@ -275,3 +276,45 @@ def test_an_editor_accepts_what_load_accepts(tmp_path: Path) -> None:
             )
             == []
         )
+
+
+# ---------------------------------------------------------------- schedules
+
+
+def test_a_schedule_has_its_defaults(tmp_path: Path) -> None:
+    schedule = load_text(tmp_path, GOOD + "schedule: {cron: 17 2 * * 1-5}\n").schedule
+    assert schedule == ScheduleSettings(
+        cron="17 2 * * 1-5",
+        timezone="UTC",
+        overlap="skip",
+        missed="latest",
+        start_within_s=None,
+        jitter_s=0,
+        reprocess="changed",
+        refresh_older_than_s=None,
+    )
+    assert load_text(tmp_path).schedule is None
+
+
+def test_a_schedule_says_it_all(tmp_path: Path) -> None:
+    keys = (
+        "cron: 0 2 * * *, timezone: Europe/London, overlap: queue, missed: all, start_within: 6h, jitter: 10m"
+    )
+    text = GOOD + f"schedule: {{{keys}, reprocess: {{older_than: 30d}}}}\n"
+    schedule = load_text(tmp_path, text).schedule
+    assert schedule == ScheduleSettings(
+        cron="0 2 * * *",
+        timezone="Europe/London",
+        overlap="queue",
+        missed="all",
+        start_within_s=6 * 3600,
+        jitter_s=600,
+        refresh_older_than_s=30 * 86_400,
+    )
+
+
+def test_a_schedule_is_put_together_like_any_other_part(tmp_path: Path) -> None:
+    text = GOOD + "schedule: {cron: 0 2 * * *}\nprofiles: {paris: {schedule: {timezone: Europe/Paris}}}\n"
+    assert load_text(tmp_path, text).schedule == ScheduleSettings(cron="0 2 * * *")
+    schedule = load_text(tmp_path, text, profile="paris", set_values=["schedule.cron=0 3 * * *"]).schedule
+    assert schedule == ScheduleSettings(cron="0 3 * * *", timezone="Europe/Paris")
