@@ -107,8 +107,8 @@ class Visit:
             if self._schedule is not None:
                 self._claim(self._schedule)
                 self._carry_out(self._schedule)
-            elif self._schedules.find(self._manifest_id) is not None:
-                self._schedules.end(self._manifest_id, "the manifest has no schedule any more")
+            else:
+                self._end()
             if not any(isinstance(event, FailedManifest) for event in self.events):
                 self._schedules.note_problem(self._manifest_id, "", self._now)
             self.is_open = bool(self._open_dues()) or self._has_batches()
@@ -130,9 +130,10 @@ class Visit:
             return  # a due time whose start was cut off is carried out again, and collects too
         try:
             result = self._run(RunOptions(manifest=self._options, is_step=True, goes_on=True))
-        except (HeldElsewhereError, InterruptedRunError) as error:
-            if isinstance(error, InterruptedRunError):
-                raise
+        except HeldElsewhereError:
+            pass  # somebody runs it by hand at this moment
+        except InterruptedRunError:
+            raise
         except StillRunningError as error:
             self._add_advanced(started, None, error.what)
         except RunnerError as error:
@@ -203,6 +204,12 @@ class Visit:
         )
 
     # ------------------------------------------------------------ what came due
+
+    def _end(self) -> None:
+        """The manifest has no schedule, or none any more."""
+        known = self._schedules.find(self._manifest_id)
+        if known is not None and known.rule:
+            self._schedules.end(self._manifest_id, "the manifest has no schedule any more")
 
     def _claim(self, schedule: ScheduleSettings) -> None:
         known, rule = self._schedules.find(self._manifest_id), rule_of(schedule)
