@@ -98,6 +98,8 @@ class RunOptions:
     `goes_on_from_s`: this run goes on with one that began at this moment (Unix seconds), so what that one
     asked again is not asked a third time.
     `expected`: carry out this plan or none. `times`: the moments it is about (None: the usual ones).
+    `tells_errors`: an error is told as `notify` says; False where the caller tells of it, and knows whether
+    it was told before.
     `workers`: processes that render (None: one for each processor).
     """
 
@@ -114,6 +116,7 @@ class RunOptions:
     expected: ExpectedPlan | None = None
     times: RunTimes | None = None
     workers: int | None = None
+    tells_errors: bool = True
     environ: Mapping[str, str] = field(default_factory=dict)
 
     def pace(self, *, is_local: bool) -> Pace:

@@ -10,6 +10,7 @@ The outline::
       retry_failed  new shards for failures that may pass; drive again
       ask_larger    new shards for what was cut at the token limit, if the manifest says so; drive again
       write_results the joined table, atomically
+      notifier      somebody is told, if the manifest says so
 
 A second `run` does the same and finds most of it done; that is how it resumes, collects and repeats.
 """
@@ -34,6 +35,7 @@ from runner.commands.going_on import last_run
 from runner.commands.interrupts import StopFlag, deferred_interrupts
 from runner.commands.local import connected
 from runner.commands.moments import Finished, Reporter, Started, Submitted, Trouble
+from runner.commands.notifying import Notifier
 from runner.commands.options import Narrowing, Pace, RunOptions, command_line
 from runner.commands.planfile import refuse_if_moved
 from runner.commands.planning import Prepared, policy_of, prepared
@@ -50,6 +52,7 @@ from runner.commands.workplace import Workplace, open_workplace
 from runner.core.model import Provider
 from runner.core.states import ShardState, Submission, after_the_clock_was_set_back, reexamined
 from runner.errors import (
+    EXIT_DONE,
     EXIT_STILL_RUNNING,
     InterruptedRunError,
     ProviderRefusedError,
@@ -77,13 +80,19 @@ class RunResult:
 def run(options: RunOptions, *, reporter: Reporter) -> RunResult:
     """The whole job for one manifest. Raises RunnerError; whatever happens, nothing paid for is lost."""
     workplace = open_workplace(options.manifest, options.environ)
-    workplace.place.prepare()
-    with (
-        deferred_interrupts() as stop,
-        hold(workplace.lock_path, waits=_Queue(options.wait_s, stop, reporter).waits),
-        Ledger.open(workplace.place) as ledger,
-    ):
-        return _Run(workplace, ledger, options, reporter, stop).go()
+    notifier = Notifier(workplace.manifest, options.environ, reporter)
+    try:
+        workplace.place.prepare()
+        with (
+            deferred_interrupts() as stop,
+            hold(workplace.lock_path, waits=_Queue(options.wait_s, stop, reporter).waits),
+            Ledger.open(workplace.place) as ledger,
+        ):
+            return _Run(workplace, ledger, options, reporter, stop, notifier).go()
+    except Exception as error:
+        if options.tells_errors:
+            notifier.failed(error)
+        raise
 
 
 class _Queue:
@@ -141,7 +150,9 @@ class _Run:
         options: RunOptions,
         reporter: Reporter,
         stop: StopFlag,
+        notifier: Notifier,
     ) -> None:
+        self._notifier = notifier
         self._workplace = workplace
         self._manifest = workplace.manifest
         self._folder = workplace.place.folder
@@ -427,8 +438,17 @@ class _Run:
         finished = self._finished(totals, self._ledger.paid(run_id))
         if complaint is not None:
             finished = replace(finished, exit_code=complaint.exit_code)
+        self._notify(finished, complaint)
         self._reporter.tell(finished)
         return RunResult(finished=finished, exit_code=finished.exit_code, run=self._uid)
+
+    def _notify(self, finished: Finished, complaint: RunnerError | None) -> None:
+        """Before `finished`, which is the last that a run tells. A table that was written again, with
+        nothing sent nor collected and nothing wrong, is no news."""
+        if not self._ended and finished.exit_code == EXIT_DONE:
+            return
+        if complaint is None or self._options.tells_errors:
+            self._notifier.finished(finished, complaint)
 
     def _finished(self, totals: Totals, paid: tuple[int, int]) -> Finished:
         return finished_run(

@@ -177,6 +177,22 @@ class Budget:
     confirm_above: float = 10.0
 
 
+class Occasion(StrEnum):
+    """What `notify.on` can name: the end of a run that somebody is told of."""
+
+    FAILED = "failed"
+    COMPLETED = "completed"
+    BUDGET = "budget"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotifySettings:
+    """`notify:`. `url_env` names the environment variable that holds the address, which is a secret."""
+
+    url_env: str
+    on: tuple[Occasion, ...] = (Occasion.FAILED, Occasion.BUDGET)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleSettings:
     """`schedule:`. `cron` has five fields, read by the clock of `timezone` (an IANA name).
@@ -241,6 +257,7 @@ class Manifest:
     repeats: int = 1
     on_edit: str = "keep"
     schedule: ScheduleSettings | None = None
+    notify: NotifySettings | None = None
 
     def where(self, path: str) -> str:
         """`file:line:column` of a dotted path, or of its nearest parent that was written."""

@@ -18,6 +18,8 @@ from runner.core.model import (
     DatasetSettings,
     Manifest,
     ModelSettings,
+    NotifySettings,
+    Occasion,
     OutputSettings,
     Prices,
     PromptSettings,
@@ -62,6 +64,7 @@ def build(root: MapNode, path: str, answer_schema: Mapping[str, Any] | None) -> 
         on_truncated=_truncated(data.get("on_truncated")),
         on_edit=data.get("on_edit", "keep"),
         schedule=schedule_settings(data.get("schedule")),
+        notify=_notify(data.get("notify")),
         positions=positions(root),
         canonical=_canonical(root, name, folder),
     )
@@ -173,6 +176,13 @@ def _truncated(data: Mapping[str, Any] | None) -> TruncatedSettings | None:
     if data is None:
         return None
     return TruncatedSettings(factor=float(data["max_tokens_factor"]), ceiling=int(data["ceiling"]))
+
+
+def _notify(data: Mapping[str, Any] | None) -> NotifySettings | None:
+    if data is None:
+        return None
+    usual = NotifySettings(url_env=data["url_env"])
+    return replace(usual, on=tuple(map(Occasion, data["on"]))) if "on" in data else usual
 
 
 def _tolerance(value: str | int | None) -> Tolerance:

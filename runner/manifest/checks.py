@@ -34,6 +34,7 @@ _LITERAL_KEY = re.compile(
 )
 _KEY_AS_NAME = re.compile(r"(?=[A-Za-z]*[0-9])(?=[A-Z0-9]*[a-z])[A-Za-z0-9]{20,}")
 """A key that would pass for a variable's name; names of variables have underscores or no small letters."""
+_ADDRESS_HINT = "put it into an environment variable, and write that variable's name here"
 _SIZES = (
     ("model", "provider", "max_file_bytes"),
     ("model", "provider", "max_body_bytes"),
@@ -56,7 +57,8 @@ def check_meaning(root: MapNode, findings: Findings) -> dict[str, Any] | None:
 
 
 def check_literal_keys(root: MapNode, findings: Findings) -> None:
-    """Note each key that stands in the manifest itself, before another message could show it."""
+    """Note each key that stands in the manifest itself, before another message could show it; and an
+    address to notify, which holds a key more often than not."""
     hint = "put it into an environment variable, and write that variable's name as api_key_env"
     for path, position, node in walk(root):
         text = node.value if isinstance(node, ScalarNode) else None
@@ -64,6 +66,9 @@ def check_literal_keys(root: MapNode, findings: Findings) -> None:
             continue
         if _LITERAL_KEY.search(text) or (path[-1] == "api_key_env" and _KEY_AS_NAME.fullmatch(text)):
             findings.add(position, "looks like an API key", path=dotted(path), hint=hint)
+        elif path[-2:] == ("notify", "url_env") and ("/" in text or ":" in text):
+            what = "is an address, and that is a secret"
+            findings.add(position, what, path=dotted(path), hint=_ADDRESS_HINT)
 
 
 class _Checks:

@@ -1,4 +1,4 @@
-"""The provider: every word with a batch server, and nothing else.
+"""The provider: every word with a batch server, and one other word: a message posted to a web address.
 
 `resolve` makes a profile of the manifest's settings; `Client` speaks to it. Uploads and creates are sent
 once and come back as Accepted, Refused or Unknown; all other calls repeat themselves and raise a
@@ -19,6 +19,7 @@ from runner.provider.errors import (
 )
 from runner.provider.exchange import Timeouts
 from runner.provider.keys import ApiKey
+from runner.provider.posting import is_web_address, post_json
 from runner.provider.profiles import resolve
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     "ServerTroubleError",
     "Timeouts",
     "error_for",
+    "is_web_address",
     "next_step",
+    "post_json",
     "resolve",
 ]

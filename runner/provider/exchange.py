@@ -289,8 +289,9 @@ def _user_agent() -> str:
         return "runner"
 
 
+USER_AGENT: Final = _user_agent()
 _COMMON_HEADERS: Final = {
-    "User-Agent": _user_agent(),
+    "User-Agent": USER_AGENT,
     "Accept": "application/json",
     "Accept-Encoding": "identity",  # a compressed reply hides its length, so a cut could not be seen
     "Connection": "close",

@@ -54,15 +54,22 @@ def used(folder: str) -> set[str]:
 
 
 RUNTIME = {distribution(one) for one in PROJECT["dependencies"]}
-TEST = {distribution(one) for one in PROJECT["optional-dependencies"]["test"]}
+EXTRAS = {name: set(map(distribution, them)) for name, them in PROJECT["optional-dependencies"].items()}
+TEST = EXTRAS.pop("test")
+OPTIONAL = set().union(*EXTRAS.values())
+"""What the program does without, and does more with."""
 
 
 def test_what_the_program_imports_is_declared_and_no_more() -> None:
-    assert used("runner") - set(CARRIED_BY) == RUNTIME - NEEDED_UNSEEN
+    assert used("runner") - set(CARRIED_BY) == (RUNTIME | OPTIONAL) - NEEDED_UNSEEN
 
 
 def test_what_the_tests_import_is_declared_and_no_more() -> None:
-    assert used("tests") - RUNTIME == TEST - TOOLS
+    assert used("tests") - RUNTIME == TEST - TOOLS - OPTIONAL
+
+
+def test_what_is_optional_is_tested() -> None:
+    assert OPTIONAL <= TEST
 
 
 def test_what_is_carried_is_carried() -> None:

@@ -76,6 +76,16 @@ def pieces() -> list[str]:
     return [block for mark, block in found if not mark]
 
 
+class WordsLoader(yaml.SafeLoader):
+    """Takes `on`, `yes` and their kin for text, as the manifest's own reader does."""
+
+
+WordsLoader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in forms if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
+    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def merged(base: dict[str, object], piece: dict[str, object]) -> dict[str, object]:
     """`piece` over `base`, mapping by mapping."""
     result = dict(base)
@@ -93,5 +103,6 @@ def test_every_piece_of_a_manifest_fits_into_one(tmp_path: Path, piece: str) -> 
     if "provider" in piece:
         del base["model"]["provider"]
     manifest = tmp_path / "piece.yaml"
-    manifest.write_text(yaml.safe_dump(merged(base, yaml.safe_load(piece))))
+    words = yaml.load(piece, WordsLoader)
+    manifest.write_text(yaml.safe_dump(merged(base, words)))
     assert runner.load(manifest).name == "quickstart"
