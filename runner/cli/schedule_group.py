@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from runner.cli.schedule_emit import emit
 from runner.cli.schedule_tick import list_, tick
 
 
@@ -12,11 +13,12 @@ from runner.cli.schedule_tick import list_, tick
 Examples:
   run schedule list                   what is due when, and how it went
   run schedule tick                   start what is due, collect what has come
+  run schedule emit --target systemd manifest.yaml
 """
 )
 def schedule() -> None:
     """Run manifests at the times that they name."""
 
 
-for _command in (tick, list_):
+for _command in (tick, list_, emit):
     schedule.add_command(_command)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from runner.manifest.findings import Findings, dotted, shown
-from runner.manifest.nodes import Entry, ListNode, MapNode, Node, Path, ScalarNode
+from runner.manifest.nodes import Entry, ListNode, MapNode, Node, Path, ScalarNode, walk
 from runner.manifest.scalars import read_plain
 from runner.manifest.schema import accepted_types
 
@@ -39,6 +39,18 @@ def interpolate(root: MapNode, environ: Mapping[str, str], findings: Findings) -
     """The document with every variable put in. Mistakes are noted at the value, which then stays as it is."""
     node = _node(root, (), environ, findings)
     return node if isinstance(node, MapNode) else root
+
+
+def variables_in(root: MapNode) -> dict[str, bool]:
+    """The environment variables that a document names, in its order; True: it has no default for it."""
+    found: dict[str, bool] = {}
+    for _, _, node in walk(root):
+        text = node.value if isinstance(node, ScalarNode) else None
+        for token in _TOKEN.finditer(text) if isinstance(text, str) else ():
+            body = _BODY.fullmatch(token[1]) if token[1] is not None else None
+            if body is not None:
+                found[body[1]] = found.get(body[1], False) or body[2] != "-"
+    return found
 
 
 def _node(node: Node, path: Path, environ: Mapping[str, str], findings: Findings) -> Node:

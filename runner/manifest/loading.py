@@ -23,7 +23,7 @@ from runner.manifest.building import build
 from runner.manifest.checks import check_literal_keys, check_meaning
 from runner.manifest.complaints import check_document, check_unused_profiles
 from runner.manifest.findings import Findings, shown
-from runner.manifest.interpolation import interpolate
+from runner.manifest.interpolation import interpolate, variables_in
 from runner.manifest.layers import apply_profile, apply_sets, read_manifest
 from runner.manifest.nodes import MapNode
 from runner.manifest.paths import absolute
@@ -73,6 +73,16 @@ def load_what_stands(
     again = Findings()
     answer_schema = check_meaning(rest, again)
     return (None if again else build(rest, found.path, answer_schema)), mistakes
+
+
+def variables(path: str | Path) -> dict[str, bool]:
+    """The environment variables that a manifest and its parents name as `${NAME}`, in their order; True where
+    one has to be set. Unused profiles don't count. Raises InputError where the file is not YAML."""
+    findings = Findings()
+    root, _ = read_manifest(_absolute(str(path)), str(path), findings)
+    if root is None:
+        raise findings.error()
+    return variables_in(root.without("profiles"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

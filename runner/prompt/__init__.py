@@ -9,5 +9,6 @@ The home of jinja2. This room knows nothing of manifests, datasets or requests.
 
 from runner.prompt.compiling import Prompt, PromptSource, compile_prompt
 from runner.prompt.files import TemplateText
+from runner.prompt.packaged import render_packaged
 
-__all__ = ["Prompt", "PromptSource", "TemplateText", "compile_prompt"]
+__all__ = ["Prompt", "PromptSource", "TemplateText", "compile_prompt", "render_packaged"]

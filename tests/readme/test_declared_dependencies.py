@@ -17,6 +17,7 @@ CARRIED_BY = {"markupsafe": "jinja2"}
 NEEDED_UNSEEN = {"pytz", "tzdata"}
 """Never imported by us, but for time zones by DuckDB and, where the system has none, by zoneinfo."""
 TOOLS = {
+    "check-jsonschema",
     "import-linter",
     "mypy",
     "pytest-timeout",
