@@ -52,7 +52,6 @@ from runner.commands.workplace import Workplace, open_workplace
 from runner.core.model import Provider
 from runner.core.states import ShardState, Submission, after_the_clock_was_set_back, reexamined
 from runner.errors import (
-    EXIT_DONE,
     EXIT_STILL_RUNNING,
     InterruptedRunError,
     ProviderRefusedError,
@@ -60,7 +59,7 @@ from runner.errors import (
     StillRunningError,
 )
 from runner.failpoints import failpoint
-from runner.ledger import Ledger, PlanMovedError, RunState, hold
+from runner.ledger import Ledger, PlanMovedError, RunRecord, RunState, hold
 from runner.manifest import answer_checker
 from runner.provider import Client
 
@@ -166,6 +165,7 @@ class _Run:
         self._began_s = options.goes_on_from_s or self._started_s
         self._manifest_id = ledger.ensure_manifest(workplace.manifest_path, workplace.manifest.name)
         self._ended: list[Submission] = []
+        self._previous: RunRecord | None = None
 
     def go(self) -> RunResult:
         if self._options.goes_on:
@@ -176,6 +176,7 @@ class _Run:
         self._tell_left_elsewhere()
         if (last := self._to_repeat()) is not None:
             return self._repeat(last)
+        self._previous = self._ledger.current_run(self._manifest_id)
         with ExitStack() as stack:
             return self._recorded(*self._plan_and_commit(stack))
 
@@ -444,8 +445,10 @@ class _Run:
 
     def _notify(self, finished: Finished, complaint: RunnerError | None) -> None:
         """Before `finished`, which is the last that a run tells. A table that was written again, with
-        nothing sent nor collected and nothing wrong, is no news."""
-        if not self._ended and finished.exit_code == EXIT_DONE:
+        nothing collected and the end that the run before had, is no news."""
+        last = self._previous
+        was_told = last is not None and last.published is not None and last.exit_code == finished.exit_code
+        if was_told and not self._ended:
             return
         if complaint is None or self._options.tells_errors:
             self._notifier.finished(finished, complaint)

@@ -61,6 +61,31 @@ def test_a_run_with_nothing_to_do_tells_nobody(tmp_path: Path, hook: ScriptedSer
     assert len(received(hook)) == 1
 
 
+def test_a_failure_that_stays_is_told_once(tmp_path: Path, hook: ScriptedServer) -> None:
+    """Also by a manifest whose query has it planned anew every time."""
+    template = "{{ text }}{% if id == 'k1' %}{{ 1 / 0 }}{% endif %}"
+    dataset = {"path": "rows.csv", "key": "id", "query": "SELECT * FROM dataset"}
+    project = notifying(tmp_path, hook, template=template, dataset=dataset)
+    assert [project.run().code for _ in range(2)] == [3, 3]
+    assert [message["event"] for message in received(hook)] == ["failed"]
+    project.manifest["allow_failures"] = 1
+    project.write_manifest()
+    assert project.run().code == 0
+    assert [message["event"] for message in received(hook)] == ["failed", "completed"]
+
+
+def test_a_run_that_was_killed_before_it_could_tell_is_told_by_the_next(
+    tmp_path: Path, hook: ScriptedServer
+) -> None:
+    project = notifying(tmp_path, hook)
+    project.environ["RUNNER_FAILPOINT"] = "publish.begins"
+    assert project.run().code != 0
+    del project.environ["RUNNER_FAILPOINT"]
+    assert received(hook) == []
+    assert project.run().code == 0
+    assert [message["event"] for message in received(hook)] == ["completed"]
+
+
 def test_a_detached_run_is_told_of_when_it_is_collected(tmp_path: Path, hook: ScriptedServer) -> None:
     project = notifying(tmp_path, hook)
     assert project.run("--detach").code == 75
