@@ -56,14 +56,36 @@ class Interrupts:
                 self._count += sum(number in STOPPING for number in os.read(self._noted, 512))
         return self._count
 
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Within, the first signal is only counted, for a program that looks (`wait`); the second leaves."""
+        before = {number: signal.getsignal(number) for number in STOPPING}
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, self._note)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def wait(self) -> None:
+        """Until somebody asked. For a thread of its own."""
+        while not self.is_stopping:
+            select.select([] if self._noted is None else [self._noted], [], [], 1.0)
+
     def wait_for_input(self, stream: TextIO) -> None:
         """Until `stream` has a line or its end, or a signal came (noted before any of its handlers run)."""
         watched = [stream.fileno()] + ([] if self._noted is None else [self._noted])
         select.select(watched, [], [])
 
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        if self.count() > 1:
+            leave_at_once()
+
     def _take(self, _number: int, _frame: FrameType | None) -> None:
         if self.count() > 1:
-            _leave_at_once()
+            leave_at_once()
         raise KeyboardInterrupt
 
 
@@ -81,7 +103,7 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _leave_at_once() -> None:
+def leave_at_once() -> None:
     """End this process and its workers without another line of Python. Never returns."""
     processes = sys.modules.get("multiprocessing")
     if processes is not None:

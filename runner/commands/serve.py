@@ -12,9 +12,9 @@ from typing import Any
 from runner.errors import InputError, Mistake, RunnerError
 from runner.localserver.database import Database
 from runner.localserver.faults import FaultError, FaultPlan, read_faults
-from runner.localserver.serve import AddressError
 from runner.localserver.serve import serve as serve_forever
 from runner.localserver.settings import ServerSettings, SettingsError
+from runner.localserver.sockets import AddressError
 from runner.localserver.upstream import UpstreamUrlError
 
 
@@ -55,7 +55,7 @@ def serve(
         hint = "such as http://127.0.0.1:11434/v1"
         raise InputError([Mistake(where=where, what=str(error), hint=hint)]) from error
     except AddressError as error:
-        raise _address_mistake(host, port, error) from error
+        raise address_mistake(host, port, error) from error
     except (OSError, sqlite3.Error) as error:
         what = getattr(error, "strerror", None) or str(error)
         raise RunnerError(
@@ -63,7 +63,7 @@ def serve(
         ) from error
 
 
-def _address_mistake(host: str, port: int, error: AddressError) -> InputError:
+def address_mistake(host: str, port: int, error: AddressError) -> InputError:
     """Whoever chose the address chooses another."""
     if error.errno == errno.EADDRINUSE:
         mistake = Mistake(where="--port", what=f"another program listens on {host}:{port} already")

@@ -241,6 +241,11 @@ class Ledger(OpenLedger):
         with self._reading() as connection:
             return submissions.load_open(connection, manifest_id)
 
+    def owners_of_batch(self, batch_id: str) -> list[str]:
+        """The manifests, as relative paths, that have had a batch of this id at any server."""
+        with self._reading() as connection:
+            return submissions.load_owners(connection, batch_id)
+
     def needs_file(self, sha: str) -> bool:
         """Whether a shard that is not final has an input file of this content."""
         with self._reading() as connection:

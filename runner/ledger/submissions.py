@@ -23,7 +23,7 @@ from runner.failpoints import failpoint
 from runner.ledger.facts import fact_of
 from runner.ledger.journal import Journal
 from runner.ledger.records import Ids, PlannedShard, ShardRecord
-from runner.ledger.tables import batch, event, file, request, run, shard
+from runner.ledger.tables import batch, event, file, manifest, request, run, shard
 from runner.ledger.tables import row as row_table
 from runner.ledger.times import iso, iso_or_none, moment, moment_or_none, seconds_or_none
 
@@ -127,6 +127,18 @@ def _awaited_elsewhere(connection: Connection, manifest_id: int) -> list[int]:
         .where(row_table.c.manifest_id == manifest_id, request.c.open_shard_id.is_not(None))
     )
     return sorted(set(candidates) & set(connection.execute(awaited).scalars()))
+
+
+def load_owners(connection: Connection, batch_id: str) -> list[str]:
+    """The manifests (paths) whose shards have had a batch of this id, at whatever server."""
+    query = (
+        select(manifest.c.path)
+        .distinct()
+        .select_from(batch.join(shard, shard.c.id == batch.c.shard_id).join(manifest))
+        .where(batch.c.batch_id == batch_id, manifest.c.id == shard.c.manifest_id)
+        .order_by(manifest.c.path)
+    )
+    return list(connection.execute(query).scalars())
 
 
 def load_wanted(connection: Connection) -> set[int]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import signal
 import socket
 import threading
@@ -22,13 +21,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from runner.localserver.app import build
 from runner.localserver.settings import ServerSettings
+from runner.localserver.sockets import listening_socket
 
 GRACE_S = 5
 HURRY_S = 0.5
-
-
-class AddressError(OSError):
-    """The address can't be listened on: taken, not of this machine, or not allowed."""
 
 
 class _Server(uvicorn.Server):
@@ -122,7 +118,7 @@ def serve(
         transport.abort()
         return True
 
-    with _listening_socket(host, port) as listener:
+    with listening_socket(host, port) as listener:
         app = build(state_dir, settings, drop=drop)
         config = uvicorn.Config(
             app,
@@ -140,17 +136,3 @@ def serve(
         if stop is not None:
             stop.attach(server)
         server.run(sockets=[listener])
-
-
-@contextlib.contextmanager
-def _listening_socket(host: str, port: int) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-            listener.listen(512)
-        except (OSError, OverflowError) as error:
-            number = getattr(error, "errno", None) or errno.EADDRNOTAVAIL
-            raise AddressError(number, getattr(error, "strerror", None) or str(error)) from error
-        yield listener
