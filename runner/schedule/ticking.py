@@ -16,6 +16,7 @@ from runner.commands.options import ManifestOptions
 from runner.commands.workplace import open_workplace
 from runner.errors import EXIT_FAULT, EXIT_INPUT, InterruptedRunError, RunnerError
 from runner.ledger import HeldElsewhereError
+from runner.schedule.announcing import announce
 from runner.schedule.finding import Books, Found, Gone, check_targets, find, find_gone
 from runner.schedule.reports import (
     AdvancedRun,
@@ -54,7 +55,9 @@ def tick(
             ticking.look(found)
         for gone in find_gone(targets, books, environ):
             ticking.look_after(gone)
-        return ticking.report()
+    report = ticking.report()
+    announce(report, environ=environ, reporter=reporter)
+    return report
 
 
 class _Tick:

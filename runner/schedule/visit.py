@@ -356,7 +356,7 @@ class Visit:
 
     def _run(self, options: RunOptions) -> RunResult:
         self._books.close()
-        return run(replace(options, environ=self._environ), reporter=self._reporter)
+        return run(replace(options, environ=self._environ, tells_errors=False), reporter=self._reporter)
 
 
 def _told(result: RunResult | None) -> str:

@@ -232,7 +232,7 @@ EXPECTED_CODES = {
 }
 
 
-SERVING = "run local-server"
+SERVING = ("run local-server", "run schedule serve")
 
 
 @pytest.mark.parametrize(
