@@ -19,9 +19,11 @@ from runner import notify as notify_room
 from runner.commands.moments import Finished, Reporter, Trouble
 from runner.commands.notices import Notice, error_notice, finished_notice, occasion_of
 from runner.core.model import Manifest, NotifySettings
-from runner.errors import EXIT_FAULT, RunnerError
+from runner.errors import EXIT_FAULT, Mistake, RunnerError
 from runner.provider import is_web_address, post_json
 
+_UNKNOWN = "neither an http(s) address nor one that Apprise knows"
+_NEEDS_EXTRA = "no http(s) address; `pip install 'runner[notify]'` brings Apprise, which knows many others"
 _PATIENCE_S = 20.0
 """Longer than either way of delivery takes by itself."""
 
@@ -61,6 +63,22 @@ class Notifier:
         notify(self._manifest.notify, notice, environ=self._environ, reporter=self._reporter)
 
 
+def notify_warnings(manifest: Manifest, environ: Mapping[str, str]) -> list[Mistake]:
+    """What would keep messages from being delivered, as far as can be seen without sending one."""
+    settings = manifest.notify
+    if settings is None:
+        return []
+    address = environ.get(settings.url_env, "").strip()
+    if not address:
+        what = f"{settings.url_env} is not set here, so nobody would be told"
+    elif notify_room.knows(address) or is_web_address(address):
+        return []
+    else:
+        what = f"{settings.url_env} holds {_UNKNOWN if notify_room.is_installed() else _NEEDS_EXTRA}"
+    path = "notify.url_env"
+    return [Mistake(where=manifest.where(path), path=path, what=what)]
+
+
 def notify(
     settings: NotifySettings | None,
     notice: Notice | None,
@@ -84,7 +102,14 @@ def notify(
 def _in_time(address: str, notice: Notice) -> str | None:
     """What went wrong, or None; after a while whatever the other side does."""
     outcome: list[str | None] = []
-    thread = threading.Thread(target=lambda: outcome.append(deliver(address, notice)), daemon=True)
+
+    def work() -> None:
+        try:
+            outcome.append(deliver(address, notice))
+        except Exception as error:  # whatever it is: its text, and a traceback, may hold the address
+            outcome.append(f"the message could not be sent ({type(error).__name__})")
+
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(_PATIENCE_S)
     return outcome[0] if outcome else f"no end within {_PATIENCE_S:.0f} s"
@@ -96,6 +121,4 @@ def deliver(address: str, notice: Notice) -> str | None:
         return notify_room.send(address, title=notice.title, text=notice.text)
     if is_web_address(address):
         return post_json(address, notice.as_json())
-    if notify_room.is_installed():
-        return "neither an http(s) address nor one that Apprise knows"
-    return "not an http(s) address; `pip install 'runner[notify]'` brings Apprise, which knows many others"
+    return _UNKNOWN if notify_room.is_installed() else _NEEDS_EXTRA

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from runner.commands.notifying import notify_warnings
 from runner.commands.options import ManifestOptions
 from runner.commands.planning import mistakes_together, render_source
 from runner.commands.times import as_parameters, usual_times
@@ -53,7 +54,9 @@ def validate(options: ManifestOptions, *, environ: Mapping[str, str]) -> Validat
             rows=snapshot.rows,
             columns=tuple((column.name, column.type) for column in snapshot.columns),
             messages=first,
-            warnings=tuple(_warnings(workplace, snapshot, prompt)),
+            warnings=tuple(
+                _warnings(workplace, snapshot, prompt) + notify_warnings(workplace.manifest, environ)
+            ),
         )
 
 

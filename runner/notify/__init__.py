@@ -51,7 +51,7 @@ def _apprise() -> Any:
     """The library, silenced; None where it is not installed."""
     try:
         import apprise
-    except ImportError:
+    except Exception:  # one that can't be imported is none, whatever ails it
         return None
     for name in ("apprise", "urllib3"):  # what it sends with writes addresses too
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)

@@ -152,18 +152,19 @@ class _Job:
     def poll(self) -> str:
         return in_between(self.schedule.cron, self.options.every_min)
 
-    def command(self) -> list[str]:
+    def command(self, *flags: str) -> list[str]:
         """On this machine, or one like it."""
-        return _tick([*self.options.program], self.workplace.manifest.path)
+        return _tick([*self.options.program], self.workplace.manifest.path, *flags)
 
     def command_in_project(self, folder: str) -> list[str]:
         """Where the project's folder is `folder`, and `run` is on the path."""
-        return _tick(["run"], f"{folder}{self.workplace.manifest_path}")
+        path = f"{folder}{self.workplace.manifest_path}"
+        return _tick(["run"], f"./{path}" if path.startswith("-") else path)
 
 
-def _tick(program: list[str], manifest: str) -> list[str]:
+def _tick(program: list[str], manifest: str, *flags: str) -> list[str]:
     """The command. Raises InputError for what could not be written into a file of lines."""
-    words = [*program, "schedule", "tick", manifest]
+    words = [*program, "schedule", "tick", *flags, manifest]
     for word in words:
         if not word.isprintable():
             shown = word.encode("unicode_escape", "backslashreplace").decode("ascii")
@@ -204,7 +205,7 @@ def _systemd(job: _Job) -> list[EmittedFile]:
 
 
 def _cron(job: _Job) -> list[EmittedFile]:
-    command = quoting.shell(job.command())
+    command = quoting.shell(job.command("--quiet"))  # cron mails every word
     if job.needed:
         file = f'"$HOME/.config/runner/{job.name}.env"'
         read = f". {file}" if job.common["has_required"] else f"{{ [ ! -e {file} ] || . {file}; }}"

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from runner.commands.moments import Reporter
-from runner.errors import InterruptedRunError, RunnerError
+from runner.errors import InputError, InterruptedRunError, RunnerError
 from runner.ledger import Ledger, locate
 from runner.schedule.health import Health
 from runner.schedule.metrics import Metrics
@@ -107,9 +107,13 @@ class Server:
         self._tick = tick
         self._clock = clock
         self._next_whole_s = time.monotonic()
+        self._is_first = True
 
     def run(self) -> None:
-        """Until `wakeups.stop`. A signal that a run takes itself ends the loop as well."""
+        """Until `wakeups.stop`. A signal that a run takes itself ends the loop as well.
+
+        Raises InputError where the first tick finds that a target is not there.
+        """
         targets = self._options.targets
         while not self._wakeups.is_stopping:
             try:
@@ -147,6 +151,10 @@ class Server:
             )
         except InterruptedRunError:
             raise
+        except InputError as error:
+            if self._is_first:
+                raise
+            self._failed(began_s, error.what, error.next_step)
         except RunnerError as error:
             self._failed(began_s, error.what, error.next_step)
         except (
@@ -162,6 +170,9 @@ class Server:
             for event, fields in told(report):
                 self._log(event, fields)
             self._log("tick", summary(report, took_s))
+
+        finally:
+            self._is_first = False
 
     def _failed(self, began_s: float, what: str, next_step: str) -> None:
         took_s = time.monotonic() - began_s

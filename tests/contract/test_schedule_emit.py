@@ -183,7 +183,7 @@ def test_cron_starts_the_very_command_with_its_secrets(tmp_path: Path, name: str
             env={"HOME": os.environ["HOME"], "PATH": "/usr/bin:/bin"},
         )
         words, environ = json.loads(done.stdout)
-        assert words == [str(program), "schedule", "tick", str(manifest)]
+        assert words == [str(program), "schedule", "tick", "--quiet", str(manifest)]
         assert environ == {"DOUBLEWORD_API_KEY": 'k "1', "ALERT_URL": "https://a/?b&c", "FOLDER": "f"}
 
 
@@ -202,7 +202,7 @@ def test_a_missing_file_of_variables_stops_only_who_needs_it(tmp_path: Path) -> 
     manifest = project(tmp_path, SCHEDULED.replace("path: data/", "path: ${PART:-data}/"))
     (_, _, command), _ = crontab(text_of(manifest, Target.CRON, program=[str(recorder(tmp_path))]))
     done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=True, timeout=30)
-    assert json.loads(done.stdout)[0][1:3] == ["schedule", "tick"]
+    assert json.loads(done.stdout)[0][1:] == ["schedule", "tick", "--quiet", str(manifest)]
     assert "EnvironmentFile=-%h/" in units(manifest)[".service"]
     assert "EnvironmentFile=%h/" in units(project(tmp_path, NEEDY))[".service"]
     assert "EnvironmentFile" not in units(project(tmp_path))[".service"]
@@ -248,6 +248,14 @@ def test_a_workflow_fits_githubs_schema_and_starts_the_very_command(tmp_path: Pa
     shown = command.replace("${{ '${{' }}", "${{").replace("run ", "printf '%s\\n' ", 1)
     words = subprocess.run(["/bin/sh", "-c", shown], capture_output=True, text=True, check=True, timeout=30)
     assert words.stdout.splitlines() == ["schedule", "tick", f"{name}/m.yaml"]
+
+
+def test_a_name_that_looks_like_an_option_is_none(tmp_path: Path) -> None:
+    project(tmp_path)
+    manifest = make_project(tmp_path, SCHEDULED, name="-m.yaml")
+    assert workflow(text_of(manifest, Target.GITHUB))["jobs"]["tick"]["steps"][-1]["run"] == (
+        "run schedule tick ./-m.yaml"
+    )
 
 
 def test_utc_needs_no_zone_of_github(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from runner.commands.moments import Reporter, Silent
-from runner.errors import InterruptedRunError, LedgerError
+from runner.errors import InputError, InterruptedRunError, LedgerError, Mistake
 from runner.schedule.reports import FailedManifest, MissedDue, TickReport
 from runner.schedule.serving import ServeOptions, Server, Wakeups, owners_of_batch
 from runner.schedule.webhooks import BatchEvent
@@ -123,6 +123,15 @@ def test_a_tick_that_fails_is_told_and_tried_again() -> None:
     assert loop.lines[0][1]["next_step"] == "run rebuild"
     assert loop.lines[1][1]["what"] == "internal error: ValueError: odd"
     assert loop.server.health.is_well
+
+
+def test_a_target_that_is_not_there_is_told_at_once_and_later_waited_for() -> None:
+    error = InputError([Mistake(where="no.yaml", what="no such file or folder")])
+    with pytest.raises(InputError):
+        Loop(Ticks(error)).server.run()
+    with looping(Ticks(TickReport(at=AT), error, TickReport(at=AT)), every_s=0.01) as loop:
+        loop.until_ticks(4)
+    assert loop.events()[:3] == ["tick", "tick_failed", "tick"]
 
 
 def test_a_loop_whose_last_tick_failed_is_not_well() -> None:

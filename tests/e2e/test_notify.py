@@ -151,6 +151,24 @@ def test_a_message_that_can_t_be_delivered_fails_no_run(tmp_path: Path) -> None:
     assert "canary-hook-77" not in done.stdout + done.stderr
 
 
+def test_validate_says_where_nobody_would_be_told(tmp_path: Path, hook: ScriptedServer) -> None:
+    project = notifying(tmp_path, hook)
+    warning = "manifest.yaml:{}: notify.url_env: "
+    line = project.manifest_path.read_text().split("\n").index("  url_env: ALERT_URL") + 1
+    for address, words in (
+        (project.environ["ALERT_URL"], None),
+        ("", "ALERT_URL is not set here, so nobody would be told"),
+        ("bogus://canary", "ALERT_URL holds neither an http(s) address nor one that Apprise knows"),
+    ):
+        project.environ["ALERT_URL"] = address
+        done = project.call("validate", "manifest.yaml")
+        assert done.code == 0
+        assert "canary" not in done.stdout + done.stderr
+        told = [one for one in (done.stdout + done.stderr).split("\n") if "notify" in one]
+        assert told == [] if words is None else told[0].endswith(words)
+        assert words is None or warning.format(f"{line}:12") in told[0]
+
+
 def test_the_address_is_written_down_nowhere(tmp_path: Path, hook: ScriptedServer) -> None:
     project = notifying(tmp_path / "p", hook)
     assert project.run().code == 0

@@ -232,6 +232,7 @@ BAD_SECRET = "RUNNER_WEBHOOK_SECRET: is not `whsec_` followed by base64"
         (["--webhook", "--port", "0"], "whsec_canary!", [BAD_SECRET]),
         (["--every", "0.1"], "", ["--every: is too short"]),
         (["--port", "99999999"], "", ["--host, --port"]),
+        (["no-such-folder"], "", ["no-such-folder: no such file or folder"]),
     ],
 )
 def test_wrong_options_are_told(tmp_path: Path, options: list[str], secret: str, words: list[str]) -> None:
