@@ -43,6 +43,7 @@ _PRELOADED = (
     *("multiprocessing", "concurrent.futures", "rich.live", "sqlalchemy.dialects.sqlite", "tempfile"),
     *("tenacity", "uuid", "yaml", "h11", "httpcore", "uvicorn.protocols.http.h11_impl", "encodings.idna"),
     *("runner.schedule.ticking", "runner.schedule.listing", "runner.cli.schedule_text", "cronsim.explain"),
+    *("runner.schedule.serving", "runner.schedule.emitting", "runner.cli.json_log", "apprise"),
     *("alembic.runtime.environment", "encodings.utf_8_sig", "stringprep", "tests.kills.hurried.__main__"),
 )
 

@@ -103,31 +103,23 @@ def serving(project: Project, *options: str) -> Iterator[Serving]:
             stream.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_starts_what_is_due_says_so_in_json_and_stops_when_asked(tmp_path: Path, number: int) -> None:
-    project = make_project(tmp_path, schedule=just_now())
-    with serving(project) as served:
-        started = served.until("due_started")
-        served.until("tick")
-        assert served.end(number) == 0
-        assert [served.lines[0]["event"], served.lines[-1]["event"]] == ["serving", "stopped"]
-    assert started["finished"]["succeeded"] == len(ROWS)
-    assert len(project.results()) == len(ROWS)
-    assert all(datetime.fromisoformat(line["at"]).tzinfo is not None for line in served.lines)
-    assert served.named("tick")[0]["started"] == 1
-
-
-def test_health_and_figures_are_served_to_this_machine(tmp_path: Path) -> None:
+def test_it_starts_what_is_due_tells_its_state_and_stops_when_asked(tmp_path: Path) -> None:
     project = make_project(tmp_path, schedule=just_now())
     with serving(project, "manifest.yaml", "--port", "0") as served:
         assert urlsplit(served.until("serving")["address"]).hostname == "127.0.0.1"
+        started = served.until("due_started")
         served.until("tick")
         status, body = served.call("GET", "/healthz")
         assert (status, json.loads(body)["status"]) == (200, "ok")
         status, page = served.call("GET", "/metrics")
         assert b'runner_rows_total{manifest="test",status="succeeded"} 5.0\n' in page
         assert served.call("POST", "/webhook")[0] == 404
-        assert served.end() == 0
+        assert served.end(signal.SIGTERM) == 0
+        assert [served.lines[0]["event"], served.lines[-1]["event"]] == ["serving", "stopped"]
+    assert started["finished"]["succeeded"] == len(ROWS)
+    assert len(project.results()) == len(ROWS)
+    assert all(datetime.fromisoformat(line["at"]).tzinfo is not None for line in served.lines)
+    assert served.named("tick")[0]["started"] == 1
 
 
 def test_a_webhook_has_its_batch_collected_at_once(tmp_path: Path) -> None:
@@ -218,7 +210,7 @@ def test_a_broken_manifest_ends_nothing(tmp_path: Path) -> None:
         assert served.until("due_started")["name"] == "test"
         eventually(lambda: len(served.named("tick")) >= 2, what="another tick")
         assert len(served.named("manifest_failed")) == 1
-        assert served.end() == 0
+        assert served.end(signal.SIGINT) == 0
 
 
 NO_SECRET = "--webhook: needs the environment variable RUNNER_WEBHOOK_SECRET, which is not set"
