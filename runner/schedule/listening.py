@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from runner.localserver.sockets import listening_socket
 from runner.schedule.health import Health
@@ -29,6 +30,8 @@ from runner.schedule.metrics import CONTENT_TYPE, Metrics
 from runner.schedule.webhooks import MAX_BODY_BYTES, BatchEvent, RefusedWebhookError, Secrets, Seen, receive
 
 _BODY_S: Final = 10.0
+_LIFETIME_S: Final = 30.0
+"""Of any connection: nothing here takes longer, and whoever sends nothing holds no place for long."""
 _MOST_CONNECTIONS: Final = 64
 _END_S: Final = 2.0
 
@@ -109,11 +112,19 @@ async def _body(request: Request) -> bytes:
 
 
 @contextmanager
-def listening(door: Door, host: str, port: int) -> Iterator[str]:
+def listening(door: Door, host: str, port: int, *, lifetime_s: float = _LIFETIME_S) -> Iterator[str]:
     """Serve the door in a thread while the block runs; gives its address. Port 0 takes a free one.
 
-    Raises localserver's AddressError where the address can't be had.
+    `lifetime_s`: a connection is cut then. Raises localserver's AddressError where the address can't be had.
     """
+
+    class Protocol(H11Protocol):
+        """HTTP/1.1 on a connection that ends."""
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            asyncio.get_running_loop().call_later(lifetime_s, transport.abort)
+            super().connection_made(transport)
+
     with listening_socket(host, port) as listener:
         config = uvicorn.Config(
             door.app(),
@@ -121,7 +132,7 @@ def listening(door: Door, host: str, port: int) -> Iterator[str]:
             access_log=False,
             lifespan="off",
             ws="none",
-            http="h11",
+            http=Protocol,
             loop="asyncio",
             server_header=False,
             limit_concurrency=_MOST_CONNECTIONS,

@@ -44,8 +44,8 @@ def tick(
     """Advance every open run of the targets' manifests and start what is due by `clock` (Unix seconds).
 
     `targets`: manifests, or folders whose `*.yaml` and `*.yml` files with a `schedule` block are meant. One
-    manifest's trouble is reported and stops no other. Raises InputError for a target that is not there,
-    InterruptedRunError.
+    manifest's trouble is reported and stops no other; what is new of it is told as its `notify` says. Raises
+    InputError for a target that is not there, InterruptedRunError.
     """
     now = datetime.fromtimestamp(clock(), UTC)
     with Books() as books:

@@ -6,7 +6,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -270,6 +270,17 @@ def test_without_a_secret_there_is_no_webhook() -> None:
     for served in serve(None):
         assert served.call("POST", "/webhook")[0] == 404
         assert served.call("GET", "/healthz")[0] == 200
+
+
+def test_who_says_nothing_is_cut_off() -> None:
+    health, metrics = Health(), Metrics()
+    door = Door(health, metrics, secrets=None, wake=lambda _event: None, clock=lambda: NOW_S)
+    with listening(door, "127.0.0.1", 0, lifetime_s=0.2) as address:
+        parts = urlsplit(address)
+        with socket.create_connection((str(parts.hostname), parts.port), timeout=20) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost:")
+            with suppress(ConnectionResetError):
+                assert connection.recv(64) == b""
 
 
 def test_an_address_that_is_taken_is_told(shared: Served) -> None:
