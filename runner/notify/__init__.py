@@ -8,7 +8,6 @@ sends with are heard by nobody, and what goes wrong is told without it.
 from __future__ import annotations
 
 import logging
-import warnings
 from contextlib import suppress
 from typing import Any
 
@@ -51,11 +50,7 @@ def _recipients(address: str) -> Any:
 def _apprise() -> Any:
     """The library, silenced; None where it is not installed."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # it imports what Python is about to drop; nobody here can help it
-            import apprise
+        import apprise
     except Exception:  # one that can't be imported is none, whatever ails it
         return None
     for name in ("apprise", "urllib3"):  # what it sends with writes addresses too
