@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,17 +75,18 @@ def serve(
     secret_env: str,
 ) -> int:
     """Keep the time: look at every schedule in a loop, until Ctrl-C."""
-    from runner.schedule.serving import ServeOptions, Server, Wakeups
-
     session.enter("schedule serve")
-    log = JsonLog()
-    secrets = _secrets(secret_env, port) if webhook else None
-    if not every >= 1:
-        raise InputError([Mistake(where="--every", what="is too short", hint="at least 1s")])
-    wakeups = Wakeups()
-    options = ServeOptions(targets=list(targets) or [Path()], environ=dict(os.environ), every_s=every)
-    server = Server(options, reporter=log, log=log.log, wakeups=wakeups)
-    with ExitStack() as stack:
+    # A signal is how a loop is ended, so it is no interruption, also in the moment before it listens to one.
+    with suppress(KeyboardInterrupt), ExitStack() as stack:
+        from runner.schedule.serving import ServeOptions, Server, Wakeups
+
+        log = JsonLog()
+        secrets = _secrets(secret_env, port) if webhook else None
+        if not every >= 1:
+            raise InputError([Mistake(where="--every", what="is too short", hint="at least 1s")])
+        options = ServeOptions(targets=list(targets) or [Path()], environ=dict(os.environ), every_s=every)
+        wakeups = Wakeups()
+        server = Server(options, reporter=log, log=log.log, wakeups=wakeups)
         stack.enter_context(session.interrupts.noted())
         _stop_on_signal(session.interrupts, wakeups)
         fields = {"targets": [str(target) for target in options.targets], "every_s": every}

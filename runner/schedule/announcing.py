@@ -19,12 +19,28 @@ from runner.ledger import Ledger, locate
 from runner.manifest import load_what_stands
 from runner.schedule.reports import FailedManifest, TickReport
 
+_told_here: dict[str, str] = {}
+"""What this process told last of a manifest that fails. The ledger remembers better, but where the ledger is
+the trouble, a loop would tell the same every minute."""
+
 
 def announce(report: TickReport, *, environ: Mapping[str, str], reporter: Reporter) -> None:
     """Tell of what is new. Never raises for what goes wrong on the way."""
+    failing = {problem.manifest for problem in report.failed}
+    for manifest in _told_here.keys() - failing:
+        del _told_here[manifest]
     for problem in report.failed:
-        if problem.is_new and problem.finished is None:
+        if problem.is_new and problem.finished is None and not _was_told_here(problem):
             notify(_settings(problem, environ), _notice(problem), environ=environ, reporter=reporter)
+
+
+def _was_told_here(problem: FailedManifest) -> bool:
+    """Of a manifest, not of one due time: each of those has an end of its own."""
+    if problem.due_at is not None:
+        return False
+    before = _told_here.get(problem.manifest)
+    _told_here[problem.manifest] = problem.message
+    return before == problem.message
 
 
 def _notice(problem: FailedManifest) -> Notice:

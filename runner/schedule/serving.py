@@ -186,7 +186,7 @@ class Server:
     def _told_of(self, events: Sequence[BatchEvent]) -> list[Path]:
         """The manifests whose batches these events name. What is nobody's here is logged, and left."""
         manifests: dict[Path, None] = {}
-        for event in events:
+        for event in {event.batch_ids: event for event in events}.values():
             owners = self._owners(event)
             manifests |= dict.fromkeys(owners)
             about = {"type": event.type, "batch_id": event.batch_ids[0], "manifests": list(map(str, owners))}

@@ -106,6 +106,19 @@ def test_a_manifest_that_breaks_is_told_once_and_then_told_anew(tmp_path: Path, 
     assert [event for event, _ in nights.told] == ["completed", "failed", "failed"]
 
 
+def test_a_ledger_that_can_t_remember_does_not_tell_every_time(tmp_path: Path, hook: ScriptedServer) -> None:
+    nights = Nights(tmp_path, hook)
+    (tmp_path / ".runner").mkdir(mode=0o700)
+    ledger = tmp_path / ".runner" / "ledger.db"
+    ledger.write_bytes(b"no database at all" * 100)
+    for hours in (0.0, 0.1, 0.2):
+        assert [one.is_new for one in nights.tick(hours).failed] == [True]
+    assert [event for event, _ in nights.told] == ["failed"]
+    ledger.unlink()
+    assert nights.tick(1.0).failed == ()
+    assert [event for event, _ in nights.told] == ["failed", "completed"]
+
+
 def test_a_manifest_that_is_gone_is_told_to_whom_it_last_named(tmp_path: Path, hook: ScriptedServer) -> None:
     nights = Nights(tmp_path, hook)
     nights.tick(0.0)
