@@ -72,7 +72,9 @@ class Interrupts:
     def wait(self) -> None:
         """Until somebody asked. For a thread of its own."""
         while not self.is_stopping:
-            select.select([] if self._noted is None else [self._noted], [], [], 1.0)
+            select.select(
+                [] if self._noted is None else [self._noted], [], [], 0.2
+            )  # a handler may take the byte
 
     def wait_for_input(self, stream: TextIO) -> None:
         """Until `stream` has a line or its end, or a signal came (noted before any of its handlers run)."""
