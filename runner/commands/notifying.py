@@ -23,7 +23,7 @@ from runner.errors import EXIT_FAULT, Mistake, RunnerError
 from runner.provider import is_web_address, post_json
 
 _UNKNOWN = "neither an http(s) address nor one that Apprise knows"
-_NEEDS_EXTRA = "no http(s) address; `pip install 'runner[notify]'` brings Apprise, which knows many others"
+_NEEDS_EXTRA = "no http(s) address; the extra `notify` brings Apprise, which knows many others"
 _PATIENCE_S = 20.0
 """Longer than either way of delivery takes by itself."""
 

@@ -133,7 +133,7 @@ def test_a_server_that_says_nothing_is_given_up() -> None:
 def test_without_apprise_only_web_addresses_will_do(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "apprise", None)
     (trouble,) = told(f"{address}{SECRET}" if "//" in address and address != "http://" else address)
-    assert "no http(s) address; `pip install 'runner[notify]'` brings Apprise" in trouble
+    assert "no http(s) address; the extra `notify` brings Apprise" in trouble
     assert SECRET not in trouble
 
 
