@@ -93,7 +93,8 @@ def _post(client: httpx.Client, address: str, body: bytes, limit_s: float) -> No
         try:
             response = client.send(request, stream=True)
         except (httpx.TransportError, OSError) as error:
-            what = "no answer in time" if deadline.is_over else f"no connection ({type(error).__name__})"
+            is_late = deadline.is_over or isinstance(error, httpx.TimeoutException)
+            what = "no answer in time" if is_late else f"no connection ({type(error).__name__})"
             raise _PassingError(what) from error
         response.close()
     status = response.status_code
