@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -106,11 +105,7 @@ def interruptible() -> Iterator[None]:
 
 
 def leave_at_once() -> None:
-    """End this process and its workers without another line of Python. Never returns."""
-    processes = sys.modules.get("multiprocessing")
-    if processes is not None:
-        for worker in processes.active_children():
-            worker.kill()
+    """End this process without another line of Python; what renders for it ends with it. Never returns."""
     with suppress(OSError, ValueError):
         if os.isatty(2):
             os.write(2, _SHOW_CURSOR.encode())

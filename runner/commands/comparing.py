@@ -1,19 +1,19 @@
-"""Chunk by chunk: what each row wants against what the ledger holds, into staging and shards.
+"""Piece by piece: what each row wants against what the ledger holds, into staging and shards.
 
-The decisions are the core's (`stand`, `Policy`); here they are asked for every row of every chunk, and
-what is to be sent gets its place in a shard. Memory: one chunk.
+The decisions are the core's (`stand`, `Policy`); here they are asked for every row of every piece, and
+what is to be sent gets its place in a shard. Memory: one piece.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import compress, pairwise
 
 from runner.commands.narrowing import Selection
-from runner.commands.rendering import Rendered
+from runner.commands.rendering import Piece, Rendered
 from runner.commands.sharding import SealedShard, Shards
 from runner.commands.workplace import Workplace
 from runner.core.identity import RequestShape, custom_id, key_part
@@ -39,6 +39,7 @@ LINE_OVERHEAD_BYTES = 256
 _CAUSES_SHOWN = 5
 AS_IT_IS = Policy(max_attempts=0)
 """Asks nothing again."""
+_UNASKED = Standing.UNASKED.value
 
 
 @dataclass(slots=True)
@@ -63,7 +64,7 @@ class _Asked:
 
 
 class Comparison:
-    """Takes rendered chunks in order; knows the plan at the end."""
+    """Takes rendered pieces in order; knows the plan at the end."""
 
     def __init__(
         self,
@@ -82,6 +83,8 @@ class Comparison:
         self._manifest = workplace.manifest
         self._provider = workplace.provider
         self._ledger = ledger
+        # Whoever asks something in the meantime is seen when the plan is committed.
+        self._is_new = ledger is None or not ledger.has_requests()
         self._staging = staging
         self._shards = shards
         self._policy = policy
@@ -93,6 +96,7 @@ class Comparison:
         self._ladder = [workplace.shape(parameters) for parameters in workplace.ladder]
         self._limits = [_token_limit(workplace, rung) for rung in range(len(self._ladder))]
         self._shape = self._ladder[0]
+        self._line_bytes = self._shape.line_bytes("")
         self._raised = 0
         self._extra_tokens = 0
         self._body_most = workplace.provider.limits.max_body_bytes
@@ -102,10 +106,61 @@ class Comparison:
         self.rows = 0
         self.causes: list[str] = []
 
-    def add(self, chunk: list[Rendered]) -> None:
-        """Take a chunk of rendered rows."""
-        rendered = [one for row in chunk for one in self._repeated(row)]
-        held = self._held(rendered)
+    def add(self, piece: Piece) -> None:
+        """Take the next rows."""
+        if self._manifest.repeats > 1:
+            rendered = [one for row in piece.rows(self._shape) for one in self._repeated(row)]
+            self._compare(rendered, self._held(_fingerprints(rendered)))
+            return
+        fingerprints = piece.fingerprints_made()
+        held = self._held(fingerprints)
+        if not held and self._takes_whole(piece):
+            self._add_unasked(piece, fingerprints)
+        else:
+            self._compare(list(piece.rows(self._shape)), held)
+
+    # ------------------------------------------------------------ rows that nobody asked before
+
+    def _takes_whole(self, piece: Piece) -> bool:
+        """Whether every row that has a request is to be sent, where none of them is known."""
+        is_narrowed = not self._selection.takes_all or self._only_raised
+        return not is_narrowed and max(piece.line_bytes, default=0) <= self._body_limit
+
+    def _add_unasked(self, piece: Piece, fingerprints: Sequence[Fingerprint]) -> None:
+        """What `_compare` and `_place` do row by row, for a whole piece (a property test compares them)."""
+        places: Sequence[int] = piece.places_made()
+        staged = [
+            self._unsendable(Rendered(piece.start + place, piece.keys[place], "", b"", None, cause), cause)
+            for place, cause in piece.causes.items()
+        ]
+        claims = self._staging.claim(fingerprints)
+        if not all(claims):
+            staged += [
+                StagedRow(piece.start + place, piece.keys[place], same, _UNASKED, None, None, None)
+                for place, same, is_first in zip(places, fingerprints, claims, strict=True)
+                if not is_first
+            ]
+            places = list(compress(places, claims))
+            fingerprints = list(compress(fingerprints, claims))
+        lines, sizes = piece.lines_at(places)
+        keys = [piece.keys[place] for place in places]
+        names = keys if not piece.names else [piece.name(place) for place in places]
+        runs = self._shards.place_run(lines, sizes)
+        self._body_bytes += len(lines) - sum(map(len, names)) - len(names) * self._line_bytes
+        self._staging.add_unasked(
+            [piece.start + place for place in places],
+            keys,
+            fingerprints,
+            names,
+            [(run.shard, run.line, run.lines) for run in runs],
+        )
+        self._staging.add_rows(staged)
+        self.rows += len(piece.keys)
+
+    # ------------------------------------------------------------ row by row
+
+    def _compare(self, rendered: Sequence[Rendered], held: dict[bytes, Held]) -> None:
+        """What each row wants against what is known of it."""
         before = self._before(rendered)
         staged: list[StagedRow] = []
         wants: list[_Want] = []
@@ -143,8 +198,7 @@ class Comparison:
         if repeats == 1:
             return (row,)
         return [
-            replace(
-                row,
+            row._replace(
                 position=row.position * repeats + number,
                 key=repeat_key(row.key, number + 1),
                 name=row.name if number == 0 else key_part(repeat_key(row.key, number + 1)),
@@ -166,7 +220,7 @@ class Comparison:
                 and (known := held.get(one.row.fingerprint)) is not None
                 and is_climbed(known, None, self._policy)
             ]
-            held |= self._held([row for _, row in raised])
+            held |= self._held(_fingerprints(row for _, row in raised))
             climbing = []
             for one, row in raised:
                 known = held[one.row.fingerprint or b""]
@@ -186,7 +240,7 @@ class Comparison:
         """The same row asked with the next limit; under the name that its request has already."""
         body = upper.moved_from(lower, row.body)
         repeat = row.position % self._manifest.repeats + 1
-        return replace(row, name=known.name, body=body, fingerprint=upper.fingerprint(body, repeat))
+        return row._replace(name=known.name, body=body, fingerprint=upper.fingerprint(body, repeat))
 
     def _due_s(self, known: Held | None) -> float:
         """When a request that failed may be sent again; 0 where nothing has to be waited for."""
@@ -200,10 +254,10 @@ class Comparison:
     def _row_of(self, one: Rendered) -> int:
         return one.position // self._manifest.repeats
 
-    def _held(self, rendered: Sequence[Rendered]) -> dict[bytes, Held]:
-        if self._ledger is None:
+    def _held(self, fingerprints: Sequence[Fingerprint]) -> dict[bytes, Held]:
+        if self._ledger is None or self._is_new:
             return {}
-        wanted = list({one.fingerprint for one in rendered if one.fingerprint is not None})
+        wanted = list(set(fingerprints))
         held = {
             fingerprint: self._as_run_sees(known) for fingerprint, known in self._ledger.held(wanted).items()
         }
@@ -295,6 +349,10 @@ class Comparison:
             is_free=self._provider.is_local,
             extra_output_tokens=self._extra_tokens,
         )
+
+
+def _fingerprints(rendered: Iterable[Rendered]) -> list[Fingerprint]:
+    return [one.fingerprint for one in rendered if one.fingerprint is not None]
 
 
 def _token_limit(workplace: Workplace, rung: int) -> int:

@@ -44,6 +44,11 @@ class Selection:
         self._last_taken: int | None = None
 
     @property
+    def takes_all(self) -> bool:
+        """Whether nothing is narrowed."""
+        return self._narrowing == Narrowing(seed=self._narrowing.seed)
+
+    @property
     def asks_before(self) -> bool:
         """Whether `takes` needs the rows of the last run."""
         return self._narrowing.only in ("new", "changed")

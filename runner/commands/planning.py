@@ -11,18 +11,19 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
 from runner.commands.comparing import Comparison
 from runner.commands.documents import document_of, texts_as_json
-from runner.commands.moments import Planned, Reporter, RowsRead, RowsRendered
+from runner.commands.moments import Planned, Reporter, RowsRead, RowsRendered, Trouble
 from runner.commands.narrowing import selection_of
 from runner.commands.options import PlanDigests, RunOptions
 from runner.commands.reasons import reasons_of
-from runner.commands.rendering import RenderSource, render_all
+from runner.commands.render_pool import render_all
+from runner.commands.rendering import RenderSource
 from runner.commands.sharding import CountingShards, SealedShard, ShardFiles
 from runner.commands.tables import says_what_is_so
 from runner.commands.times import as_parameters, as_record, as_variables, usual_times
@@ -73,7 +74,7 @@ def prepared(
 ) -> Iterator[Prepared]:
     """Snapshot, render, compare, split. The scratch folder goes with the context.
 
-    `check_stop` is called between chunks and raises where a person interrupted.
+    `check_stop` is called between pieces and raises where a person interrupted.
     """
     with _scratch_folder(workplace, keep_in_project=write_shards) as scratch:
         times = options.times or usual_times(workplace, ledger)
@@ -104,10 +105,17 @@ def prepared(
                     selection=selection_of(options.narrowing, snapshot.path, snapshot.rows),
                     taken_back=frozenset() if write_shards else _to_be_taken_back(workplace, ledger),
                 )
-                for chunk in render_all(source, snapshot.rows, workers=options.workers):
-                    check_stop()
-                    comparison.add(chunk)
-                    reporter.tell(RowsRendered(rows=comparison.rows, total=snapshot.rows))
+                rendered = render_all(
+                    source,
+                    snapshot.rows,
+                    workers=options.workers,
+                    check_stop=check_stop,
+                    tell=lambda what: reporter.tell(Trouble(what=what)),
+                )
+                with closing(rendered) as pieces:
+                    for piece in pieces:
+                        comparison.add(piece)
+                        reporter.tell(RowsRendered(rows=comparison.rows, total=snapshot.rows))
                 failpoint("plan.rendered")
                 read = _times_read(workplace, snapshot, prompt, times)
                 plan = _conclude(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from runner.commands.moments import Raising, Reporter, Trouble
 from runner.commands.narrowing import selection_of
 from runner.commands.options import Narrowing
 from runner.commands.planning import render_source
-from runner.commands.rendering import render_all
+from runner.commands.render_pool import render_all
 from runner.commands.retrying import next_slot, planned
 from runner.commands.sharding import SealedShard, ShardFiles
 from runner.commands.workplace import Workplace
@@ -46,6 +47,7 @@ def ask_larger(
     run_id: int,
     manifest_id: int,
     narrowing: Narrowing,
+    workers: int | None,
     reporter: Reporter,
     check_stop: Callable[[], None],
 ) -> None:
@@ -75,9 +77,16 @@ def ask_larger(
                 if narrowing.only in ("new", "changed"):
                     staging.load_previous(ledger.previous_rows(manifest_id))
                 source = replace(render_source(workplace, asked.snapshot), prompt=asked.prompt.source)
-                for chunk in render_all(source, asked.rows):
-                    check_stop()
-                    comparison.add(chunk)
+                rendered = render_all(
+                    source,
+                    asked.rows,
+                    workers=workers,
+                    check_stop=check_stop,
+                    tell=lambda what: reporter.tell(Trouble(what=what)),
+                )
+                with closing(rendered) as pieces:
+                    for piece in pieces:
+                        comparison.add(piece)
                 shards = tuple(comparison.seal())
                 if not _is_affordable(workplace, ledger, run_id, comparison, shards, reporter):
                     files.discard()

@@ -1,38 +1,33 @@
-"""Rows of a snapshot to request bodies, in worker processes, chunk by chunk, order kept.
+"""Rows of a snapshot to request lines, a piece at a time, in order; in worker processes where that pays.
 
-A worker compiles the template for itself and streams its own ranges of the snapshot, so no row crosses a
-process border; what comes back is bodies, fingerprints and causes. A chunk's result does not depend on
-who rendered it, so a chunk whose worker died is rendered again.
+A piece does not depend on who rendered it, on how many do, or on where it was cut: whoever renders has the
+same snapshot and the same template texts, and no row knows of another. So a range whose worker died is
+rendered again, and the requests of many processes are those of one, byte for byte.
 """
 
 from __future__ import annotations
 
-import atexit
-import multiprocessing
-import os
-import signal
-import threading
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+import time
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any, NamedTuple
 
-from runner.core.identity import RequestShape, key_part
+from runner.core.identity import FINGERPRINT_BYTES, RequestShape, custom_id, key_part
 from runner.core.model import Cause, Fingerprint, Message, Provider
 from runner.dataset import read_rows
 from runner.prompt import Prompt, PromptSource
 
-CHUNK_ROWS = 5_000
-ROWS_WORTH_WORKERS = 10_000
-"""Below so many rows, starting worker processes costs more than it saves."""
+MAX_PIECE_BYTES = 4_000_000
+MAX_PIECE_S = 0.25
+"""A piece is handed out before it is larger, and before a person who pressed Ctrl-C would wait longer."""
+_NO_FINGERPRINT = bytes(FINGERPRINT_BYTES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderSource:
-    """All that a worker needs to render a range; small and picklable."""
+    """All that a worker needs to render a range; small, picklable, and without a secret."""
 
     snapshot: str
     prompt: PromptSource
@@ -42,10 +37,20 @@ class RenderSource:
     parameters: dict[str, Any]
     schema: dict[str, Any] | None
 
+    def shape(self) -> RequestShape:
+        """What all requests have in common."""
+        return RequestShape(
+            provider_identity=self.provider.identity,
+            endpoint=self.endpoint,
+            model=self.model,
+            parameters=self.parameters,
+            schema=self.schema,
+        )
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """One row, rendered: either a body with its fingerprint, or the cause why there is none."""
+
+class Rendered(NamedTuple):
+    """One row, rendered: either a body with its fingerprint, or the cause why there is none. `name` is the
+    readable half of its custom_id."""
 
     position: int
     key: str
@@ -55,84 +60,135 @@ class Rendered:
     cause: Cause | None
 
 
-def render_all(source: RenderSource, rows: int, *, workers: int | None = None) -> Iterator[list[Rendered]]:
-    """Every row in dataset order, a chunk at a time. Memory: a few chunks per worker."""
-    ranges = [(start, min(start + CHUNK_ROWS, rows)) for start in range(0, rows, CHUNK_ROWS)]
-    count = workers if workers is not None else min(len(os.sched_getaffinity(0)), 8)
-    if rows < ROWS_WORTH_WORKERS or count < 2:
-        renderer = _Renderer(source)
-        for start, stop in ranges:
-            yield renderer.render(start, stop)
-        return
-    yield from _in_workers(source, ranges, count)
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Rows one after another, rendered, as they travel between processes.
+
+    `lines` are the request lines of all rows that have one, as they stand in an input file whose rows nobody
+    asked before; `line_bytes` are their sizes, 0 where a row has none, and `fingerprints` 16 bytes for every
+    row. By place in the piece: `names` where the readable half of a custom_id is not the key, `causes`.
+    """
+
+    start: int
+    keys: list[str]
+    lines: bytes
+    line_bytes: array[int]
+    fingerprints: bytes
+    names: Mapping[int, str]
+    causes: Mapping[int, Cause]
+
+    def places_made(self) -> Sequence[int]:
+        """The rows that have a request."""
+        if not self.causes:
+            return range(len(self.keys))
+        return [place for place, size in enumerate(self.line_bytes) if size]
+
+    def fingerprints_made(self) -> list[Fingerprint]:
+        """Of the rows that have a request."""
+        starts = (place * FINGERPRINT_BYTES for place in self.places_made())
+        return [Fingerprint(self.fingerprints[start : start + FINGERPRINT_BYTES]) for start in starts]
+
+    def name(self, place: int) -> str:
+        """The readable half of a row's custom_id."""
+        return self.names.get(place, self.keys[place])
+
+    def lines_at(self, places: Sequence[int]) -> tuple[bytes, Sequence[int]]:
+        """The lines of some of the rows that have one, in their order, and the size of each."""
+        sizes = [self.line_bytes[place] for place in places]
+        if sum(sizes) == len(self.lines):
+            return self.lines, sizes
+        ends = list(accumulate(self.line_bytes))
+        whole = memoryview(self.lines)
+        parts = [whole[ends[place] - self.line_bytes[place] : ends[place]] for place in places]
+        return b"".join(parts), sizes
+
+    def rows(self, shape: RequestShape) -> Iterator[Rendered]:
+        """One by one; `shape` is that of their requests."""
+        at = 0
+        lines = memoryview(self.lines)
+        for place, (key, size) in enumerate(zip(self.keys, self.line_bytes, strict=True)):
+            position = self.start + place
+            if not size:
+                yield Rendered(position, key, "", b"", None, self.causes[place])
+                continue
+            name = self.name(place)
+            body = shape.body_of(lines[at : at + size], name)
+            at += size
+            first = place * FINGERPRINT_BYTES
+            fingerprint = Fingerprint(self.fingerprints[first : first + FINGERPRINT_BYTES])
+            yield Rendered(position, key, name, body, fingerprint, None)
 
 
-def _in_workers(
-    source: RenderSource, ranges: Sequence[tuple[int, int]], count: int
-) -> Iterator[list[Rendered]]:
-    """Keep a bounded number of chunks under way and hand them out in order."""
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker, initargs=(source,))
-    todo = iter(ranges)
-    under_way: deque[tuple[tuple[int, int], Future[list[Rendered]]]] = deque()
-    fallback: _Renderer | None = None
-    try:
-        for chunk in islice(todo, count * 2):
-            under_way.append((chunk, pool.submit(_render_chunk, *chunk)))
-        while under_way:
-            chunk, future = under_way.popleft()
-            try:
-                rendered = future.result()
-            except BrokenProcessPool:
-                # A worker was killed (out of memory, a signal). Its chunk is rendered here instead.
-                fallback = fallback or _Renderer(source)
-                rendered = fallback.render(*chunk)
-            for next_chunk in islice(todo, 1):
-                under_way.append((next_chunk, _submit(pool, next_chunk)))
-            yield rendered
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+@dataclass(slots=True)
+class _Growing:
+    """A piece while rows are added to it."""
+
+    start: int
+    keys: list[str] = field(default_factory=list)
+    lines: list[bytes] = field(default_factory=list)
+    line_bytes: list[int] = field(default_factory=list)
+    fingerprints: list[bytes] = field(default_factory=list)
+    names: dict[int, str] = field(default_factory=dict)
+    causes: dict[int, Cause] = field(default_factory=dict)
+
+    def whole(self) -> Piece:
+        return Piece(
+            start=self.start,
+            keys=self.keys,
+            lines=b"".join(self.lines),
+            line_bytes=array("Q", self.line_bytes),
+            fingerprints=b"".join(self.fingerprints),
+            names=self.names,
+            causes=self.causes,
+        )
 
 
-def _submit(pool: ProcessPoolExecutor, chunk: tuple[int, int]) -> Future[list[Rendered]]:
-    try:
-        return pool.submit(_render_chunk, *chunk)
-    except BrokenProcessPool as error:
-        broken: Future[list[Rendered]] = Future()
-        broken.set_exception(error)
-        return broken
-
-
-class _Renderer:
-    """Renders ranges of one snapshot with one compiled prompt."""
+class Renderer:
+    """Renders ranges of one snapshot with one compiled prompt. One thread at a time."""
 
     def __init__(self, source: RenderSource) -> None:
-        self._source = source
+        self._snapshot = source.snapshot
         self._prompt: Prompt = source.prompt.compile()
-        self._shape = RequestShape(
-            provider_identity=source.provider.identity,
-            endpoint=source.endpoint,
-            model=source.model,
-            parameters=source.parameters,
-            schema=source.schema,
-        )
+        self._columns = self._prompt.columns()
+        self._shape = source.shape()
         self._max_body_bytes = source.provider.limits.max_body_bytes
 
-    def render(self, start: int, stop: int) -> list[Rendered]:
-        rendered = []
-        for batch in read_rows(self._source.snapshot, start, stop, batch_rows=CHUNK_ROWS):
-            for position, key, row in batch:
-                rendered.append(self._render_row(position, key, row))
-        return rendered
+    def render(self, start: int, stop: int) -> Iterator[Piece]:
+        """The rows with positions [start, stop), in order, in pieces of bounded size."""
+        growing = _Growing(start)
+        size, until_s = 0, time.monotonic() + MAX_PIECE_S
+        for batch in read_rows(self._snapshot, start, stop, columns=self._columns):
+            for _, key, row in batch:
+                size += self._add(growing, key, row)
+                if size >= MAX_PIECE_BYTES or time.monotonic() >= until_s:
+                    yield growing.whole()
+                    growing = _Growing(growing.start + len(growing.keys))
+                    size, until_s = 0, time.monotonic() + MAX_PIECE_S
+        if growing.keys:
+            yield growing.whole()
 
-    def _render_row(self, position: int, key: str, row: dict[str, Any]) -> Rendered:
+    def _add(self, growing: _Growing, key: str, row: dict[str, Any]) -> int:
+        """Render a row; gives the bytes that the piece has grown by."""
         outcome = self._prompt.render(row)
         body = outcome if isinstance(outcome, Cause) else self._body(outcome)
+        place = len(growing.keys)
+        growing.keys.append(key)
         if isinstance(body, Cause):
-            return Rendered(position, key, "", b"", None, body)
-        return Rendered(position, key, key_part(key), body, self._shape.fingerprint(body), None)
+            growing.causes[place] = body
+            growing.line_bytes.append(0)
+            growing.fingerprints.append(_NO_FINGERPRINT)
+            return len(body.message)
+        name = key_part(key)
+        if name != key:
+            growing.names[place] = name
+        fingerprint = self._shape.fingerprint(body)
+        line = self._shape.line(custom_id(name, fingerprint), body)
+        growing.lines.append(line)
+        growing.line_bytes.append(len(line))
+        growing.fingerprints.append(fingerprint)
+        return len(line)
 
-    def _body(self, messages: tuple[Message, ...]) -> bytes | Cause:
+    def _body(self, messages: Sequence[Message]) -> bytes | Cause:
         try:
             body = self._shape.body(messages)
         except TypeError as error:
@@ -141,28 +197,3 @@ class _Renderer:
             message = f"the request body is {len(body):,} bytes; the provider takes {self._max_body_bytes:,}"
             return Cause(error_class="body_too_large", message=message)
         return body
-
-
-_worker: list[_Renderer] = []
-
-
-def _start_worker(source: RenderSource) -> None:
-    # Ctrl-C reaches the whole process group; only the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A spawned worker ends by tearing down the interpreter, of which duckdb's bindings complain on stderr.
-    # Nothing of a worker is worth tearing down.
-    atexit.register(os._exit, 0)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    _worker[:] = [_Renderer(source)]
-
-
-def _die_with_parent() -> None:
-    """A worker whose parent was killed must not wait for chunks for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _render_chunk(start: int, stop: int) -> list[Rendered]:
-    return _worker[0].render(start, stop)

@@ -392,6 +392,7 @@ class _Run:
                 run_id=run_id,
                 manifest_id=self._manifest_id,
                 narrowing=self._options.narrowing,
+                workers=self._options.workers,
                 reporter=self._reporter,
                 check_stop=self._check_interrupt,
             )

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from runner.core.model import Limits
-from runner.core.splitting import Place, Splitter
+from runner.core.splitting import Place, Run, Splitter
 from runner.failpoints import failpoint
 
 _BUFFER_BYTES = 1 << 20
@@ -42,6 +42,9 @@ class Shards(Protocol):
     def place(self, line: bytes, due_s: float = 0.0) -> Place:
         """Append a line that is known to fit into a file. `due_s`: it is sent again, and not before."""
 
+    def place_run(self, lines: bytes, sizes: Sequence[int]) -> Sequence[Run]:
+        """Append many lines that are sent for the first time, written one after another; `sizes` in bytes."""
+
     def seal(self) -> Sequence[SealedShard]:
         """No more lines: the finished files, by slot."""
 
@@ -63,13 +66,13 @@ class _Part:
     lines: int = 0
     not_before_s: float = 0.0
 
-    def add(self, line: bytes, due_s: float) -> None:
+    def add(self, written: bytes | memoryview, due_s: float = 0.0, lines: int = 1) -> None:
         if self.file is not None:
-            self.file.write(line)
+            self.file.write(written)
             failpoint("shard.line")
-        self.digest.update(line)
-        self.size_bytes += len(line)
-        self.lines += 1
+        self.digest.update(written)
+        self.size_bytes += len(written)
+        self.lines += lines
         self.not_before_s = max(self.not_before_s, due_s)
 
     def sealed(self, path: str = "") -> SealedShard:
@@ -97,6 +100,14 @@ class CountingShards:
         self._parts[place.shard].add(line, due_s)
         return place
 
+    def place_run(self, lines: bytes, sizes: Sequence[int]) -> Sequence[Run]:
+        runs = self._splitter.place_run(sizes, _lane(0.0))
+        for run, written in zip(runs, _cut(lines, runs), strict=True):
+            if run.shard == len(self._parts):
+                self._parts.append(_Part(run.shard))
+            self._parts[run.shard].add(written, lines=run.lines)
+        return runs
+
     def seal(self) -> Sequence[SealedShard]:
         return [part.sealed() for part in self._parts]
 
@@ -123,6 +134,16 @@ class ShardFiles:
             self._open[lane] = self._begin(place.shard)
         self._open[lane].add(line, due_s)
         return place
+
+    def place_run(self, lines: bytes, sizes: Sequence[int]) -> Sequence[Run]:
+        lane = _lane(0.0)
+        runs = self._splitter.place_run(sizes, lane)
+        for run, written in zip(runs, _cut(lines, runs), strict=True):
+            if run.line == 0:
+                self._finish(self._open.pop(lane, None))
+                self._open[lane] = self._begin(run.shard)
+            self._open[lane].add(written, lines=run.lines)
+        return runs
 
     def seal(self) -> Sequence[SealedShard]:
         for part in self._open.values():
@@ -164,6 +185,15 @@ class ShardFiles:
         written.replace(path)
         failpoint("shard.renamed")
         self._sealed.append(part.sealed(str(path)))
+
+
+def _cut(lines: bytes, runs: Sequence[Run]) -> Iterator[memoryview]:
+    """The bytes of each run."""
+    whole = memoryview(lines)
+    start = 0
+    for run in runs:
+        yield whole[start : start + run.size_bytes]
+        start += run.size_bytes
 
 
 def _placed(splitter: Splitter, line: bytes, lane: int) -> Place:

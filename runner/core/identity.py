@@ -21,7 +21,12 @@ CUSTOM_ID_MAX_BYTES = 64
 _KEY_PART_BYTES = 40
 _HASH_HEX_DIGITS = 16
 _SCHEME = b"runner-request-1"
+_BYTES_BEFORE_NAME = len(b'{"custom_id":"')
+_BYTES_BEHIND_NAME = len(b"-") + _HASH_HEX_DIGITS + len(b'"')
+_BYTES_AT_END = len(b"}\n")
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]+")
+_is_plain = re.compile(rf"[A-Za-z0-9._][A-Za-z0-9._-]{{0,{_KEY_PART_BYTES - 1}}}(?<!-)").fullmatch
+"""Whether a key is its own readable half: most are."""
 
 
 def key_part(key: str) -> str:
@@ -29,6 +34,8 @@ def key_part(key: str) -> str:
 
     Source: the server takes 64 bytes that are legal in a header; other servers trim and fold more.
     """
+    if _is_plain(key):
+        return key
     return _NOT_PLAIN.sub("-", key[:400]).strip("-")[:_KEY_PART_BYTES] or "row"
 
 
@@ -38,7 +45,7 @@ def custom_id(name: str, fingerprint: Fingerprint) -> CustomId:
     `name` is the `key_part` of the first row that wanted this request; the ledger keeps it, so that a
     request has one custom_id for good.
     """
-    return CustomId(f"{name}-{fingerprint.hex()[:_HASH_HEX_DIGITS]}")
+    return CustomId(f"{name}-{fingerprint[: _HASH_HEX_DIGITS // 2].hex()}")
 
 
 def hash_part(text: str) -> str | None:
@@ -78,12 +85,27 @@ class RequestShape:
         )
         tail = encode_json(after, sort_keys=True)
         self._tail = (b"," + tail[1:]) if after else b"}"
-        self._hash = hashlib.sha256(b"\0".join((_SCHEME, provider_identity.encode(), endpoint.encode(), b"")))
+        self._origin = b"\0".join((_SCHEME, provider_identity.encode(), endpoint.encode(), b""))
         self._line_middle = b',"method":"POST","url":' + encode_json(endpoint) + b',"body":'
+        self._has_roles = endpoint in _WITH_ROLES
+        self._encoded: dict[str, tuple[str, bytes]] = {}
 
     def body(self, messages: Sequence[Message]) -> bytes:
         """The canonical body. Raises TypeError where a text can't be UTF-8 (a lone surrogate)."""
-        return self._head + encode_json(_fill(self.endpoint, messages)) + self._tail
+        if self._has_roles:
+            filled = b"[%b]" % b",".join([self._encoded_message(message) for message in messages])
+        else:
+            filled = encode_json("\n\n".join(message.content for message in messages))
+        return self._head + filled + self._tail
+
+    def _encoded_message(self, message: Message) -> bytes:
+        """One message as JSON. The last of each role is remembered: system prompts are mostly the same."""
+        role, content = message
+        last = self._encoded.get(role)
+        if last is None or last[0] is not content:
+            encoded = b'{"role":%b,"content":%b}' % (encode_json(role), encode_json(content))
+            last = self._encoded[role] = (content, encoded)
+        return last[1]
 
     def moved_from(self, other: RequestShape, body: bytes) -> bytes:
         """A body of `other` with all that these requests have in common instead: the same messages asked
@@ -92,14 +114,20 @@ class RequestShape:
 
     def fingerprint(self, body: bytes, repeat: int = 1) -> Fingerprint:
         """16 bytes of SHA-256 over provider, endpoint, repeat number and body."""
-        digest = self._hash.copy()
-        digest.update(b"%d\0" % repeat)
-        digest.update(body)
-        return Fingerprint(digest.digest()[:FINGERPRINT_BYTES])
+        hashed = b"%b%d\0%b" % (self._origin, repeat, body)
+        return Fingerprint(hashlib.sha256(hashed, usedforsecurity=False).digest()[:FINGERPRINT_BYTES])
 
     def line(self, custom_id_: CustomId, body: bytes) -> bytes:
         """One line of an input file: exactly the four keys of the API, newline at the end."""
-        return b'{"custom_id":' + encode_json(custom_id_) + self._line_middle + body + b"}\n"
+        return b'{"custom_id":%b%b%b}\n' % (encode_json(custom_id_), self._line_middle, body)
+
+    def line_bytes(self, name: str) -> int:
+        """How many bytes a line whose custom_id has this name is larger than its body."""
+        return _BYTES_BEFORE_NAME + len(name) + _BYTES_BEHIND_NAME + len(self._line_middle) + _BYTES_AT_END
+
+    def body_of(self, line: bytes | memoryview, name: str) -> bytes:
+        """The body inside a line that was made with the custom_id of this name, a `key_part`."""
+        return bytes(line[self.line_bytes(name) - _BYTES_AT_END : -_BYTES_AT_END])
 
 
 def recognise(
@@ -133,10 +161,6 @@ def recognise(
     return None
 
 
-def _whole(text: object) -> dict[str, object]:
-    return {"role": "user", "content": text}
-
-
 _HOLES = {
     "/v1/chat/completions": "messages",
     "/v1/responses": "input",
@@ -145,12 +169,7 @@ _HOLES = {
 }
 
 ENDPOINTS = tuple(_HOLES)
-
-
-def _fill(endpoint: str, messages: Sequence[Message]) -> object:
-    if endpoint in ("/v1/chat/completions", "/v1/responses"):
-        return [{"role": message.role, "content": message.content} for message in messages]
-    return "\n\n".join(message.content for message in messages)
+_WITH_ROLES = ("/v1/chat/completions", "/v1/responses")
 
 
 def response_format(endpoint: str, schema: Mapping[str, Any], name: str) -> dict[str, Any]:

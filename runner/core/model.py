@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
-from typing import Any, NewType
+from typing import Any, NamedTuple, NewType
 
 Fingerprint = NewType("Fingerprint", bytes)
 """16 bytes; the identity of a request (see `core.identity`)."""
@@ -337,9 +337,8 @@ class Status(StrEnum):
     PENDING = "pending"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """One message of a prompt."""
+class Message(NamedTuple):
+    """One message of a prompt. There is one for every row, hence no dataclass."""
 
     role: str
     content: str

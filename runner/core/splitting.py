@@ -7,8 +7,10 @@ what may go at once and what must wait: a repeated request holds up no new one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from runner.core.model import Limits
 
@@ -19,6 +21,16 @@ class Place:
 
     shard: int
     line: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Lines that go into one shard one after another: the place of the first, their number and bytes."""
+
+    shard: int
+    line: int
+    lines: int
+    size_bytes: int
 
 
 @dataclass(slots=True)
@@ -58,6 +70,34 @@ class Splitter:
         here.lines += 1
         here.size_bytes += size_bytes
         return place
+
+    def place_run(self, sizes: Sequence[int], lane: int = 0) -> list[Run]:
+        """The places of many lines at once: the same that `place` gives them one by one.
+
+        Errors: ValueError where a line alone is larger than a file may be; nothing is placed then.
+        """
+        if sizes and max(sizes) > self._limits.max_file_bytes:
+            raise ValueError("a line is larger than a file may be")
+        ends = list(accumulate(sizes))
+        runs: list[Run] = []
+        start, before = 0, 0
+        while start < len(ends):
+            here = self._open.get(lane)
+            stop = start
+            if here is not None:
+                fitting = bisect_right(ends, before + self._limits.max_file_bytes - here.size_bytes, lo=start)
+                stop = min(fitting, start + self._limits.max_requests_per_file - here.lines)
+            if here is None or stop <= start:
+                here = self._open[lane] = _Open(self._next)
+                self._next += 1
+                fitting = bisect_right(ends, before + self._limits.max_file_bytes, lo=start)
+                stop = min(fitting, start + max(self._limits.max_requests_per_file, 1))
+            size = ends[stop - 1] - before
+            runs.append(Run(shard=here.shard, line=here.lines, lines=stop - start, size_bytes=size))
+            here.lines += stop - start
+            here.size_bytes += size
+            start, before = stop, ends[stop - 1]
+        return runs
 
 
 def halves(sizes: Iterable[int]) -> int:

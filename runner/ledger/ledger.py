@@ -118,6 +118,11 @@ class Ledger(OpenLedger):
 
     # ------------------------------------------------------------ planning
 
+    def has_requests(self) -> bool:
+        """Whether any request was ever recorded."""
+        with self._reading() as connection:
+            return planning.has_requests(connection)
+
     def held(self, fingerprints: Sequence[bytes]) -> dict[bytes, Held]:
         """What is known of these requests; those nobody ever wanted are missing."""
         with self._reading() as connection:

@@ -85,6 +85,11 @@ def load_held(connection: Connection, fingerprints: Sequence[bytes]) -> dict[byt
     }
 
 
+def has_requests(connection: Connection) -> bool:
+    """Whether any request was ever recorded."""
+    return connection.execute(select(func.max(request.c.id))).scalar() is not None
+
+
 def load_answered_at(connection: Connection, request_ids: Sequence[int]) -> dict[int, int]:
     """When the answers held for these requests were given; requests without one are missing."""
     found = ANSWERED_AT.rows(connection, request_ids)

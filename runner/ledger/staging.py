@@ -11,11 +11,13 @@ import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from runner.core.model import Cause
+from runner.core.planning import Standing
 from runner.errors import LedgerError
 from runner.ledger.faults import translated
 from runner.ledger.plan_statements import SLICE_ROWS
@@ -147,6 +149,31 @@ class Staging:
             self._connection.executemany(_ADD_CAUSE, [_flat(row) for row in rows if row.cause is not None])
             self._connection.execute("COMMIT")
 
+    def add_unasked(
+        self,
+        positions: Sequence[int],
+        keys: Sequence[str],
+        fingerprints: Sequence[bytes],
+        names: Sequence[str],
+        places: Iterable[tuple[int, int, int]],
+    ) -> None:
+        """Rows whose requests are placed and were never sent: as `add_rows`, by column. `places` are runs of
+        them: the slot, the line of the first, their number."""
+        standing = Standing.UNASKED.value
+        self._standings[standing] += len(positions)
+        runs = list(places)
+        slots = chain.from_iterable(repeat(slot, number) for slot, _, number in runs)
+        lines = chain.from_iterable(range(line, line + number) for _, line, number in runs)
+        rows = zip(
+            positions, keys, fingerprints, repeat(standing), slots, lines, repeat(None), names, strict=False
+        )
+        with translated(_WHERE):
+            self._connection.execute("BEGIN")
+            added = self._connection.executemany(_ADD, rows).rowcount
+            self._connection.execute("COMMIT")
+        if added != len(positions):
+            raise ValueError("columns of different lengths")
+
     def claim(self, fingerprints: Sequence[bytes]) -> list[bool]:
         """For each fingerprint whether this is the first time it is claimed; for good.
 
@@ -161,6 +188,8 @@ class Staging:
             self._connection.execute("COMMIT")
             claimed = self._connection.total_changes - before
             # Nearly always all are new, and then there is nothing to look up.
+            if claimed == len(fingerprints):
+                return [True] * claimed
             won = set(distinct) if claimed == len(distinct) else self._won(distinct)
         return [self._take(fingerprint, won) for fingerprint in fingerprints]
 

@@ -93,13 +93,14 @@ class Prompt:
         self.source = source
         self._uses = variables.find_uses(family)
         self._globals = frozenset(environment.globals) | set(variables.RESERVED)
+        self._names = {name.name for tree in family.trees.values() for name in tree.find_all(nodes.Name)}
         self._renderer = Renderer(
             environment=environment,
             template=environment.get_template(family.root),
             shape=_shape(family),
             params=source.params,
             max_output_bytes=source.max_output_bytes,
-            names={name.name for tree in family.trees.values() for name in tree.find_all(nodes.Name)},
+            names=self._names,
         )
 
     def render(self, row: Mapping[str, Any]) -> tuple[Message, ...] | Cause:
@@ -133,6 +134,13 @@ class Prompt:
         names |= {use.field for use in self._uses.reads if use.name == "row" and use.field is not None}
         names |= {variables.RUN} & {use.name for use in self._uses.reads}
         return tuple(sorted(names - (self._globals - {variables.RUN})))
+
+    def columns(self) -> frozenset[str] | None:
+        """All that a row must have for this template: names of columns, and others; None: every column."""
+        if self.reads_whole_row():
+            return None
+        fields = {use.field for use in self._uses.reads if use.name == "row" and use.field is not None}
+        return frozenset(self._names | fields)
 
     def reads_whole_row(self) -> bool:
         """Whether `row` is also used as a whole (`row|tojson`, `row[name]`), so that any column counts."""

@@ -137,8 +137,8 @@ class Renderer:
             if content:
                 message = last[letter]
                 # The same object where the text is that of the row before: system prompts mostly.
-                if message.content != content:
-                    message = last[letter] = Message(role=message.role, content=content)
+                if message[1] != content:
+                    message = last[letter] = Message(message[0], content)
                 messages.append(message)
         return tuple(messages)
 

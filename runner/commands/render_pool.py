@@ -1,0 +1,370 @@
+"""Worker processes that render ranges of a snapshot, and the pieces they make, in order.
+
+Theory
+------
+- A worker is a fresh interpreter, started as a program and not forked: this process has threads and an open
+  DuckDB, which no fork survives. It takes 0.3 s of processor time, but nobody waits for it: until a worker
+  is ready, this process renders the ranges whose turn it is itself, and so where none can be started.
+- One thread for each worker hands out ranges, two at a time so that a worker never waits, and takes pieces.
+  Only so many ranges are begun ahead of the one whose turn it is, and only so many pieces of each are kept:
+  memory is bounded, however the rows differ.
+- A worker that ended, whatever ended it, is told of, and a new one renders the rest of its range. Where the
+  same range ends three of them, the rows are named in an error.
+- Workers write nothing and hold nothing, so closing kills them. If this process is killed, their sockets
+  close and they end by themselves.
+
+Rejected: `ProcessPoolExecutor` (one killed worker breaks the pool; results wait unbounded in memory; its
+workers run the caller's `__main__` again), threads (rendering is Python), forkserver (as spawn, and one
+process more).
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from runner.commands.render_worker import ORDER, GoneError, Kind, receive
+from runner.commands.rendering import Piece, Renderer, RenderSource
+from runner.dataset import RANGE_ROWS
+from runner.errors import RunnerError
+
+ROWS_WORTH_WORKERS = 20_000
+"""Below so many rows, starting worker processes costs more than it saves (measured)."""
+MAX_WORKERS = 8
+"""Comparing and recording stay with this process; more renderers than that would wait for it."""
+_RANGES_AHEAD = 2
+_PIECES_KEPT = 3
+_MAX_DEATHS = 3
+_LOOK_S = 0.2
+_ENDS_WITHIN_S = 5.0
+_KEPT_VARIABLES = (
+    *("PATH", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),
+    *("PYTHONHOME", "PYTHONUTF8", "PYTHONHASHSEED", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"),
+)
+"""What Python itself may need. Everything else stays here: among it are keys."""
+
+
+def render_all(
+    source: RenderSource,
+    rows: int,
+    *,
+    workers: int | None = None,
+    check_stop: Callable[[], None] = lambda: None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Generator[Piece, None, None]:
+    """Every row in dataset order, piece by piece. Memory: a few pieces for each worker.
+
+    `workers`: so many processes, from the first row on; None: as many as are worth it, none for one.
+    `check_stop` raises where a person interrupted; `tell` is told of workers that ended. Both are called by
+    the caller's own thread. Close the iterator: workers end with it.
+    Errors: RunnerError where rows end every process that renders them.
+    """
+    count = workers
+    if count is None:
+        count = min(processors(), MAX_WORKERS) if rows >= ROWS_WORTH_WORKERS else 1
+    if count < 2:
+        for piece in Renderer(source).render(0, rows):
+            check_stop()
+            yield piece
+        return
+    with RenderPool(source, rows, count) as pool:
+        yield from pool.pieces(check_stop, tell)
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not every system has it
+        return os.cpu_count() or 1
+
+
+@dataclass(slots=True, eq=False)
+class _Range:
+    """Rows [next_row, stop) that are to be rendered by whoever takes them, and what came of it so far."""
+
+    next_row: int
+    stop: int
+    is_taken: bool = False
+    is_done: bool = False
+    deaths: int = 0
+    pieces: deque[Piece] = field(default_factory=deque)
+    error: Exception | None = None
+
+
+class RenderPool:
+    """A context manager. One thread reads `pieces`, once."""
+
+    def __init__(self, source: RenderSource, rows: int, workers: int) -> None:
+        self._source = source
+        self._rows = rows
+        self._begun_rows = 0
+        self._ranges: deque[_Range] = deque()
+        self._most_ranges = _RANGES_AHEAD * workers + 1
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._notes: deque[str] = deque()
+        self._workers: list[_Worker] = []
+        self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(workers)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+            for worker in self._workers:
+                worker.kill()
+        for thread in self._threads:
+            thread.join()
+
+    # ------------------------------------------------------------ the reader's side
+
+    def pieces(self, check_stop: Callable[[], None], tell: Callable[[str], None]) -> Iterator[Piece]:
+        """All of them, in order."""
+        renderer: Renderer | None = None
+        while (one := self._front()) is not None:
+            if self._take(one):
+                renderer = renderer or Renderer(self._source)
+                for piece in renderer.render(one.next_row, one.stop):
+                    check_stop()
+                    yield piece
+            else:
+                while (piece_or_none := self._next_piece(one, check_stop, tell)) is not None:
+                    yield piece_or_none
+            with self._changed:
+                self._ranges.popleft()
+                self._changed.notify_all()
+
+    def _front(self) -> _Range | None:
+        """The range whose turn it is; None after the last."""
+        with self._changed:
+            return self._ranges[0] if self._ranges else self._begin()
+
+    def _begin(self) -> _Range | None:
+        """The next range that nobody has begun. The lock is held."""
+        if self._begun_rows >= self._rows:
+            return None
+        start, self._begun_rows = self._begun_rows, min(self._begun_rows + RANGE_ROWS, self._rows)
+        self._ranges.append(_Range(start, self._begun_rows))
+        return self._ranges[-1]
+
+    def _take(self, one: _Range) -> bool:
+        """Whether it is the caller's now to render."""
+        with self._changed:
+            is_free, one.is_taken = not one.is_taken, True
+            return is_free
+
+    def _next_piece(
+        self, one: _Range, check_stop: Callable[[], None], tell: Callable[[str], None]
+    ) -> Piece | None:
+        """Wait for it; None where the range is done."""
+        while True:
+            check_stop()
+            with self._changed:
+                if not (one.pieces or one.is_done or self._notes):
+                    self._changed.wait(_LOOK_S)
+                notes = [self._notes.popleft() for _ in range(len(self._notes))]
+                piece = one.pieces.popleft() if one.pieces else None
+                is_over = piece is None and one.is_done
+                self._changed.notify_all()
+            for note in notes:
+                tell(note)
+            if piece is not None:
+                return piece
+            if is_over and one.error is not None:
+                raise one.error
+            if is_over:
+                return None
+
+    # ------------------------------------------------------------ the workers' side
+
+    def _serve(self) -> None:
+        """One worker after the other, as long as there is something to render."""
+        held: deque[_Range] = deque()
+        while True:
+            worker = self._start()
+            if worker is None:
+                break
+            try:
+                if not self._drive(worker, held):
+                    break
+            finally:
+                worker.close()
+        self._give_back(held)
+
+    def _start(self) -> _Worker | None:
+        """A worker that is ready; None where there can be none, or need be none any more."""
+        try:
+            with self._changed:
+                if self._is_closed:
+                    return None
+                worker = _Worker()
+                self._workers.append(worker)
+            worker.introduce(self._source)
+        except (GoneError, OSError, subprocess.SubprocessError):
+            return None
+        return worker
+
+    def _drive(self, worker: _Worker, held: deque[_Range]) -> bool:
+        """Until all is rendered (False), or the worker ended and another one must go on (True)."""
+        try:
+            for one in held:
+                worker.order(one)
+            while True:
+                while len(held) < _RANGES_AHEAD and (one_more := self._next_range(waits=not held)):
+                    held.append(one_more)
+                    worker.order(one_more)
+                if not held:
+                    return False
+                self._collect(worker, held[0])
+                held.popleft()
+        except (GoneError, OSError):
+            return bool(held) and self._survives(held, worker.ending())
+
+    def _next_range(self, *, waits: bool) -> _Range | None:
+        """A range for a worker; None where there is none, or none now."""
+        with self._changed:
+            while not self._is_closed:
+                free = next((one for one in self._ranges if not one.is_taken), None)
+                if free is None and len(self._ranges) < self._most_ranges:
+                    free = self._begin()
+                    if free is None:
+                        return None
+                if free is not None:
+                    free.is_taken = True
+                    return free
+                if not waits:
+                    return None
+                self._changed.wait()
+            return None
+
+    def _collect(self, worker: _Worker, one: _Range) -> None:
+        """Take the pieces of a range. Raises GoneError, OSError."""
+        while True:
+            kind, piece, text = receive(worker.channel)
+            with self._changed:
+                while len(one.pieces) >= _PIECES_KEPT and not self._is_closed:
+                    self._changed.wait()
+                if piece is not None:
+                    one.pieces.append(piece)
+                    one.next_row = piece.start + len(piece.keys)
+                elif kind is Kind.FAULT:
+                    one.error = RuntimeError(f"a render worker failed:\n{text.decode(errors='replace')}")
+                one.is_done = piece is None
+                self._changed.notify_all()
+            if one.is_done:
+                return
+
+    def _survives(self, held: deque[_Range], ending: str) -> bool:
+        """A worker has ended over its first range: whether another one may try."""
+        with self._changed:
+            if self._is_closed:
+                return False
+            one = held[0]
+            one.deaths += 1
+            rows = f"rows {one.next_row + 1:,} to {one.stop:,}"
+            if one.deaths < _MAX_DEATHS:
+                self._notes.append(f"a process that renders {ending}; {rows} are rendered again")
+            else:
+                what = f"{rows} can't be rendered: the process that renders them {ending}, {one.deaths} times"
+                one.error = RunnerError(what, next_step=_NEXT_STEP)
+                one.is_done = True
+                held.popleft()
+            self._changed.notify_all()
+            return True
+
+    def _give_back(self, held: deque[_Range]) -> None:
+        """What no worker will render is left to this process."""
+        with self._changed:
+            for one in held:
+                one.is_taken = False
+            self._changed.notify_all()
+
+
+_NEXT_STEP = "nothing was sent; free some memory, or look into the system's log for what ended the process"
+
+
+class _Worker:
+    """A process of `render_worker`, and the socket to it."""
+
+    def __init__(self) -> None:
+        """Raises OSError where it can't be started."""
+        self.channel, theirs = socket.socketpair()
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
+        try:
+            with theirs:
+                self._process = subprocess.Popen(  # noqa: S603 - this interpreter, a module of ours
+                    [sys.executable, "-P", "-m", "runner.commands.render_worker", str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=self._complaints,
+                    pass_fds=[theirs.fileno()],
+                    env=_environment(),
+                    process_group=0,  # Ctrl-C is for this process alone
+                )
+        except BaseException:
+            self.channel.close()
+            self._complaints.close()
+            raise
+
+    def introduce(self, source: RenderSource) -> None:
+        """Hand over what to render with, and wait until it is ready. Raises GoneError, OSError."""
+        data = pickle.dumps(source)
+        self.channel.sendall(ORDER.pack(len(data), 0) + data)
+        kind, _, _ = receive(self.channel)
+        if kind is not Kind.READY:
+            raise GoneError
+
+    def order(self, one: _Range) -> None:
+        """Have the rest of a range rendered, after what was ordered before."""
+        self.channel.sendall(ORDER.pack(one.next_row, one.stop))
+
+    def ending(self) -> str:
+        """How it ended, once its socket is closed."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_ENDS_WITHIN_S)
+        self._process.kill()
+        code = self._process.wait()
+        if code < 0:
+            return f"was killed ({signal.Signals(-code).name})"
+        self._complaints.seek(0)
+        lines = self._complaints.read().decode(errors="replace").split("\n")
+        last = next((line for line in reversed(lines) if line.strip()), "")
+        return f"ended (exit code {code}{': ' if last else ''}{last[:200]})"
+
+    def kill(self) -> None:
+        """End it now; it has nothing to lose."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """End it, and let go of everything."""
+        self._process.kill()
+        self._process.wait()
+        self.channel.close()
+        self._complaints.close()
+
+
+def _environment() -> dict[str, str]:
+    """For a worker: it finds the same modules, and no key."""
+    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    paths = [path or str(Path.cwd()) for path in sys.path]
+    return {**kept, "PYTHONPATH": os.pathsep.join(paths)}
