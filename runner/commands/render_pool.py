@@ -48,6 +48,7 @@ MAX_WORKERS = 8
 _RANGES_AHEAD = 2
 _PIECES_KEPT = 3
 _MAX_DEATHS = 3
+_MAX_STARTS = 3
 _LOOK_S = 0.2
 _ENDS_WITHIN_S = 5.0
 _KEPT_VARIABLES = (
@@ -117,6 +118,7 @@ class RenderPool:
         self._changed = threading.Condition()
         self._is_closed = False
         self._notes: deque[str] = deque()
+        self._why_none = ""
         self._workers: list[_Worker] = []
         self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(workers)]
 
@@ -200,27 +202,33 @@ class RenderPool:
     def _serve(self) -> None:
         """One worker after the other, as long as there is something to render."""
         held: deque[_Range] = deque()
-        while True:
-            worker = self._start()
-            if worker is None:
-                break
+        starts = 0
+        while starts < _MAX_STARTS and not self._is_closed:
+            starts += 1
+            if (worker := self._start()) is None:
+                continue
+            starts = 0
             try:
                 if not self._drive(worker, held):
-                    break
+                    return
             finally:
                 worker.close()
         self._give_back(held)
 
     def _start(self) -> _Worker | None:
-        """A worker that is ready; None where there can be none, or need be none any more."""
+        """A worker that is ready; None where it did not get so far."""
+        worker = None
         try:
             with self._changed:
-                if self._is_closed:
-                    return None
                 worker = _Worker()
                 self._workers.append(worker)
+                if self._is_closed:
+                    worker.kill()
             worker.introduce(self._source)
-        except (GoneError, OSError, subprocess.SubprocessError):
+        except (GoneError, OSError, subprocess.SubprocessError) as error:
+            self._why_none = str(error) if worker is None else f"it {worker.ending()}"
+            if worker is not None:
+                worker.close()
             return None
         return worker
 
@@ -293,10 +301,11 @@ class RenderPool:
             return True
 
     def _give_back(self, held: deque[_Range]) -> None:
-        """What no worker will render is left to this process."""
+        """No worker can be started: what was to be rendered there is left to this process."""
         with self._changed:
             for one in held:
                 one.is_taken = False
+            self._notes.append(f"a process that renders could not be started: {self._why_none}")
             self._changed.notify_all()
 
 
