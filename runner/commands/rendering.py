@@ -120,8 +120,8 @@ class Piece:
 
 
 @dataclass(slots=True)
-class _Growing:
-    """A piece while rows are added to it."""
+class GrowingPiece:
+    """A piece while rows are added to it, one after another."""
 
     start: int
     keys: list[str] = field(default_factory=list)
@@ -131,7 +131,24 @@ class _Growing:
     names: dict[int, str] = field(default_factory=dict)
     causes: dict[int, Cause] = field(default_factory=dict)
 
+    def add(self, key: str, name: str, fingerprint: Fingerprint, line: bytes) -> None:
+        """A row with its request line; `name` is the readable half of the custom_id in it."""
+        if name != key:
+            self.names[len(self.keys)] = name
+        self.keys.append(key)
+        self.lines.append(line)
+        self.line_bytes.append(len(line))
+        self.fingerprints.append(fingerprint)
+
+    def add_cause(self, key: str, cause: Cause) -> None:
+        """A row that has no request."""
+        self.causes[len(self.keys)] = cause
+        self.keys.append(key)
+        self.line_bytes.append(0)
+        self.fingerprints.append(_NO_FINGERPRINT)
+
     def whole(self) -> Piece:
+        """The piece as it is now."""
         return Piece(
             start=self.start,
             keys=self.keys,
@@ -155,37 +172,29 @@ class Renderer:
 
     def render(self, start: int, stop: int) -> Iterator[Piece]:
         """The rows with positions [start, stop), in order, in pieces of bounded size."""
-        growing = _Growing(start)
+        growing = GrowingPiece(start)
         size, until_s = 0, time.monotonic() + MAX_PIECE_S
         for batch in read_rows(self._snapshot, start, stop, columns=self._columns):
             for _, key, row in batch:
                 size += self._add(growing, key, row)
                 if size >= MAX_PIECE_BYTES or time.monotonic() >= until_s:
                     yield growing.whole()
-                    growing = _Growing(growing.start + len(growing.keys))
+                    growing = GrowingPiece(growing.start + len(growing.keys))
                     size, until_s = 0, time.monotonic() + MAX_PIECE_S
         if growing.keys:
             yield growing.whole()
 
-    def _add(self, growing: _Growing, key: str, row: dict[str, Any]) -> int:
+    def _add(self, growing: GrowingPiece, key: str, row: dict[str, Any]) -> int:
         """Render a row; gives the bytes that the piece has grown by."""
         outcome = self._prompt.render(row)
         body = outcome if isinstance(outcome, Cause) else self._body(outcome)
-        place = len(growing.keys)
-        growing.keys.append(key)
         if isinstance(body, Cause):
-            growing.causes[place] = body
-            growing.line_bytes.append(0)
-            growing.fingerprints.append(_NO_FINGERPRINT)
+            growing.add_cause(key, body)
             return len(body.message)
         name = key_part(key)
-        if name != key:
-            growing.names[place] = name
         fingerprint = self._shape.fingerprint(body)
         line = self._shape.line(custom_id(name, fingerprint), body)
-        growing.lines.append(line)
-        growing.line_bytes.append(len(line))
-        growing.fingerprints.append(fingerprint)
+        growing.add(key, name, fingerprint, line)
         return len(line)
 
     def _body(self, messages: Sequence[Message]) -> bytes | Cause:

@@ -69,7 +69,8 @@ def rendered_here(source: RenderSource, rows: int) -> list[Rendered]:
 def pieces_of(pool: RenderPool, told: list[str] | None = None) -> Iterator[Piece]:
     """The pieces, all of them from workers: read only when the first range is theirs."""
     eventually(lambda: any(one.is_taken for one in list(pool._ranges)), what="a worker that renders")
-    return pool.pieces(lambda: None, [].append if told is None else told.append)
+    notes: list[str] = [] if told is None else told
+    return pool.pieces(lambda: None, notes.append)
 
 
 def render_workers(parent: int | None = None) -> list[int]:
