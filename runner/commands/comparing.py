@@ -32,7 +32,7 @@ from runner.core.planning import (
 from runner.core.raising import TOKEN_LIMITS, is_climbed
 from runner.core.settling import due_s
 from runner.ledger import Comparison as Compared
-from runner.ledger import Ledger, StagedRow, Staging
+from runner.ledger import Ledger, StagedBlock, StagedRow, Staging
 
 LINE_OVERHEAD_BYTES = 256
 """More than a line can add to its body: custom_id, method, url, punctuation."""
@@ -147,12 +147,14 @@ class Comparison:
         names = keys if not piece.names else [piece.name(place) for place in places]
         runs = self._shards.place_run(lines, sizes)
         self._body_bytes += len(lines) - sum(map(len, names)) - len(names) * self._line_bytes
-        self._staging.add_unasked(
-            [piece.start + place for place in places],
-            keys,
-            fingerprints,
-            names,
-            [(run.shard, run.line, run.lines) for run in runs],
+        self._staging.add_block(
+            StagedBlock(
+                positions=[piece.start + place for place in places],
+                keys=keys,
+                fingerprints=b"".join(fingerprints),
+                names=names,
+                places=[(run.shard, run.line, run.lines) for run in runs],
+            )
         )
         self._staging.add_rows(staged)
         self.rows += len(piece.keys)

@@ -7,9 +7,10 @@ UTC datetimes in `_at`, Unix seconds in `_s`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain, repeat
 from typing import Literal, NamedTuple
 
 from runner.core.model import Cause, Fingerprint, Status
@@ -196,6 +197,45 @@ class StagedRow(NamedTuple):
     def is_to_send(self) -> bool:
         """Whether a request is placed for this row."""
         return self.standing in (Standing.TO_SEND, Standing.UNASKED) and self.slot is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedBlock:
+    """Rows of a plan whose requests nobody asked before, all of them placed: as many `StagedRow`s, by column.
+
+    Positions ascend. `fingerprints` are 16 bytes each, `places` runs of them: the slot, the line of the
+    first, their number.
+    """
+
+    positions: Sequence[int]
+    keys: Sequence[str]
+    fingerprints: bytes
+    names: Sequence[str]
+    places: Sequence[tuple[int, int, int]]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def marks(self) -> list[bytes]:
+        """The fingerprints one by one."""
+        whole = self.fingerprints
+        return [whole[start : start + 16] for start in range(0, len(whole), 16)]
+
+    def slots(self) -> Iterator[int]:
+        """The slot of each."""
+        return chain.from_iterable(repeat(slot, number) for slot, _, number in self.places)
+
+    def lines(self) -> Iterator[int]:
+        """The line of each."""
+        return chain.from_iterable(range(line, line + number) for _, line, number in self.places)
+
+    def __iter__(self) -> Iterator[StagedRow]:
+        standing = Standing.UNASKED.value
+        columns = zip(
+            self.positions, self.keys, self.marks(), self.slots(), self.lines(), self.names, strict=True
+        )
+        for position, key, fingerprint, slot, line, name in columns:
+            yield StagedRow(position, key, fingerprint, standing, slot, line, None, name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, repeat
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from runner.core.model import Cause
 from runner.core.planning import Standing
+from runner.core.wire import decode_json, encode_json
 from runner.errors import LedgerError
 from runner.ledger.faults import translated
 from runner.ledger.plan_statements import SLICE_ROWS
-from runner.ledger.records import ChangedRow, Comparison, StagedRow
+from runner.ledger.records import ChangedRow, Comparison, StagedBlock, StagedRow
 
 _WHERE = "the scratch file of the plan"
 _CLAIM_CHUNK = 500
@@ -33,6 +36,10 @@ CREATE TABLE staged (
     position INTEGER PRIMARY KEY, key TEXT NOT NULL, fingerprint BLOB, standing TEXT NOT NULL,
     slot INTEGER, line INTEGER, error_class TEXT, error_code TEXT, error_message TEXT, name TEXT
 );
+CREATE TABLE block (
+    first INTEGER PRIMARY KEY, rows INTEGER NOT NULL, positions BLOB NOT NULL, keys BLOB NOT NULL,
+    fingerprints BLOB NOT NULL, names BLOB, places BLOB NOT NULL
+);
 CREATE TABLE claimed (fingerprint BLOB PRIMARY KEY, call INTEGER) WITHOUT ROWID;
 CREATE TABLE previous (position INTEGER PRIMARY KEY, key TEXT NOT NULL, fingerprint BLOB);
 """
@@ -42,10 +49,20 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 _SLICE = """
 SELECT position, key, fingerprint, standing, slot, line, error_class, name, error_code, error_message
-FROM staged WHERE position > ? ORDER BY position LIMIT ?
+FROM staged WHERE position > ? AND position < ? ORDER BY position LIMIT ?
 """
+_NO_END = 2**63 - 1
 _ADD_CAUSE = "INSERT INTO staged VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_CLAIM = "INSERT OR IGNORE INTO claimed VALUES (?, ?)"
+_ADD_BLOCK = "INSERT INTO block VALUES (?, ?, ?, ?, ?, ?, ?)"
+_BLOCK = """
+SELECT positions, keys, fingerprints, names, places FROM block WHERE first > ? ORDER BY first LIMIT 1
+"""
+# One call for all of them: it takes half the time of a call for each (measured).
+_CLAIM = """
+WITH RECURSIVE mark(start) AS (
+    SELECT 1 WHERE ?2 > 0 UNION ALL SELECT start + 16 FROM mark WHERE start + 16 <= ?2
+) INSERT OR IGNORE INTO claimed SELECT substr(?1, start, 16), ?3 FROM mark
+"""
 _WON = f"SELECT fingerprint FROM claimed WHERE fingerprint IN ({', '.join('?' * _CLAIM_CHUNK)}) AND call = ?"  # noqa: S608
 # Rows that kept their place are compared by place; only the others need to be sorted by key.
 _COMPARE_IN_PLACE = """
@@ -93,9 +110,13 @@ SELECT count(*) FROM {more} AS one
 JOIN {more} AS first ON first.position = one.position - one.position % ?1
 WHERE one.position % ?1 >= ?2 AND EXISTS (SELECT 1 FROM {fewer} WHERE {fewer}.key = first.key)
 """
+# What stands in blocks is claimed, and nothing is claimed that no row wants.
 _DUPLICATES = """
-SELECT (SELECT count(fingerprint) FROM staged)
-    - (SELECT count(*) FROM (SELECT 1 FROM staged WHERE fingerprint IS NOT NULL GROUP BY fingerprint))
+SELECT (SELECT count(fingerprint) FROM staged) + (SELECT coalesce(sum(rows), 0) FROM block)
+    - (SELECT count(*) FROM (
+        SELECT 1 FROM staged WHERE fingerprint IS NOT NULL
+        AND fingerprint NOT IN (SELECT fingerprint FROM claimed) GROUP BY fingerprint
+    )) - (SELECT count(*) FROM claimed)
 """
 _INDEX_STAGED = "CREATE INDEX IF NOT EXISTS staged_by_key ON staged (key)"
 _INDEX_PREVIOUS = "CREATE INDEX IF NOT EXISTS previous_by_key ON previous (key)"
@@ -107,6 +128,7 @@ class Staging:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._calls = 0
+        self._blocks = 0
         self._standings: Counter[str] = Counter()
 
     @classmethod
@@ -149,30 +171,22 @@ class Staging:
             self._connection.executemany(_ADD_CAUSE, [_flat(row) for row in rows if row.cause is not None])
             self._connection.execute("COMMIT")
 
-    def add_unasked(
-        self,
-        positions: Sequence[int],
-        keys: Sequence[str],
-        fingerprints: Sequence[bytes],
-        names: Sequence[str],
-        places: Iterable[tuple[int, int, int]],
-    ) -> None:
-        """Rows whose requests are placed and were never sent: as `add_rows`, by column. `places` are runs of
-        them: the slot, the line of the first, their number."""
-        standing = Standing.UNASKED.value
-        self._standings[standing] += len(positions)
-        runs = list(places)
-        slots = chain.from_iterable(repeat(slot, number) for slot, _, number in runs)
-        lines = chain.from_iterable(range(line, line + number) for _, line, number in runs)
-        rows = zip(
-            positions, keys, fingerprints, repeat(standing), slots, lines, repeat(None), names, strict=False
+    def add_block(self, block: StagedBlock) -> None:
+        """Rows of the plan, as `add_rows`; their fingerprints have been claimed. Blocks don't overlap."""
+        if not block.positions:
+            return
+        self._standings[Standing.UNASKED.value] += len(block)
+        self._blocks += 1
+        names = None if block.names is block.keys else encode_json(block.names)
+        columns = (
+            array("Q", block.positions).tobytes(),
+            encode_json(block.keys),
+            block.fingerprints,
+            names,
+            encode_json(block.places),
         )
         with translated(_WHERE):
-            self._connection.execute("BEGIN")
-            added = self._connection.executemany(_ADD, rows).rowcount
-            self._connection.execute("COMMIT")
-        if added != len(positions):
-            raise ValueError("columns of different lengths")
+            self._connection.execute(_ADD_BLOCK, (block.positions[0], len(block), *columns))
 
     def claim(self, fingerprints: Sequence[bytes]) -> list[bool]:
         """For each fingerprint whether this is the first time it is claimed; for good.
@@ -183,9 +197,8 @@ class Staging:
         self._calls += 1
         with translated(_WHERE):
             before = self._connection.total_changes
-            self._connection.execute("BEGIN")
-            self._connection.executemany(_CLAIM, [(fingerprint, self._calls) for fingerprint in distinct])
-            self._connection.execute("COMMIT")
+            marks = b"".join(distinct)
+            self._connection.execute(_CLAIM, (marks, len(marks), self._calls))
             claimed = self._connection.total_changes - before
             # Nearly always all are new, and then there is nothing to look up.
             if claimed == len(fingerprints):
@@ -238,9 +251,13 @@ class Staging:
     def compare(self) -> Comparison:
         """The staged rows against those of before, by key. Keys are unique in each."""
         with translated(_WHERE):
-            in_place, equal_in_place, unasked_in_place = self._one(_COMPARE_IN_PLACE)
-            (staged,) = self._one("SELECT count(*) FROM staged")
             (before,) = self._one("SELECT count(*) FROM previous")
+            if before:
+                self._unpack()
+            in_place, equal_in_place, unasked_in_place = self._one(_COMPARE_IN_PLACE)
+            (staged,) = self._one(
+                "SELECT (SELECT count(*) FROM staged) + (SELECT coalesce(sum(rows), 0) FROM block)"
+            )
             moved, equal_moved, unasked_moved = 0, 0, 0
             if in_place < staged and in_place < before:
                 self._connection.executescript(_MOVED)
@@ -260,6 +277,7 @@ class Staging:
         """How many of these rows of the dataset (by position) have another request than before."""
         count = 0
         with translated(_WHERE):
+            self._unpack()
             self._connection.execute(_INDEX_PREVIOUS)
             self._connection.execute("CREATE TABLE IF NOT EXISTS touched (position INTEGER PRIMARY KEY)")
             for chunk in chunks:
@@ -278,6 +296,7 @@ class Staging:
         more, fewer = ("staged", "previous") if came else ("previous", "staged")
         query = _BY_REPEATS.format(more=more, fewer=fewer)
         with translated(_WHERE):
+            self._unpack()
             self._connection.execute(_INDEX_PREVIOUS)
             self._connection.execute(_INDEX_STAGED)
             return int(self._one(query, max(repeats, before), min(repeats, before))[0])
@@ -286,6 +305,7 @@ class Staging:
         """At most so many rows whose request is another one than before: first those that kept their
         place, then those that moved, each in the order of their positions."""
         with translated(_WHERE):
+            self._unpack()
             found = self._connection.execute(_CHANGED_IN_PLACE, (limit,)).fetchall()
             if len(found) < limit:
                 self._connection.execute(_INDEX_PREVIOUS)
@@ -303,16 +323,56 @@ class Staging:
         with translated(_WHERE):
             return int(self._one(_DUPLICATES)[0])
 
-    def slices(self, size: int = SLICE_ROWS) -> Iterator[list[StagedRow]]:
-        """All rows in the order of their positions, so many at a time."""
+    def slices(self, size: int = SLICE_ROWS) -> Iterator[list[StagedRow] | StagedBlock]:
+        """All rows in the order of their positions: blocks as they were added, of the others so many at a
+        time. Where rows stand among those of a block, they come with them, one by one."""
         after = -1
+        while (block := self._block_after(after)) is not None:
+            yield from self._rows_between(after, block.positions[0], size)
+            last = block.positions[-1]
+            inside = list(chain.from_iterable(self._rows_between(block.positions[0], last, size)))
+            yield sorted([*block, *inside], key=itemgetter(0)) if inside else block
+            after = last
+        yield from self._rows_between(after, _NO_END, size)
+
+    def _rows_between(self, after: int, before: int, size: int) -> Iterator[list[StagedRow]]:
+        """Rows that stand in no block."""
         while True:
             with translated(_WHERE):
-                found = self._connection.execute(_SLICE, (after, size)).fetchall()
+                found = self._connection.execute(_SLICE, (after, before, size)).fetchall()
             if not found:
                 return
             after = found[-1][0]
             yield [_row(values) if values[6] is not None else StagedRow._make(values[:8]) for values in found]
+
+    def _block_after(self, position: int) -> StagedBlock | None:
+        """The next block."""
+        if not self._blocks:
+            return None
+        with translated(_WHERE):
+            found = self._connection.execute(_BLOCK, (position,)).fetchone()
+        if found is None:
+            return None
+        positions, keys, fingerprints, names, places = found
+        decoded = decode_json(keys)
+        return StagedBlock(
+            positions=array("Q", positions),
+            keys=decoded,
+            fingerprints=fingerprints,
+            names=decoded if names is None else decode_json(names),
+            places=[(slot, line, number) for slot, line, number in decode_json(places)],
+        )
+
+    def _unpack(self) -> None:
+        """Every block becomes rows, so that SQL can ask about them."""
+        after = -1
+        while (block := self._block_after(after)) is not None:
+            after = block.positions[-1]
+            self._connection.execute("BEGIN")
+            self._connection.executemany(_ADD, ((*row[:6], None, row.name) for row in block))
+            self._connection.execute("DELETE FROM block WHERE first = ?", (block.positions[0],))
+            self._connection.execute("COMMIT")
+        self._blocks = 0
 
     def __iter__(self) -> Iterator[StagedRow]:
         for rows in self.slices():
