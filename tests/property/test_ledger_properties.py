@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from itertools import chain
 from pathlib import Path
 from uuid import UUID
@@ -10,9 +11,10 @@ from uuid import UUID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runner.core.identity import key_part
 from runner.core.model import Outcome, Status
 from runner.core.settling import is_better
-from runner.ledger import Comparison, StagedRow, Staging
+from runner.ledger import Comparison, StagedBlock, StagedRow, Staging
 from runner.ledger.outcomes import (
     pack_finish_reason,
     pack_model,
@@ -23,7 +25,7 @@ from runner.ledger.outcomes import (
     unpack_response_id,
 )
 from runner.ledger.times import iso, seconds_or_none
-from tests.contract.ledger_factories import Project, fingerprint, to_send, waiting
+from tests.contract.ledger_factories import Project, fingerprint, shard_file, to_send, unsendable, waiting
 
 FEW = settings(deadline=None, max_examples=25)
 KEYS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6)
@@ -65,6 +67,78 @@ def test_every_fingerprint_is_claimed_exactly_once(calls: list[list[int]]) -> No
         rows = [waiting(position, f"k{position}", request=one) for position, one in enumerate(chain(*calls))]
         staging.add_rows(rows)
         assert staging.duplicates() == len(rows) - len(seen)
+
+
+ROWS = st.lists(st.sampled_from(["new", "new", "new", "equal", "unsendable", "left out"]), max_size=9)
+
+
+def _staged(staging: Staging, plan: int, kinds: list[str], *, by_block: bool) -> list[StagedRow]:
+    """Rows of these kinds, as a comparison stages them: what is new in blocks, or one by one."""
+    rows: list[StagedRow] = []
+    lines: Counter[int] = Counter()
+    for position, kind in enumerate(kinds):
+        key = f"{plan}.{position}" if position % 3 else f"é{plan}.{position}"
+        new = [row for row in rows if row.slot is not None]
+        if kind == "unsendable":
+            rows.append(unsendable(position, key))
+        elif kind == "left out" or (kind == "equal" and not new):
+            rows.append(waiting(position, key, standing="unasked"))
+        elif kind == "equal":
+            rows.append(StagedRow(position, key, new[0].fingerprint, "unasked", None, None, None))
+        else:
+            slot = position // 4
+            placed = to_send(position, key, slot=slot, line=lines[slot])
+            rows.append(placed._replace(standing="unasked", name=key_part(key)))
+            lines[slot] += 1
+    new = [row for row in rows if row.slot is not None]
+    assert all(staging.claim([row.fingerprint or b"" for row in new]))
+    for group in (new[:3], new[3:]) if by_block else ():
+        keys, names = [row.key for row in group], [row.name or "" for row in group]
+        block = StagedBlock(
+            positions=[row.position for row in group],
+            keys=keys,
+            fingerprints=b"".join(row.fingerprint or b"" for row in group),
+            names=keys if keys == names else names,
+            places=[(row.slot or 0, row.line or 0, 1) for row in group],
+        )
+        staging.add_block(block)
+    staging.add_rows([row for row in rows if row.slot is None or not by_block])
+    assert list(staging) == rows
+    return rows
+
+
+@settings(deadline=None, max_examples=10)
+@given(plans=st.lists(ROWS, min_size=1, max_size=3))
+def test_a_plan_in_blocks_is_the_plan_of_its_rows(plans: list[list[str]]) -> None:
+    found = []
+    for by_block in (False, True):
+        with tempfile.TemporaryDirectory() as folder:
+            project = Project.open(Path(folder))
+            told: list[object] = []
+            for number, kinds in enumerate(plans):
+                with Staging.create(Path(folder)) as staging:
+                    staging.load_previous(project.ledger.previous_rows(project.manifest_id))
+                    rows = _staged(staging, number, kinds, by_block=by_block)
+                    told.append((staging.counts(), staging.duplicates()))
+                    slots = sorted({row.slot for row in rows if row.slot is not None})
+                    project.ledger.commit_plan(
+                        run_id=project.start_run(),
+                        manifest_id=project.manifest_id,
+                        staging=staging,
+                        shards=[shard_file(slot) for slot in slots],
+                    )
+                    told.append((staging.compare(), staging.changed(9)))
+            found.append((told, [project.asked(query) for query in WHAT_A_PLAN_LEAVES]))
+            project.ledger.close()
+    assert found[0] == found[1]
+
+
+WHAT_A_PLAN_LEAVES = (
+    "SELECT fingerprint, name, status, attempts, open_shard_id, open_line FROM request ORDER BY fingerprint",
+    "SELECT shard_id, line, number, fingerprint FROM attempt JOIN request ON id = request_id ORDER BY 1, 2",
+    "SELECT position, key, fingerprint FROM row LEFT JOIN request ON id = request_id ORDER BY position",
+    "SELECT * FROM row_cause ORDER BY position",
+)
 
 
 @FEW
