@@ -203,8 +203,8 @@ class StagedRow(NamedTuple):
 class StagedBlock:
     """Rows of a plan whose requests nobody asked before, all of them placed: as many `StagedRow`s, by column.
 
-    Positions ascend. `fingerprints` are 16 bytes each, `places` runs of them: the slot, the line of the
-    first, their number.
+    Positions ascend. `fingerprints` are 16 bytes each, `names` is `keys` where it is the same, `places` are
+    runs of lines: the slot, the line of the first, their number.
     """
 
     positions: Sequence[int]
@@ -215,6 +215,21 @@ class StagedBlock:
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    @classmethod
+    def joined(cls, blocks: Sequence[StagedBlock]) -> StagedBlock:
+        """One block after the other as one."""
+        if len(blocks) == 1:
+            return blocks[0]
+        keys = [key for block in blocks for key in block.keys]
+        are_keys = all(block.names is block.keys for block in blocks)
+        return cls(
+            positions=[position for block in blocks for position in block.positions],
+            keys=keys,
+            fingerprints=b"".join([block.fingerprints for block in blocks]),
+            names=keys if are_keys else [name for block in blocks for name in block.names],
+            places=[place for block in blocks for place in block.places],
+        )
 
     def marks(self) -> list[bytes]:
         """The fingerprints one by one."""
