@@ -10,7 +10,6 @@ ends when its parent does, also in the middle of a row: a thread sees the socket
 
 from __future__ import annotations
 
-import gc
 import marshal
 import os
 import pickle
@@ -112,7 +111,6 @@ def main(descriptor: int) -> None:
         source = pickle.loads(take(channel, size))  # noqa: S301 - from the process that started this one
         threading.Thread(target=_listen, args=(channel, orders), daemon=True).start()
         renderer = Renderer(source)
-        gc.freeze()
         send(channel, Kind.READY)
         while True:
             for piece in renderer.render(*orders.get()):

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runner.core.model import CustomId, Fingerprint, Message
-from runner.core.wire import JsonError, decode_json, encode_json
+from runner.core.wire import JsonError, decode_json, encode_json, encode_text
 
 FINGERPRINT_BYTES = 16
 CUSTOM_ID_MAX_BYTES = 64
@@ -86,26 +86,28 @@ class RequestShape:
         tail = encode_json(after, sort_keys=True)
         self._tail = (b"," + tail[1:]) if after else b"}"
         self._origin = b"\0".join((_SCHEME, provider_identity.encode(), endpoint.encode(), b""))
+        self._first = self._origin + b"1\0"
         self._line_middle = b',"method":"POST","url":' + encode_json(endpoint) + b',"body":'
         self._has_roles = endpoint in _WITH_ROLES
         self._encoded: dict[str, tuple[str, bytes]] = {}
 
     def body(self, messages: Sequence[Message]) -> bytes:
         """The canonical body. Raises TypeError where a text can't be UTF-8 (a lone surrogate)."""
-        if self._has_roles:
-            filled = b"[%b]" % b",".join([self._encoded_message(message) for message in messages])
-        else:
-            filled = encode_json("\n\n".join(message.content for message in messages))
-        return self._head + filled + self._tail
-
-    def _encoded_message(self, message: Message) -> bytes:
-        """One message as JSON. The last of each role is remembered: system prompts are mostly the same."""
-        role, content = message
-        last = self._encoded.get(role)
-        if last is None or last[0] is not content:
-            encoded = b'{"role":%b,"content":%b}' % (encode_json(role), encode_json(content))
-            last = self._encoded[role] = (content, encoded)
-        return last[1]
+        if not self._has_roles:
+            joined = encode_text("\n\n".join([content for _, content in messages]))
+            return b"%b%b%b" % (self._head, joined, self._tail)
+        parts = []
+        for role, content in messages:
+            if role == "user":
+                parts.append(b'{"role":"user","content":%b}' % encode_text(content))
+                continue
+            # What a system message says is mostly what it said in the row before.
+            last = self._encoded.get(role)
+            if last is None or last[0] is not content:
+                encoded = b'{"role":%b,"content":%b}' % (encode_text(role), encode_text(content))
+                last = self._encoded[role] = (content, encoded)
+            parts.append(last[1])
+        return b"%b[%b]%b" % (self._head, b",".join(parts), self._tail)
 
     def moved_from(self, other: RequestShape, body: bytes) -> bytes:
         """A body of `other` with all that these requests have in common instead: the same messages asked
@@ -114,7 +116,7 @@ class RequestShape:
 
     def fingerprint(self, body: bytes, repeat: int = 1) -> Fingerprint:
         """16 bytes of SHA-256 over provider, endpoint, repeat number and body."""
-        hashed = b"%b%d\0%b" % (self._origin, repeat, body)
+        hashed = self._first + body if repeat == 1 else b"%b%d\0%b" % (self._origin, repeat, body)
         return Fingerprint(hashlib.sha256(hashed, usedforsecurity=False).digest()[:FINGERPRINT_BYTES])
 
     def line(self, custom_id_: CustomId, body: bytes) -> bytes:

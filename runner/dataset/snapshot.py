@@ -4,8 +4,9 @@ Columns: `_position`, `_key`, the dataset's own, and where numbers need it `_wri
 
 Outline of `take_snapshot`:
 
-    find the files -> hash and check their text -> view `dataset` -> check the query -> check the columns
-        -> write position, key and columns -> check the keys -> were the files left alone? -> put in place
+    find the files -> view `dataset` -> check the query -> check the columns -> write position, key and
+        columns -> check the keys -> are the files text? -> were they left alone? -> put in place
+        (beside it, in a thread: hash the files and check their text)
 
 The file appears under its name only when all checks have passed. Row groups are small, so that a range of
 rows can be read without the rest, and smaller where rows are large, so that memory stays flat.
@@ -17,8 +18,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -37,7 +39,7 @@ from runner.dataset.rows import RANGE_ROWS
 from runner.dataset.values import stored_type, types_of
 from runner.dataset.written import COLUMN as WRITTEN
 from runner.dataset.written import NOTHING_MIXED, Mixed, rows_with_written
-from runner.errors import InputError, Mistake
+from runner.errors import InputError, Mistake, RunnerError
 
 OWN_COLUMNS = ("_position", "_key", WRITTEN)
 _ROW_GROUP_BYTES = 8 << 20
@@ -100,17 +102,15 @@ def take_snapshot(
     """
     inputs = find_inputs(manifest)
     before = state_of(inputs)
-    contents = digest_of_inputs(inputs)
+    contents_of = _digest_beside(inputs)
     with _private_folder(scratch) as folder:
         inputs = replace(inputs, plain_paths=engine.plain_paths(inputs.paths, folder))
-        job = _Job(manifest, inputs, folder, parameters or {})
-        for limit in engine.MEMORY_LIMITS:
-            try:
-                written = job.write(limit)
-                break
-            except duckdb.OutOfMemoryException as error:
-                if limit == engine.MEMORY_LIMITS[-1]:
-                    raise translated(manifest, inputs, error) from error
+        try:
+            written = _Job(manifest, inputs, folder, parameters or {}).write_somehow()
+        except RunnerError:
+            contents_of()  # what is not even text is said before anything else
+            raise
+        contents = contents_of()
         _check_untouched(inputs, before)
         _put_in_place(written.path, target)
     digest = _digest(contents, written.source)
@@ -144,6 +144,16 @@ class _Job:
     folder: Path
     parameters: Mapping[str, object]
 
+    def write_somehow(self) -> _Written:
+        """With as little memory as will do. Raises InputError, RunnerError."""
+        for limit in engine.MEMORY_LIMITS[:-1]:
+            with suppress(duckdb.OutOfMemoryException):
+                return self.write(limit)
+        try:
+            return self.write(engine.MEMORY_LIMITS[-1])
+        except duckdb.OutOfMemoryException as error:
+            raise translated(self.manifest, self.inputs, error) from error
+
     def write(self, memory_limit: str) -> _Written:
         """Raises InputError, and OutOfMemoryException where the limit is too low."""
         opened = _opened(
@@ -175,6 +185,33 @@ def _private_folder(scratch: Path | None) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _digest_beside(inputs: Inputs) -> Callable[[], bytes]:
+    """Begin to hash and check the files while DuckDB reads them, which leaves this process's other threads
+    alone; gives what waits for the digest, or raises what is wrong with them. Compressed files are checked
+    first: nothing else may unpack one that was made to fill a disk."""
+    if any(path.lower().endswith(".gz") for path in inputs.paths):
+        contents = digest_of_inputs(inputs)
+        return lambda: contents
+    found: list[bytes] = []
+    wrong: list[BaseException] = []
+
+    def digest() -> None:
+        try:
+            found.append(digest_of_inputs(inputs))
+        except BaseException as error:  # raised where it is waited for
+            wrong.append(error)
+
+    def wait() -> bytes:
+        thread.join()
+        if wrong:
+            raise wrong[0]
+        return found[0]
+
+    thread = threading.Thread(target=digest, daemon=True)
+    thread.start()
+    return wait
 
 
 def _digest(contents: bytes, source: Source) -> str:

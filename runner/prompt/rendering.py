@@ -81,8 +81,8 @@ class Renderer:
         except Exception as error:
             self._context = None
             return self._cause(error)
-        for message in messages:
-            if message.role == "user":
+        for role, _ in messages:
+            if role == "user":
                 return messages
         return Cause(error_class="empty_prompt", message=_EMPTY if messages else _BLANK)
 
