@@ -18,7 +18,8 @@ attempts need them at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice, repeat
 from typing import Any, NamedTuple
 
@@ -173,22 +174,22 @@ class PlanWriter:
         """Everything. Errors: PlanMovedError, and then the transaction must be rolled back."""
         after = -1
         for found in _in_larger_blocks(staging.slices()):
-            ids = self._place_block(found) if isinstance(found, StagedBlock) else None
-            if isinstance(found, StagedBlock) and ids is not None:
-                failpoint("commit.requests_placed")
-                self._replace_block(found, ids, after)
-                after = found.positions[-1]
-            else:
-                rows = list(found)
-                placed = self._place_requests(rows)
-                failpoint("commit.requests_placed")
-                self._replace_rows(rows, placed, after)
-                after = rows[-1].position
+            replace, last = self._place(found)
+            failpoint("commit.requests_placed")
+            replace(after)
             failpoint("commit.rows_replaced")
+            after = last
         self._remove_beyond(after)
         self._connection.execute(
             update(manifest).where(manifest.c.id == self._manifest_id).values(current_run_id=run_id)
         )
+
+    def _place(self, found: list[StagedRow] | StagedBlock) -> tuple[Callable[[int], None], int]:
+        """Requests and attempts; gives what replaces the rows after a position, and the last position."""
+        if isinstance(found, StagedBlock) and (ids := self._place_block(found)) is not None:
+            return partial(self._replace_block, found, ids), found.positions[-1]
+        rows = list(found)
+        return partial(self._replace_rows, rows, self._place_requests(rows)), rows[-1].position
 
     def _place_block(self, block: StagedBlock) -> Sequence[int] | None:
         """Requests and attempts of a block; gives each row's request id. None, and nothing is written, where
