@@ -28,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
@@ -41,8 +42,9 @@ from runner.commands.rendering import Piece, Renderer, RenderSource
 from runner.dataset import RANGE_ROWS
 from runner.errors import RunnerError
 
-ROWS_WORTH_WORKERS = 20_000
-"""Below so many rows, starting worker processes costs more than it saves (measured)."""
+WORTH_WORKERS_S = 1.0
+"""Rendering that would take this process longer than that is worth worker processes: they take 0.3 s of a
+processor each to start (measured), and most of a second where everything else is busy too."""
 MAX_WORKERS = 8
 """Comparing and recording stay with this process; more renderers than that would wait for it."""
 _RANGES_AHEAD = 2
@@ -68,21 +70,34 @@ def render_all(
 ) -> Generator[Piece, None, None]:
     """Every row in dataset order, piece by piece. Memory: a few pieces for each worker.
 
-    `workers`: so many processes, from the first row on; None: as many as are worth it, none for one.
+    `workers`: so many processes, from the first row on; None: as many as there are processors, as soon as the
+    first rows have shown that the rest is worth it.
     `check_stop` raises where a person interrupted; `tell` is told of workers that ended. Both are called by
     the caller's own thread. Close the iterator: workers end with it.
     Errors: RunnerError where rows end every process that renders them.
     """
-    count = workers
-    if count is None:
-        count = min(processors(), MAX_WORKERS) if rows >= ROWS_WORTH_WORKERS else 1
-    if count < 2:
-        for piece in Renderer(source).render(0, rows):
+    count = workers if workers is not None else min(processors(), MAX_WORKERS)
+    done = 0
+    if count < 2 or workers is None:
+        spent_s, began_s = 0.0, time.monotonic()
+        for piece in _rendered_here(source, rows):
+            spent_s += time.monotonic() - began_s
             check_stop()
             yield piece
-        return
-    with RenderPool(source, rows, count) as pool:
+            done = piece.start + len(piece.keys)
+            if count > 1 and spent_s / done * (rows - done) > WORTH_WORKERS_S:
+                break
+            began_s = time.monotonic()
+        else:
+            return
+    with RenderPool(source, rows, count, first_row=done) as pool:
         yield from pool.pieces(check_stop, tell)
+
+
+def _rendered_here(source: RenderSource, rows: int) -> Iterator[Piece]:
+    renderer = Renderer(source)
+    for start in range(0, rows, RANGE_ROWS):
+        yield from renderer.render(start, min(start + RANGE_ROWS, rows))
 
 
 def processors() -> int:
@@ -109,10 +124,10 @@ class _Range:
 class RenderPool:
     """A context manager. One thread reads `pieces`, once."""
 
-    def __init__(self, source: RenderSource, rows: int, workers: int) -> None:
+    def __init__(self, source: RenderSource, rows: int, workers: int, *, first_row: int = 0) -> None:
         self._source = source
         self._rows = rows
-        self._begun_rows = 0
+        self._begun_rows = first_row
         self._ranges: deque[_Range] = deque()
         self._most_ranges = _RANGES_AHEAD * workers + 1
         self._changed = threading.Condition()
@@ -165,7 +180,8 @@ class RenderPool:
         """The next range that nobody has begun. The lock is held."""
         if self._begun_rows >= self._rows:
             return None
-        start, self._begun_rows = self._begun_rows, min(self._begun_rows + RANGE_ROWS, self._rows)
+        start = self._begun_rows
+        self._begun_rows = min((start // RANGE_ROWS + 1) * RANGE_ROWS, self._rows)
         self._ranges.append(_Range(start, self._begun_rows))
         return self._ranges[-1]
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runner.commands.render_pool import RenderPool
+from runner.commands.render_pool import RenderPool, render_all
 from runner.commands.rendering import Rendered, RenderSource
 from runner.core.model import Cause
-from tests.fault.render_factories import make_source, pieces_of, rendered_here, rows_of
+from tests.fault.render_factories import make_source, pieces_of, render_workers, rendered_here, rows_of
 
 ODD_VALUES = """
 SELECT 'k' || CASE WHEN _position_ % 3 = 0 THEN ' ü/"\\' ELSE '' END || '.' || _position_ AS id,
@@ -94,3 +97,40 @@ def test_a_template_gets_the_columns_that_it_names(tmp_path: Path, used: str) ->
     there, here = _both(make_source(tmp_path, rows, used + "{{ '!' ~ (text is defined) }}"))
     assert there == here
     assert [row.cause for row in here] == [None, None]
+
+
+def test_workers_take_over_where_the_first_rows_show_that_it_is_worth_it(tmp_path: Path) -> None:
+    loop = "{% for i in range(30000) %}{% endfor %}{{ id }}"
+    source, rows = make_source(tmp_path, [{"id": f"k{number}"} for number in range(3_000)], loop)
+    found = render_all(source, rows)
+    first = next(found)
+    assert render_workers() == []
+    seen = len(first.keys)
+    for piece in found:
+        assert piece.start == seen
+        seen += len(piece.keys)
+        if render_workers():
+            break
+    else:
+        pytest.fail("no worker was started")
+    found.close()
+    assert render_workers() == []
+
+
+def test_one_processor_renders_alone(tmp_path: Path) -> None:
+    script = tmp_path / "alone.py"
+    script.write_text(
+        "import os, pickle, subprocess, sys\n"
+        "os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])\n"
+        "subprocess.Popen = None\n"
+        "from runner.commands.render_pool import render_all\n"
+        "source, rows = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "print(sum(len(piece.keys) for piece in render_all(source, rows)))\n"
+    )
+    loop = "{% for i in range(30000) %}{% endfor %}{{ id }}"
+    made = make_source(tmp_path, [{"id": f"k{number}"} for number in range(700)], loop)
+    (tmp_path / "source").write_bytes(pickle.dumps(made))
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "source")], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("700\n", "")
