@@ -8,9 +8,9 @@ statements hand plain tuples of int, str, bytes and None to the driver. Nothing 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
 from operator import itemgetter
 from typing import Any
 
@@ -73,27 +73,29 @@ class Bulk:
         self.names = names
         self._compiled: dict[str, _Compiled] = {}
 
-    def run(self, connection: Connection, rows: Sequence[Values]) -> int:
+    def run(self, connection: Connection, rows: Iterable[Values]) -> int:
         """Run it for every tuple; gives the number of rows changed. No tuples: nothing happens."""
-        if not rows:
-            return 0
         compiled = self.compiled(connection.dialect)
-        parameters = compiled.parameters(rows)
-        changed, start = 0, 0
-        if compiled.together is not None:
-            start = len(parameters) - len(parameters) % _ROWS_TOGETHER
-            for first in range(0, start, _ROWS_TOGETHER):
-                flat = tuple(chain.from_iterable(parameters[first : first + _ROWS_TOGETHER]))
-                changed += connection.exec_driver_sql(compiled.together, flat).rowcount
-        if start < len(parameters):
-            changed += connection.exec_driver_sql(compiled.text, parameters[start:]).rowcount
-        return changed
+        walk = iter(rows) if compiled.arrange is None else map(compiled.arrange, rows)
+        if compiled.together is None:
+            return _run_each(connection, compiled.text, list(walk))
+        width = len(self.names)
+        changed = 0
+        # One flat tuple after the other: `zip` makes no new tuple for a row that nobody keeps.
+        while len(flat := tuple(chain.from_iterable(islice(walk, _ROWS_TOGETHER)))) == _ROWS_TOGETHER * width:
+            changed += connection.exec_driver_sql(compiled.together, flat).rowcount
+        rest = [flat[start : start + width] for start in range(0, len(flat), width)]
+        return changed + _run_each(connection, compiled.text, rest)
 
     def compiled(self, dialect: Dialect) -> _Compiled:
         """The statement for this dialect, compiled once."""
         if dialect.name not in self._compiled:
             self._compiled[dialect.name] = _Compiled(self.statement, self.names, dialect)
         return self._compiled[dialect.name]
+
+
+def _run_each(connection: Connection, text: str, rows: list[Any]) -> int:
+    return connection.exec_driver_sql(text, rows).rowcount if rows else 0
 
 
 class Query:

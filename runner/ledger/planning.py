@@ -199,15 +199,25 @@ class PlanWriter:
         order = sorted(range(len(marks)), key=marks.__getitem__)
         if not self._knows_none and HELD.rows(self._connection, [marks[place] for place in order]):
             return None
-        ids = [0] * len(marks)
-        for request_id, place in enumerate(order, self._next_id):
-            ids[place] = request_id
+        first_id = self._next_id
         self._next_id += len(marks)
+        ids = [0] * len(marks)
+        for request_id, place in enumerate(order, first_id):
+            ids[place] = request_id
         shard_ids = [self._shard_ids[slot] for slot in block.slots()]
         lines = list(block.lines())
-        whole = list(zip(ids, marks, block.names, repeat(1), shard_ids, lines, strict=False))
-        ADD_REQUEST.run(self._connection, [whole[place] for place in order])
-        ADD_ATTEMPT.run(self._connection, list(zip(shard_ids, lines, ids, repeat(1), strict=False)))
+        ADD_REQUEST.run(
+            self._connection,
+            zip(
+                range(first_id, self._next_id),
+                [marks[place] for place in order],
+                [block.names[place] for place in order],
+                repeat(1),
+                [shard_ids[place] for place in order],
+                [lines[place] for place in order],
+            ),
+        )
+        ADD_ATTEMPT.run(self._connection, zip(shard_ids, lines, ids, repeat(1)))
         return ids
 
     def _replace_block(self, block: StagedBlock, ids: Sequence[int], after: int) -> None:
@@ -220,9 +230,7 @@ class PlanWriter:
             keys: Iterable[str | None] = repeat(None)
         else:
             keys = (None if name == key else key for key, name in zip(block.keys, block.names, strict=True))
-        ADD_ROW.run(
-            self._connection, list(zip(repeat(self._manifest_id), block.positions, keys, ids, strict=False))
-        )
+        ADD_ROW.run(self._connection, zip(repeat(self._manifest_id), block.positions, keys, ids))
 
     def _place_requests(self, rows: Sequence[StagedRow]) -> dict[bytes, _Named]:
         """Requests and attempts of a slice. Gives each fingerprint's request."""
