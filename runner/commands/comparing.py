@@ -39,7 +39,8 @@ LINE_OVERHEAD_BYTES = 256
 _CAUSES_SHOWN = 5
 AS_IT_IS = Policy(max_attempts=0)
 """Asks nothing again."""
-_UNASKED = Standing.UNASKED.value
+_WORDS = {standing: standing.value for standing in Standing}
+_UNASKED = _WORDS[Standing.UNASKED]
 
 
 @dataclass(slots=True)
@@ -116,8 +117,32 @@ class Comparison:
         held = self._held(fingerprints)
         if not held and self._takes_whole(piece):
             self._add_unasked(piece, fingerprints)
+        elif len(self._ladder) == 1 and self._takes_whole(piece):
+            self._compare(self._unsettled(piece, fingerprints, held), held)
         else:
             self._compare(list(piece.rows(self._shape)), held)
+
+    # ------------------------------------------------------------ rows that have what they want
+
+    def _unsettled(
+        self, piece: Piece, fingerprints: Sequence[Fingerprint], held: dict[bytes, Held]
+    ) -> list[Rendered]:
+        """Stage the rows for which nothing is to be done; gives the others."""
+        staged: list[StagedRow] = []
+        others = list(piece.causes)
+        for place, fingerprint in zip(piece.places_made(), fingerprints, strict=True):
+            known = held.get(fingerprint)
+            standing = stand(known, self._policy)
+            if standing is Standing.TO_SEND:
+                others.append(place)
+            else:
+                key = piece.keys[place]
+                staged.append(
+                    StagedRow(piece.start + place, key, fingerprint, _WORDS[standing], None, None, None)
+                )
+        self._staging.add_rows(staged)
+        self.rows += len(staged)
+        return list(piece.rows(self._shape, sorted(others)))
 
     # ------------------------------------------------------------ rows that nobody asked before
 

@@ -102,18 +102,17 @@ class Piece:
         parts = [whole[ends[place] - self.line_bytes[place] : ends[place]] for place in places]
         return b"".join(parts), sizes
 
-    def rows(self, shape: RequestShape) -> Iterator[Rendered]:
-        """One by one; `shape` is that of their requests."""
-        at = 0
+    def rows(self, shape: RequestShape, places: Sequence[int] | None = None) -> Iterator[Rendered]:
+        """One by one, all or some of them; `shape` is that of their requests."""
+        ends = list(accumulate(self.line_bytes))
         lines = memoryview(self.lines)
-        for place, (key, size) in enumerate(zip(self.keys, self.line_bytes, strict=True)):
-            position = self.start + place
+        for place in range(len(self.keys)) if places is None else places:
+            key, size, position = self.keys[place], self.line_bytes[place], self.start + place
             if not size:
                 yield Rendered(position, key, "", b"", None, self.causes[place])
                 continue
             name = self.name(place)
-            body = shape.body_of(lines[at : at + size], name)
-            at += size
+            body = shape.body_of(lines[ends[place] - size : ends[place]], name)
             first = place * FINGERPRINT_BYTES
             fingerprint = Fingerprint(self.fingerprints[first : first + FINGERPRINT_BYTES])
             yield Rendered(position, key, name, body, fingerprint, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import tempfile
 import threading
@@ -21,11 +22,12 @@ from runner.commands.rendering import GrowingPiece, Piece
 from runner.commands.sharding import CountingShards, SealedShard
 from runner.commands.workplace import Workplace, open_workplace
 from runner.core.identity import custom_id, key_part
-from runner.core.model import Cause, Message
+from runner.core.model import Cause, Message, Outcome
 from runner.core.planning import Plan, Policy
 from runner.dataset import Snapshot
 from runner.dataset.inputs import InputsState
-from runner.ledger import StagedRow, Staging
+from runner.ledger import Ledger, StagedRow, Staging
+from tests.contract.ledger_factories import Project, failed, succeeded
 from tests.project_factory import make_project
 
 texts = st.text(st.characters(exclude_categories=()), max_size=30)  # lone surrogates too
@@ -87,7 +89,7 @@ def test_a_row_of_a_piece_has_the_body_that_its_line_has(rows: list[tuple[str, s
 
 
 class _RowByRow(Comparison):
-    """The comparison without its way for whole pieces."""
+    """The comparison without its ways for whole pieces."""
 
     def _takes_whole(self, piece: Piece) -> bool:
         return False
@@ -108,7 +110,53 @@ def test_a_piece_nobody_asked_before_is_staged_and_placed_as_its_rows_are(
     assert len(whole.staged) == sum(map(len, pieces))
 
 
-class _Outcome(NamedTuple):
+ENDS: list[Outcome | None] = [succeeded(), failed(), failed(retryable=False), None]
+USUAL = Policy(max_attempts=3)
+POLICIES = st.sampled_from(
+    [
+        USUAL,
+        Policy(max_attempts=1),
+        Policy(max_attempts=3, retry_failed=True),
+        Policy(max_attempts=3, refresh_before_s=math.inf, refreshes_failures=True),
+    ]
+)
+
+
+@settings(max_examples=15)
+@given(
+    known=st.lists(st.sampled_from(ENDS), max_size=6),
+    picks=st.lists(st.lists(st.one_of(st.integers(0, 9), causes), max_size=9), max_size=3),
+    policy=POLICIES,
+)
+def test_a_piece_of_known_rows_is_staged_and_placed_as_its_rows_are(
+    known: list[Outcome | None], picks: list[list[int | Cause]], policy: Policy
+) -> None:
+    """The first of ten requests are in the ledger: answered, failed, or on their way."""
+    asked = list(_piece(0, [(f"k{number}", f"text {number}") for number in range(len(known))]).rows(SHAPE))
+    pieces = [
+        [
+            (f"{place}.{number}", pick if isinstance(pick, Cause) else f"text {pick}")
+            for number, pick in enumerate(group)
+        ]
+        for place, group in enumerate(picks)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        project = Project.open(Path(folder))
+        rows = [
+            StagedRow(row.position, row.key, row.fingerprint, "unasked", 0, row.position, None, row.name)
+            for row in asked
+        ]
+        for shard in project.commit(rows):
+            sent = project.send(shard)
+            project.answer(sent, [(line, end) for line, end in enumerate(known) if end is not None])
+        whole = _compared(Comparison, WORKPLACE, pieces, project.ledger, policy)
+        by_row = _compared(_RowByRow, WORKPLACE, pieces, project.ledger, policy)
+        project.ledger.close()
+    assert whole == by_row
+    assert [row.position for row in whole.staged] == list(range(sum(map(len, pieces))))
+
+
+class _Found(NamedTuple):
     staged: list[StagedRow]
     shards: Sequence[SealedShard]
     plan: Plan
@@ -117,15 +165,19 @@ class _Outcome(NamedTuple):
 
 
 def _compared(
-    kind: type[Comparison], workplace: Workplace, pieces: list[list[tuple[str, str | Cause]]]
-) -> _Outcome:
+    kind: type[Comparison],
+    workplace: Workplace,
+    pieces: list[list[tuple[str, str | Cause]]],
+    ledger: Ledger | None = None,
+    policy: Policy = USUAL,
+) -> _Found:
     with tempfile.TemporaryDirectory() as folder, Staging.create(Path(folder)) as staging:
         comparison = kind(
             workplace,
-            None,
+            ledger,
             staging,
             CountingShards(workplace.provider.limits),
-            policy=Policy(max_attempts=3),
+            policy=policy,
             selection=selection_of(Narrowing(), SNAPSHOT),
         )
         start = 0
@@ -134,4 +186,4 @@ def _compared(
             start += len(rows)
         shards = comparison.seal()
         plan = comparison.plan(shards, staging.compare(), ())
-        return _Outcome(list(staging), shards, plan, comparison.causes, comparison.rows)
+        return _Found(list(staging), shards, plan, comparison.causes, comparison.rows)
