@@ -48,7 +48,7 @@ processor each to start (measured), and most of a second where everything else i
 MAX_WORKERS = 8
 """Comparing and recording stay with this process; more renderers than that would wait for it."""
 _RANGES_AHEAD = 2
-_PIECES_KEPT = 3
+_PIECES_KEPT = 2
 _MAX_DEATHS = 3
 _MAX_STARTS = 3
 _LOOK_S = 0.2
@@ -159,17 +159,22 @@ class RenderPool:
         """All of them, in order."""
         renderer: Renderer | None = None
         while (one := self._front()) is not None:
-            if self._take(one):
-                renderer = renderer or Renderer(self._source)
-                for piece in renderer.render(one.next_row, one.stop):
-                    check_stop()
-                    yield piece
-            else:
-                while (piece_or_none := self._next_piece(one, check_stop, tell)) is not None:
+            while not one.is_done:
+                if self._take(one):
+                    renderer = renderer or Renderer(self._source)
+                    for piece in renderer.render(one.next_row, one.stop):
+                        check_stop()
+                        yield piece
+                    one.is_done = True
+                while (piece_or_none := self._next_piece(one, check_stop)) is not None:
                     yield piece_or_none
+                self._tell(tell)
+                if one.error is not None:
+                    raise one.error
             with self._changed:
                 self._ranges.popleft()
                 self._changed.notify_all()
+        self._tell(tell)
 
     def _front(self) -> _Range | None:
         """The range whose turn it is; None after the last."""
@@ -191,27 +196,25 @@ class RenderPool:
             is_free, one.is_taken = not one.is_taken, True
             return is_free
 
-    def _next_piece(
-        self, one: _Range, check_stop: Callable[[], None], tell: Callable[[str], None]
-    ) -> Piece | None:
-        """Wait for it; None where the range is done."""
+    def _next_piece(self, one: _Range, check_stop: Callable[[], None]) -> Piece | None:
+        """Wait for it; None where there is none to come: the range is done, or left to this process."""
         while True:
             check_stop()
             with self._changed:
-                if not (one.pieces or one.is_done or self._notes):
-                    self._changed.wait(_LOOK_S)
-                notes = [self._notes.popleft() for _ in range(len(self._notes))]
-                piece = one.pieces.popleft() if one.pieces else None
-                is_over = piece is None and one.is_done
-                self._changed.notify_all()
-            for note in notes:
-                tell(note)
-            if piece is not None:
-                return piece
-            if is_over and one.error is not None:
-                raise one.error
-            if is_over:
-                return None
+                if one.pieces:
+                    self._changed.notify_all()
+                    return one.pieces.popleft()
+                if one.is_done or not one.is_taken:
+                    return None
+                self._changed.wait(_LOOK_S)
+
+    def _tell(self, tell: Callable[[str], None]) -> None:
+        """What became of workers, from the reader's own thread."""
+        with self._changed:
+            notes = list(self._notes)
+            self._notes.clear()
+        for note in notes:
+            tell(note)
 
     # ------------------------------------------------------------ the workers' side
 

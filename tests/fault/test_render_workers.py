@@ -85,11 +85,26 @@ def test_where_no_worker_can_be_started_this_process_renders_and_says_why(
         monkeypatch.setattr(sys, "executable", str(python))
         with RenderPool(source, rows, 1) as pool:
             eventually(lambda pool=pool: len(pool._notes) > 0, what="three vain starts")  # type: ignore[misc]
-            told = list(pool._notes)
+            told: list[str] = []
             found = rows_of(pool.pieces(lambda: None, told.append), source)
         assert found == rendered_here(source, rows)
         assert len(told) == 1
         assert why in told[0]
+
+
+def test_where_no_worker_can_follow_one_that_was_killed_this_process_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, rows = make_source(tmp_path, _rows(15_000), LOOP)
+    told: list[str] = []
+    with RenderPool(source, rows, 1) as pool:
+        pieces = pieces_of(pool, told)
+        monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+        for worker in render_workers():
+            os.kill(worker, signal.SIGKILL)
+        assert rows_of(pieces, source) == rendered_here(source, rows)
+    assert "was killed (SIGKILL); rows" in told[0]
+    assert "could not be started" in told[1]
 
 
 def test_a_fault_of_this_program_comes_out_with_its_traceback(tmp_path: Path) -> None:
