@@ -44,7 +44,7 @@ POINTS: Final[Mapping[str, str]] = {
     "plan.rendered": "the rows are rendered and compared; the last shard is not closed",
     "plan.ready": "the shards are sealed; the gate is not passed",
     "plan.passed": "the gate is passed; nothing is recorded",
-    "shard.line": "a line is written to an input file that is not whole yet",
+    "shard.line": "some lines are written to an input file that is not whole yet",
     "shard.written": "an input file is whole; not synced",
     "shard.synced": "an input file is durable under its scratch name",
     "shard.renamed": "an input file has its name; the folder is not synced",

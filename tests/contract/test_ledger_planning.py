@@ -10,7 +10,7 @@ import pytest
 from runner.core.model import Outcome, Status
 from runner.core.planning import Held, Policy, Standing, stand
 from runner.core.states import ShardState, create_intended, discarded, upload_accepted, upload_intended
-from runner.ledger import Comparison, PlanMovedError, StagedRow, Staging
+from runner.ledger import Comparison, PlanMovedError, StagedBlock, StagedRow, Staging
 from tests.contract.ledger_factories import (
     START_S,
     Project,
@@ -112,6 +112,47 @@ def test_a_request_that_is_on_its_way_by_now_moves_the_plan(project: Project) ->
     assert project.asked("SELECT count(*) FROM shard WHERE manifest_id = ?", project.manifest_id) == [(0,)]
     assert project.ledger.held([fingerprint("mine")]) == {}
     assert project.ledger.rows(project.manifest_id, 0, 9) == []
+
+
+def commit_block(project: Project, *requests: str) -> None:
+    """A plan of new requests, as one block."""
+    keys = [f"k{place}" for place in range(len(requests))]
+    block = StagedBlock(
+        positions=range(len(requests)),
+        keys=keys,
+        fingerprints=b"".join(map(fingerprint, requests)),
+        names=keys,
+        places=[(0, 0, len(requests))],
+    )
+    with staging_in(project) as staging:
+        staging.claim(block.marks())
+        staging.add_block(block)
+        project.ledger.commit_plan(
+            run_id=project.start_run(),
+            manifest_id=project.manifest_id,
+            staging=staging,
+            shards=[shard_file(requests=len(requests))],
+        )
+
+
+def test_a_block_with_a_request_that_is_on_its_way_by_now_moves_the_plan(project: Project) -> None:
+    project.beside("other").commit([to_send(0, "x", line=0, request="same")])
+    with pytest.raises(PlanMovedError, match="another run has sent"):
+        commit_block(project, "new", "same")
+    assert project.asked("SELECT attempts FROM request") == [(1,)]
+    assert project.asked("SELECT count(*) FROM row WHERE manifest_id = ?", project.manifest_id) == [(0,)]
+
+
+def test_a_block_with_a_request_that_was_wanted_and_never_asked_is_sent_under_its_name(
+    project: Project,
+) -> None:
+    project.beside("other").commit([waiting(0, "k1", request="same")])
+    commit_block(project, "new", "same", "newer")
+    assert project.asked("SELECT name, attempts, open_line FROM request ORDER BY open_line") == [
+        ("k0", 1, 0),
+        ("k1", 1, 1),
+        ("k2", 1, 2),
+    ]
 
 
 def test_a_request_that_is_answered_by_now_moves_the_plan_unless_it_is_refreshed(project: Project) -> None:

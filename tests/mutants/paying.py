@@ -262,6 +262,13 @@ PAYING = (
         kills=("contract/test_ledger_planning.py",),
     ),
     Mutant(
+        name="block-committed-although-overtaken",
+        path="ledger/planning.py",
+        old="        if not self._knows_none and HELD.rows(",
+        new="        if False and HELD.rows(",
+        kills=("contract/test_ledger_planning.py",),
+    ),
+    Mutant(
         name="retry-committed-although-overtaken",
         path="ledger/planning.py",
         old="        if any(known[request_id][0] is not None for _, _, request_id in chunk):\n",
