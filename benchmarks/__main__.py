@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from benchmarks.measure import WrongEndError
@@ -43,7 +44,7 @@ def main() -> int:
                 )
             for name, show in OTHERS.items():
                 if name in names:
-                    _in_a_folder(Path(scratch) / name, lambda at, show=show: show(at, asked.rows, _tell))
+                    _in_a_folder(Path(scratch) / name, partial(_show, show, asked.rows))
         except WrongEndError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
@@ -74,6 +75,10 @@ def _in_a_folder(folder: Path, work: Callable[[Path], None]) -> None:
     finally:
         shutil.rmtree(folder)
     print(f"(this took {time.perf_counter() - began_s:.0f} s)\n", flush=True)
+
+
+def _show(show: Callable[[Path, int, Callable[[Table], None]], None], rows: int, folder: Path) -> None:
+    show(folder, rows, _tell)
 
 
 def _tell(table: Table) -> None:

@@ -16,7 +16,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,11 @@ class _Clock:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
-    def run(self, what: str, block: Callable[[], Any]) -> Any:
+    @contextmanager
+    def block(self, what: str) -> Iterator[None]:
         began_s = time.perf_counter()
-        try:
-            return block()
-        finally:
-            self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - began_s
+        yield
+        self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - began_s
 
     def tell(self, rows: int) -> None:
         for what, seconds in self.seconds.items():
@@ -62,16 +61,27 @@ def plan(dataset: Path, folder: Path) -> None:
     rows = 0
     with closing(_bare_ledger(folder / "bare.db")) as ledger, (folder / "bare.jsonl").open("wb") as lines:
         batches = _batches(dataset)
-        while batch := clock.run("read (DuckDB)", lambda: next(batches, None)):
-            prompts = clock.run("render (Jinja2, one context)", lambda: [render(row) for row in batch])
-            bodies = clock.run("encode (orjson)", lambda: [_encoded(prompt) for prompt in prompts])
-            digests = clock.run("hash (SHA-256)", lambda: [sha256(body).digest()[:16] for body in bodies])
+        while True:
+            with clock.block("read (DuckDB)"):
+                batch = next(batches, None)
+            if batch is None:
+                break
+            with clock.block("render (Jinja2, one context)"):
+                prompts = [render(row) for row in batch]
+            with clock.block("encode (orjson)"):
+                bodies = [_encoded(prompt) for prompt in prompts]
+            with clock.block("hash (SHA-256)"):
+                digests = [sha256(body).digest()[:16] for body in bodies]
             keys = [row[0] for row in batch]
-            clock.run("insert (SQLite)", lambda: _insert(ledger, rows, keys, digests))
-            clock.run("write (disk)", lambda: lines.writelines(_lines(keys, digests, bodies)))
+            with clock.block("insert (SQLite)"):
+                _insert(ledger, rows, keys, digests)
+            with clock.block("write (disk)"):
+                lines.writelines(_lines(keys, digests, bodies))
             rows += len(batch)
-        clock.run("insert (SQLite)", ledger.commit)
-        clock.run("write (disk)", lambda: _synced(lines))
+        with clock.block("insert (SQLite)"):
+            ledger.commit()
+        with clock.block("write (disk)"):
+            _synced(lines)
     clock.tell(rows)
 
 
@@ -112,8 +122,8 @@ def _bare_ledger(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path)
     connection.executescript(
         "PRAGMA journal_mode=wal; PRAGMA synchronous=full;"
-        "CREATE TABLE request (id INTEGER PRIMARY KEY, key TEXT, fingerprint BLOB, shard INTEGER, state INTEGER,"
-        " place INTEGER, length INTEGER, tokens INTEGER);"
+        "CREATE TABLE request (id INTEGER PRIMARY KEY, key TEXT, fingerprint BLOB, shard INTEGER,"
+        " state INTEGER, place INTEGER, length INTEGER, tokens INTEGER);"
     )
     return connection
 
@@ -138,18 +148,21 @@ def _synced(lines: Any) -> None:
 def answers(outputs: Path, dataset: Path, folder: Path) -> None:
     """Copy, decode, update, join and write: what a collected answer can't do without."""
     clock = _Clock()
-    picked: list[tuple[int, int, int, int]] = []
     copied = folder / "copied.jsonl"
-    clock.run("copy to disk", lambda: _copied(outputs, copied))
-    clock.run("decode (orjson)", lambda: picked.extend(_picked(copied)))
+    with clock.block("copy to disk"):
+        _copied(outputs, copied)
+    with clock.block("decode (orjson)"):
+        picked = list(_picked(copied))
     rows = len(picked)
     with closing(_bare_ledger(folder / "bare-answers.db")) as ledger:
         for start in range(0, rows, _COMMIT_ROWS):
             numbers = range(start, min(start + _COMMIT_ROWS, rows))
             _insert(ledger, start, [f"T-{number}" for number in numbers], [b"0" * 16 for _ in numbers])
         ledger.commit()
-        clock.run("update by id (SQLite)", lambda: _update(ledger, picked))
-    clock.run("join, write Parquet (DuckDB)", lambda: _joined(copied, dataset, folder / "bare.parquet"))
+        with clock.block("update by id (SQLite)"):
+            _update(ledger, picked)
+    with clock.block("join, write Parquet (DuckDB)"):
+        _joined(copied, dataset, folder / "bare.parquet")
     clock.tell(rows)
 
 
@@ -192,7 +205,8 @@ def _joined(outputs: Path, dataset: Path, target: Path) -> None:
             f"COPY (SELECT d.*, a.response.body.choices[1].message.content AS answer, a.custom_id FROM "
             f"read_csv('{dataset}', all_varchar = true) d POSITIONAL JOIN read_json('{outputs}', format = "
             f"'newline_delimited', columns = {{custom_id: 'VARCHAR', response: 'STRUCT(body STRUCT(choices "
-            f"STRUCT(message STRUCT(content VARCHAR))[]))'}}) a) TO '{target}' (FORMAT parquet, COMPRESSION zstd)"
+            f"STRUCT(message STRUCT(content VARCHAR))[]))'}}) a) TO '{target}' "
+            "(FORMAT parquet, COMPRESSION zstd)"
         )
 
 

@@ -1,4 +1,4 @@
-"""One process and what it takes: seconds on the wall and on the cores, the peak of its whole tree, its events.
+"""One process and what it takes: seconds on the wall and on the cores, the peak of its tree, its events.
 
 Memory is the proportional set size (PSS) of the process and all its children together, so that pages they
 share count once, looked at ten times a second; a peak between two looks is caught by the high-water mark of

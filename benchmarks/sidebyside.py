@@ -64,7 +64,8 @@ def show_side_by_side(
     table.note(
         "Planned: rows read to request files, recorded. Joined: result files to stored answers and a table; "
         "ours downloads them too, and so does the cookbook's. curator only writes its request files, "
-        f"{min(rows, CURATOR_ROWS):,} rows of them. At least 20 times the naive script, in a quarter of its memory."
+        f"{min(rows, CURATOR_ROWS):,} rows of them. "
+        "At least 20 times the naive script, in a quarter of its memory."
     )
     tell(table)
 

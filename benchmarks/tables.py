@@ -63,8 +63,9 @@ def _shown(cell: Cell) -> str:
 def machine() -> str:
     """What the figures were measured on."""
     return (
-        f"{len(os.sched_getaffinity(0))} cores of {platform.machine()}, {platform.system()} {platform.release()}, "
-        f"Python {platform.python_version()}; load before it began: {os.getloadavg()[0]:.1f}"
+        f"{len(os.sched_getaffinity(0))} cores of {platform.machine()}, {platform.system()} "
+        f"{platform.release()}, Python {platform.python_version()}; "
+        f"load before it began: {os.getloadavg()[0]:.1f}"
         if sys.platform == "linux"
         else f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}"
     )

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from benchmarks.measure import measured, module, tell as tell_event
+from benchmarks.measure import measured, module
+from benchmarks.measure import tell as tell_event
 from benchmarks.project import running_standin
 from benchmarks.tables import Table
 

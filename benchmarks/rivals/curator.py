@@ -1,4 +1,4 @@
-"""bespokelabs-curator writing its request files. Run by a Python that has it; it is no dependency of anything.
+"""bespokelabs-curator writing its request files. Run by a Python that has it: it is nobody's dependency.
 
     PYTHON -m benchmarks.rivals.curator TICKETS.csv FOLDER ROWS
 

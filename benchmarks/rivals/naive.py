@@ -1,4 +1,4 @@
-"""The script that people write: json, `Template.render`, lists in memory, one ORM object a request, dict join.
+"""The script that people write: json, `Template.render`, lists in memory, an ORM object a row, a dict join.
 
 python -m benchmarks.rivals.naive plan TICKETS.csv FOLDER
 python -m benchmarks.rivals.naive join TICKETS.csv FOLDER      reads FOLDER/output.jsonl and errors.jsonl
