@@ -29,6 +29,7 @@ _CHUNK_ROWS = 2_000
 _OPEN_FILES = 64
 _JUDGED = (Status.SUCCEEDED, Status.INVALID, Status.UNACCOUNTED)
 """What a look at the answer itself decides, where there is one."""
+_WORDS = {status: status.value for status in Status}
 
 
 @dataclass(slots=True)
@@ -66,12 +67,13 @@ class RawAnswers:
 
     def read(self, row: LedgerRow) -> ResultLine | None:
         """The line that holds the row's answer, or None where there is none (or its file is gone)."""
-        if row.raw_path is None or row.offset is None or row.length is None:
+        path, offset, length = row.raw_path, row.offset, row.length
+        if path is None or offset is None or length is None:
             return None
-        descriptor = self._descriptor(row.raw_path)
+        descriptor = self._files.get(path) or self._descriptor(path)
         if descriptor is None:
             return None
-        line = read_result_line(os.pread(descriptor, row.length, row.offset))
+        line = read_result_line(os.pread(descriptor, length, offset))
         if not isinstance(line, ResultLine) or line.custom_id != row.custom_id:
             return None
         return line
@@ -169,42 +171,36 @@ class _Lineage:
 
     def _record(self, row: LedgerRow) -> dict[str, Any]:
         line = self._raw.read(row)
-        answer = read_answer(line.body) if line is not None else None
+        answer = None if line is None else read_answer(line.body)
         status, problem = self._status(row, answer)
         if status is not row.status and row.fingerprint is not None:
             cause = None if problem is None else Cause(error_class=problem[0], message=problem[1])
             self._verdicts[row.fingerprint] = status, cause
-        is_well = status is Status.SUCCEEDED
+        self._count(row, status)
         error_class, error_message = problem or (
-            (None, None) if is_well else (row.error_class, row.error_message)
+            (None, None) if status is Status.SUCCEEDED else (row.error_class, row.error_message)
         )
-        repeat = row.position % self._repeats + 1
-        self._totals.rows += 1
-        self._totals.by_status[status] += 1
-        if row.status in ANSWERS:
-            given_s = row.answered_at_s or 0
-            oldest_s = self._totals.oldest_s
-            self._totals.oldest_s = given_s if oldest_s is None else min(oldest_s, given_s)
+        position, repeat = divmod(row.position, self._repeats)
         record: dict[str, Any] = {
-            "_position": row.position // self._repeats,
-            "_key": self._key(row, repeat),
-            "_status": status.value,
-            "_answer": answer.text if answer is not None else None,
+            "_position": position,
+            "_key": row.key if repeat == 0 else row.key.removesuffix(f" #{repeat + 1}"),  # its repeat's name
+            "_status": _WORDS[status],
+            "_answer": None if answer is None else answer.text,
             "_finish_reason": row.finish_reason,
             "_error_class": error_class,
             "_error_code": row.error_code,
             "_error_message": error_message,
             "_input_tokens": row.input_tokens,
             "_output_tokens": row.output_tokens,
-            "_cost": self._cost(row),
+            "_cost": None if self._prices is None else self._cost(row),
             "_model": row.model,
             "_custom_id": row.custom_id,
             "_batch_id": row.batch_id,
             "_response_id": row.response_id,
             "_attempts": row.attempts,
-            "_repeat": repeat,
+            "_repeat": repeat + 1,
             "_answered_at": row.answered_at_s,
-            "_fingerprint": row.fingerprint.hex() if row.fingerprint is not None else None,
+            "_fingerprint": None if row.fingerprint is None else row.fingerprint.hex(),
         }
         if answer is not None and answer.embedding is not None:
             record["_embedding"] = answer.embedding
@@ -213,16 +209,21 @@ class _Lineage:
             record |= fields if not isinstance(fields, str) else {}
         return record
 
-    def _key(self, row: LedgerRow, repeat: int) -> str:
-        """The row's own key: the ledger names the repeats of a row `key #2`, `key #3`."""
-        return row.key if repeat == 1 else row.key.removesuffix(f" #{repeat}")
+    def _count(self, row: LedgerRow, status: Status) -> None:
+        totals = self._totals
+        totals.rows += 1
+        totals.by_status[status] += 1
+        if row.status in ANSWERS:
+            given_s = row.answered_at_s or 0
+            if totals.oldest_s is None or given_s < totals.oldest_s:
+                totals.oldest_s = given_s
 
     def _status(self, row: LedgerRow, answer: Answer | None) -> tuple[Status, tuple[str, str] | None]:
         """The row's status; an answer that breaks the schema, or whose bytes are gone, is said so.
 
         What an earlier table said of that is judged anew: the bytes may be back.
         """
-        if row.status not in _JUDGED or row.raw_path is None:
+        if row.raw_path is None or row.status not in _JUDGED:
             return row.status, None
         if answer is None:
             return Status.UNACCOUNTED, ("raw_missing", f"the raw line of this answer is gone: {row.raw_path}")

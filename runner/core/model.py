@@ -358,8 +358,7 @@ class Cause:
     code: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What one attempt of one request came to, judged from its result line (or from its absence).
 
     Tokens are None where the server did not say. `model` is the model as answered. `retryable`: the cause may

@@ -18,8 +18,8 @@ helps (`core.raising`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from runner.core.model import Backoff, Cause, Outcome, Provider, Status
 from runner.core.wire import BatchObject, JsonError, ResultLine, decode_json, shown_json, text_or_none
@@ -38,8 +38,7 @@ _PERMANENT_BATCH_CODES = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(NamedTuple):
     """The usable part of a response body. `text` is None for embeddings, `embedding` for all else."""
 
     text: str | None
@@ -52,11 +51,15 @@ def judge(line: ResultLine) -> Outcome:
     """What one result line means for its request. Never raises; no text in it is long."""
     outcome = _judged(line)
     cause = outcome.cause
-    words = (outcome.finish_reason, outcome.model, outcome.response_id, cause and cause.code)
-    if not any(word and len(word) > _WORD_LIMIT for word in words):
+    longest = max(
+        len(outcome.finish_reason or ""),
+        len(outcome.model or ""),
+        len(outcome.response_id or ""),
+        0 if cause is None else len(cause.code or ""),
+    )
+    if longest <= _WORD_LIMIT:
         return outcome
-    return replace(
-        outcome,
+    return outcome._replace(
         finish_reason=_cut(outcome.finish_reason),
         model=_cut(outcome.model),
         response_id=_cut(outcome.response_id),
@@ -79,19 +82,16 @@ def _judged(line: ResultLine) -> Outcome:
         cause = Cause(error_class="unusable_body", message=message)
         return _paid(Outcome(status=Status.FAILED, cause=cause, response_id=line.line_id), line.body)
     status, cause_or_none = _answer_status(answer)
-    usage = usage_in(line.body)
+    input_tokens, output_tokens = usage_in(line.body)
+    model = text_or_none(line.body.get("model"))
     return Outcome(
-        status=status,
-        finish_reason=answer.finish_reason,
-        cause=cause_or_none,
-        input_tokens=usage[0],
-        output_tokens=usage[1],
-        model=text_or_none(line.body.get("model")),
-        response_id=line.line_id,
+        status, answer.finish_reason, cause_or_none, input_tokens, output_tokens, model, line.line_id
     )
 
 
 def _answer_status(answer: Answer) -> tuple[Status, Cause | None]:
+    if answer.refusal is None and answer.finish_reason == "stop":
+        return Status.SUCCEEDED, None  # said first, because nearly all are
     if answer.refusal is not None:
         return Status.REFUSED, Cause(error_class="refusal", message=_short(answer.refusal))
     if answer.finish_reason in ("content_filter", "refusal"):
@@ -108,42 +108,40 @@ def _answer_status(answer: Answer) -> tuple[Status, Cause | None]:
 
 def read_answer(body: object) -> Answer | None:
     """The answer in a response body of any supported endpoint; None where there is none."""
-    if not isinstance(body, Mapping):
+    if not isinstance(body, dict):
         return None
-    for reader in (_chat_or_completion, _responses, _embedding):
-        answer = reader(body)
-        if answer is not None:
-            return answer
-    return None
+    return _chat_or_completion(body) or _responses(body) or _embedding(body)
 
 
 def _chat_or_completion(body: Mapping[str, Any]) -> Answer | None:
     choices = body.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return None
     choice = choices[0]
     finish_reason = text_or_none(choice.get("finish_reason"))
     message = choice.get("message")
-    if isinstance(message, Mapping):
-        text, refusal = _text(message.get("content")), text_or_none(message.get("refusal"))
+    if isinstance(message, dict):
+        content = message.get("content")
+        text = content if isinstance(content, str) else _text(content)
+        refusal = text_or_none(message.get("refusal"))
     else:
         text, refusal = _text(choice.get("text")), None
     if text is None and refusal is None and finish_reason not in ("content_filter", "length"):
-        tool_calls = message.get("tool_calls") if isinstance(message, Mapping) else None
+        tool_calls = message.get("tool_calls") if isinstance(message, dict) else None
         if not tool_calls:
             return None
-    return Answer(text=text, embedding=None, finish_reason=finish_reason, refusal=refusal)
+    return Answer(text, None, finish_reason, refusal)
 
 
 def _responses(body: Mapping[str, Any]) -> Answer | None:
     output = body.get("output")
     if not isinstance(output, list):
         return None
-    parts = [part for item in output if isinstance(item, Mapping) for part in _parts(item.get("content"))]
+    parts = [part for item in output if isinstance(item, dict) for part in _parts(item.get("content"))]
     texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
     refusals = [part["refusal"] for part in parts if isinstance(part.get("refusal"), str)]
     details = body.get("incomplete_details")
-    reason = details.get("reason") if isinstance(details, Mapping) else None
+    reason = details.get("reason") if isinstance(details, dict) else None
     finish_reason = text_or_none(reason) or ("stop" if body.get("status") == "completed" else None)
     if not texts and not refusals and reason is None:
         return None
@@ -157,7 +155,7 @@ def _responses(body: Mapping[str, Any]) -> Answer | None:
 
 def _embedding(body: Mapping[str, Any]) -> Answer | None:
     data = body.get("data")
-    if not isinstance(data, list) or not data or not isinstance(data[0], Mapping):
+    if not isinstance(data, list) or not data or not isinstance(data[0], dict):
         return None
     vector = data[0].get("embedding")
     if not isinstance(vector, list) or not all(isinstance(number, int | float) for number in vector):
@@ -175,19 +173,19 @@ def _text(content: object) -> str | None:
 
 
 def _parts(content: object) -> list[Mapping[str, Any]]:
-    return [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+    return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
 
 
 def _paid(failure: Outcome, body: object) -> Outcome:
     """A failure with the tokens that its body owns up to: they may be on the bill."""
     input_tokens, output_tokens = usage_in(body)
-    return replace(failure, input_tokens=input_tokens, output_tokens=output_tokens)
+    return failure._replace(input_tokens=input_tokens, output_tokens=output_tokens)
 
 
 def usage_in(body: object) -> tuple[int | None, int | None]:
     """Input and output tokens as a response body states them."""
-    usage = body.get("usage") if isinstance(body, Mapping) else None
-    if not isinstance(usage, Mapping):
+    usage = body.get("usage") if isinstance(body, dict) else None
+    if not isinstance(usage, dict):
         return None, None
     return (
         _tokens(usage.get("prompt_tokens", usage.get("input_tokens"))),
@@ -207,7 +205,7 @@ def _failed_response(line: ResultLine) -> Outcome:
     code, message = _error_text(line.body)
     message = message or line.error_message or f"HTTP status {line.status_code}"
     failure = _failure(line.status_code, code or line.error_code, message, line.line_id)
-    return _paid(replace(failure, retry_after_s=_retry_after_s(line.body)), line.body)
+    return _paid(failure._replace(retry_after_s=_retry_after_s(line.body)), line.body)
 
 
 def _failed_line(line: ResultLine) -> Outcome:
@@ -217,7 +215,7 @@ def _failed_line(line: ResultLine) -> Outcome:
         packed = decode_json(message)
     except JsonError:
         packed = None
-    if isinstance(packed, Mapping) and isinstance(packed.get("type"), str):
+    if isinstance(packed, dict) and isinstance(packed.get("type"), str):
         return _packed_failure(packed, line)
     if line.error_code in ("batch_expired", "request_expired"):
         cause = Cause(error_class="expired", code=line.error_code, message=_short(message))
@@ -234,13 +232,13 @@ def _failed_line(line: ResultLine) -> Outcome:
 def _packed_failure(packed: Mapping[str, Any], line: ResultLine) -> Outcome:
     kind = packed["type"]
     details = packed.get("details")
-    details = details if isinstance(details, Mapping) else {}
+    details = details if isinstance(details, dict) else {}
     if kind in ("RetriableHttpStatus", "NonRetriableHttpStatus"):
         status = details.get("status")
         status_code = status if isinstance(status, int) else None
         code, message = _error_text(details.get("body"))
         failure = _failure(status_code, code, message or f"HTTP status {shown_json(status)}", line.line_id)
-        return replace(failure, retry_after_s=_retry_after_s(details.get("body")))
+        return failure._replace(retry_after_s=_retry_after_s(details.get("body")))
     if kind == "BatchTerminated":
         cause = Cause(error_class="cancelled", code=kind, message="the batch was ended before this request")
         return Outcome(status=Status.CANCELLED, cause=cause, response_id=line.line_id, retryable=True)
@@ -290,13 +288,13 @@ def _error_text(body: object) -> tuple[str | None, str | None]:
             decoded = decode_json(body)
         except JsonError:
             return None, body or None
-        return _error_text(decoded) if isinstance(decoded, Mapping) else (None, body)
-    if not isinstance(body, Mapping):
+        return _error_text(decoded) if isinstance(decoded, dict) else (None, body)
+    if not isinstance(body, dict):
         return None, None
     error = body.get("error")
     if isinstance(error, str):
         return None, text_or_none(body.get("message")) or error
-    inner = error if isinstance(error, Mapping) else body
+    inner = error if isinstance(error, dict) else body
     code = inner.get("code") or inner.get("type")
     if code is not None and not isinstance(code, str):
         code = shown_json(code)
@@ -310,10 +308,10 @@ def _retry_after_s(body: object) -> float | None:
             body = decode_json(body)
         except JsonError:
             return None
-    if not isinstance(body, Mapping):
+    if not isinstance(body, dict):
         return None
     inner = body.get("error")
-    places = (body, inner if isinstance(inner, Mapping) else {})
+    places = (body, inner if isinstance(inner, dict) else {})
     stated = [place.get(word) for place in places for word in ("retry_after_seconds", "retry_after")]
     waits = [
         float(wait)
@@ -367,10 +365,8 @@ def _is_rejection(batch_errors: str) -> bool:
         errors = decode_json(batch_errors)
     except JsonError:
         return False
-    items = errors.get("data") if isinstance(errors, Mapping) else errors
-    codes = (
-        [item.get("code") for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
-    )
+    items = errors.get("data") if isinstance(errors, dict) else errors
+    codes = [item.get("code") for item in items if isinstance(item, dict)] if isinstance(items, list) else []
     return bool(codes) and all(
         isinstance(code, str)
         and (code in _PERMANENT_BATCH_CODES or code.startswith(("invalid_", "missing_", "unsupported_")))

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -48,8 +48,7 @@ def shown_json(value: object) -> str:
         return "(JSON that is nested too deeply to be shown)"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResultLine:
+class ResultLine(NamedTuple):
     """One line of an output or error file, as received, with the parts that matter picked out.
 
     `status_code` is None where the server gives none. `body` is the response body as it came: an object,
@@ -91,16 +90,9 @@ def read_result_line(line: bytes) -> ResultLine | BadLine:
     status_code, body = None, None
     if isinstance(response, dict):
         status_code, body = _whole(response.get("status_code")), response.get("body")
-    code, message = _error_parts(error)
-    return ResultLine(
-        custom_id=text_or_none(value.get("custom_id")),
-        line_id=text_or_none(value.get("id")),
-        status_code=status_code,
-        body=body,
-        error_code=code,
-        error_message=message,
-        mended=mended,
-    )
+    code, message = (None, None) if error is None else _error_parts(error)
+    custom_id, line_id = text_or_none(value.get("custom_id")), text_or_none(value.get("id"))
+    return ResultLine(custom_id, line_id, status_code, body, code, message, mended)
 
 
 _LONE_SURROGATE = re.compile(
@@ -122,8 +114,6 @@ def _mend(line: bytes) -> Any:
 
 
 def _error_parts(error: object) -> tuple[str | None, str | None]:
-    if error is None:
-        return None, None
     if isinstance(error, dict):
         code, message = error.get("code"), error.get("message")
         if message is None and code is None:

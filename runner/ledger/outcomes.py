@@ -311,13 +311,13 @@ def _causes(shard_id: int, status: Status, group: Iterable[StoredItem]) -> list[
 def _stored(
     shard_id: int, file_id: int | None, item: StoredItem, usual_model: str, now_s: int
 ) -> tuple[Any, ...]:
-    line, _, outcome, offset, length = item
-    uuid, response_id = pack_response_id(outcome.response_id)
+    line, _, (_, reason, _, input_tokens, output_tokens, model, given_id, *_), offset, length = item
+    uuid, response_id = pack_response_id(given_id)
     return (
-        pack_finish_reason(outcome.finish_reason),
-        outcome.input_tokens,
-        outcome.output_tokens,
-        pack_model(outcome.model, usual_model),
+        pack_finish_reason(reason),
+        input_tokens,
+        output_tokens,
+        pack_model(model, usual_model),
         uuid,
         response_id,
         file_id,

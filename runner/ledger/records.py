@@ -266,8 +266,7 @@ class Comparison:
     unasked: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(NamedTuple):
     """One line of a shard: its request, and what is stored of it so far."""
 
     line: int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,7 +98,7 @@ def test_an_outcome_of_any_kind_comes_back_as_it_was(project: Project, outcome: 
 
 def test_texts_that_no_database_can_hold_are_stored_with_a_mark(project: Project) -> None:
     broken = failed(message="bad \ud800 and \0")
-    project.answer(sent(project, "a"), [(0, replace(broken, response_id="id\0", finish_reason="\udfff"))])
+    project.answer(sent(project, "a"), [(0, broken._replace(response_id="id\0", finish_reason="\udfff"))])
     row = only_row(project)
     assert row.error_message == "bad ? and \ufffd"
     assert row.response_id == "id\ufffd"

@@ -22,7 +22,7 @@ from tests.contract.ledger_factories import (
     to_send,
 )
 
-BLOCKED = replace(failed(message="402 Account balance too low"), blocked=True)
+BLOCKED = failed(message="402 Account balance too low")._replace(blocked=True)
 TOO_LARGE = Outcome(status=Status.FAILED, cause=Cause(error_class="body_too_large", message="413"))
 
 
@@ -98,7 +98,7 @@ def test_a_pause_is_kept_with_its_shard_and_remembered_when_that_is_taken_back(p
 def test_what_a_run_collected_is_paid_whatever_became_of_it_and_by_one_run_only(project: Project) -> None:
     row = [to_send(0, "a", line=0), to_send(1, "b", line=1)]
     first = project.send(project.commit(row)[0])
-    done(project, first, succeeded(), replace(failed(), input_tokens=5, output_tokens=1))
+    done(project, first, succeeded(), failed()._replace(input_tokens=5, output_tokens=1))
     (again,) = project.commit([to_send(0, "a", line=0), to_send(1, "b", line=1)], refresh=True)
     assert project.ledger.paid(project.run_ids[0]) == (35, 11)
     assert project.ledger.paid(project.run_ids[1]) == (0, 0), "nothing is collected yet"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -238,7 +238,7 @@ def _check_problem(problem: Problem) -> None:
 
 def _check_outcome(result: Outcome) -> None:
     assert (result.cause is None) == (result.status is Status.SUCCEEDED), result
-    wire.encode_json(asdict(result))
+    wire.encode_json(result._asdict())
     if result.cause is not None:
         assert result.cause.message.isprintable(), result.cause
         assert len(result.cause.message) <= 2010
