@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from runner.commands.barrier import has_caught_up
 from runner.core.model import Accepted, Download, Provider, Refused, Unknown
@@ -17,7 +17,10 @@ from runner.core.states import ShardState, Submission, looks_finished, scan_paus
 from runner.core.wire import BatchObject, FileObject
 from runner.failpoints import failpoint
 from runner.ledger import ResultKind
-from runner.provider import Client, InvalidRequestError, NotFoundYetError, ProviderError
+from runner.provider import InvalidRequestError, NotFoundYetError, ProviderError
+
+if TYPE_CHECKING:
+    from runner.provider import Client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from runner.commands.discarding import take_back_unsent
 from runner.commands.local import connected
@@ -19,7 +20,10 @@ from runner.commands.workplace import Workplace, open_workplace
 from runner.core.states import ShardState, Submission
 from runner.failpoints import failpoint
 from runner.ledger import HeldElsewhereError, Ledger, hold
-from runner.provider import Client, ProviderError
+from runner.provider import ProviderError
+
+if TYPE_CHECKING:
+    from runner.provider import Client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from runner.commands.asked import asked_by
+from runner.commands.checking import render_source
 from runner.commands.documents import changes, document_of, repeats_of, schema_of
 from runner.commands.inputs import same_inputs
 from runner.commands.options import ManifestOptions
 from runner.commands.past import Past, past_of, utc_text
-from runner.commands.planning import render_source
 from runner.commands.publishing import RawAnswers
 from runner.commands.workplace import open_workplace
 from runner.core.model import Cause, Message, Status

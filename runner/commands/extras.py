@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runner.commands.moments import AnswersStored, Trouble
 from runner.commands.tracks import ExtrasStage, Surroundings, Track
@@ -18,7 +19,10 @@ from runner.core.model import Download
 from runner.core.states import terminal_word
 from runner.core.wire import BatchObject
 from runner.ledger import EXTRA_BATCH, EXTRA_OUTPUT
-from runner.provider import Client, NotFoundYetError, ProviderError
+from runner.provider import NotFoundYetError, ProviderError
+
+if TYPE_CHECKING:
+    from runner.provider import Client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,11 +14,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runner.core.model import Provider
 from runner.core.wire import decode_json
 from runner.errors import RunnerError
-from runner.provider import ApiKey, Client
+from runner.provider import ApiKey
+
+if TYPE_CHECKING:
+    from runner.provider import Client
 
 START_TIMEOUT_S = 30.0
 LEAVE_S = 1.5
@@ -34,6 +38,8 @@ def connected(
 
     Raises AuthenticationError where the key's variable is not set, RunnerError where the server fails.
     """
+    from runner.provider import Client  # httpx comes with it, and most commands never get here
+
     if not provider.is_local:
         key = ApiKey.from_environment(provider.api_key_env, environ) if provider.api_key_env else None
         with Client(provider, api_key=key) as client:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
+from runner.commands.checking import check_everything, render_source
 from runner.commands.comparing import Comparison
 from runner.commands.documents import document_of, texts_as_json
 from runner.commands.moments import Planned, Reporter, RowsRead, RowsRendered, Trouble
@@ -23,21 +24,16 @@ from runner.commands.narrowing import selection_of
 from runner.commands.options import PlanDigests, RunOptions
 from runner.commands.reasons import reasons_of
 from runner.commands.render_pool import render_all
-from runner.commands.rendering import RenderSource
 from runner.commands.sharding import CountingShards, SealedShard, ShardFiles
 from runner.commands.tables import says_what_is_so
-from runner.commands.times import as_parameters, as_record, as_variables, usual_times
+from runner.commands.times import as_parameters, as_record, usual_times
 from runner.commands.workplace import Workplace
 from runner.core.model import RunTimes
 from runner.core.planning import Plan, Policy
-from runner.dataset import Snapshot, keys_like_repeats, take_snapshot
-from runner.errors import InputError, Mistake
+from runner.dataset import Snapshot, take_snapshot
 from runner.failpoints import failpoint
 from runner.ledger import Ledger, RunRecord, Staging
-from runner.prompt import Prompt, PromptSource
-from runner.results import check_columns, check_targets, lineage_columns
-
-_LIKE_REPEATS_SHOWN = 3
+from runner.prompt import Prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,68 +241,3 @@ def _scratch_folder(workplace: Workplace, *, keep_in_project: bool) -> Iterator[
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def render_source(workplace: Workplace, snapshot_path: str, times: RunTimes | None = None) -> RenderSource:
-    """What the render workers need. Without `times` for a look at the template only."""
-    manifest = workplace.manifest
-    return RenderSource(
-        snapshot=snapshot_path,
-        prompt=PromptSource(
-            template=manifest.prompt.template,
-            search_root=str(workplace.place.project),
-            params=dict(manifest.prompt.params),
-            max_output_bytes=workplace.provider.limits.max_body_bytes,
-            times=as_variables(times) if times is not None else {},
-        ),
-        provider=workplace.provider,
-        endpoint=manifest.model.endpoint,
-        model=manifest.model.name,
-        parameters=dict(manifest.model.parameters),
-        schema=dict(manifest.output.schema) if manifest.output.schema is not None else None,
-    )
-
-
-def check_everything(workplace: Workplace, snapshot: Snapshot, prompt: Prompt) -> None:
-    """Mistakes that show only when dataset, template and output meet. Raises InputError with all of them."""
-    mistakes = mistakes_together(workplace, snapshot, prompt)
-    if mistakes:
-        raise InputError(mistakes)
-
-
-def mistakes_together(
-    workplace: Workplace, snapshot: Snapshot | None, prompt: Prompt | None
-) -> list[Mistake]:
-    """What dataset, template and output have against each other; None for what could not be read."""
-    manifest = workplace.manifest
-    mistakes: list[Mistake] = []
-    names = None if snapshot is None else [column.name for column in snapshot.columns]
-    if prompt is not None:
-        mistakes += prompt.check(names)
-    if snapshot is not None and names is not None:
-        embeddings = manifest.model.endpoint == "/v1/embeddings"
-        columns = lineage_columns(manifest.output.schema, manifest.output.prefix, embeddings=embeddings)
-        where = manifest.where("dataset.path")
-        mistakes += [
-            clash if isinstance(clash, Mistake) else Mistake(where=where, path="dataset", what=clash)
-            for clash in check_columns(names, columns)
-        ]
-        if manifest.repeats > 1:
-            mistakes += _like_repeats(workplace, snapshot)
-    paths = manifest.output.paths
-    places = [manifest.where(f"output.path.{index}") for index in range(len(paths))]
-    return mistakes + check_targets([Path(path) for path in paths], places)
-
-
-def _like_repeats(workplace: Workplace, snapshot: Snapshot) -> list[Mistake]:
-    """The repeats of a row have names of their own; no other row may have one of them for its key."""
-    manifest = workplace.manifest
-    return [
-        Mistake(
-            where=manifest.where("repeats"),
-            path="repeats",
-            what=f"the key {key!r} is also the name of a repeat of {like!r}",
-            hint="rename the key, or ask each row once",
-        )
-        for key, like in keys_like_repeats(snapshot.path, manifest.repeats, limit=_LIKE_REPEATS_SHOWN)
-    ]

@@ -14,11 +14,11 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from runner.commands.checking import render_source
 from runner.commands.comparing import Comparison
 from runner.commands.moments import Raising, Reporter, Trouble
 from runner.commands.narrowing import selection_of
 from runner.commands.options import Narrowing
-from runner.commands.planning import render_source
 from runner.commands.render_pool import render_all
 from runner.commands.retrying import next_slot, planned
 from runner.commands.sharding import SealedShard, ShardFiles

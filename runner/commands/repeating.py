@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from runner.commands.checking import render_source
 from runner.commands.inputs import same_inputs
 from runner.commands.moments import Finished
-from runner.commands.planning import render_source
 from runner.commands.recording import record_end
 from runner.commands.revision import git_commit
 from runner.commands.tables import says_what_is_so

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runner.commands.cancel import cancel_unwanted
 from runner.commands.clock import SteadyClock
@@ -61,7 +62,9 @@ from runner.errors import (
 from runner.failpoints import failpoint
 from runner.ledger import Ledger, PlanMovedError, RunRecord, RunState, hold
 from runner.manifest import answer_checker
-from runner.provider import Client
+
+if TYPE_CHECKING:
+    from runner.provider import Client
 
 _PLANNING_ATTEMPTS = 3
 

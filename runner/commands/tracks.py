@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from runner.commands.calls import Progress
 from runner.commands.collecting import ShardBook
@@ -16,7 +17,9 @@ from runner.commands.options import Pace
 from runner.core.model import Outcome, Provider
 from runner.core.states import ShardState, Submission, looks_finished
 from runner.ledger import Ledger, LedgerPlace
-from runner.provider import Client
+
+if TYPE_CHECKING:
+    from runner.provider import Client
 
 POLLS_PER_MINUTE = 30
 LONG_WAIT_S = 10.0

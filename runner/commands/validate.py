@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from runner.commands.checking import mistakes_together, render_source
 from runner.commands.notifying import notify_warnings
 from runner.commands.options import ManifestOptions
-from runner.commands.planning import mistakes_together, render_source
 from runner.commands.times import as_parameters, usual_times
 from runner.commands.workplace import Workplace, limit_warnings, survey_workplace
 from runner.core.model import Cause, RunTimes

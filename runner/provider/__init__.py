@@ -2,10 +2,14 @@
 
 `resolve` makes a profile of the manifest's settings; `Client` speaks to it. Uploads and creates are sent
 once and come back as Accepted, Refused or Unknown; all other calls repeat themselves and raise a
-ProviderError. httpx lives here and nowhere else, so that its successor costs one folder.
+ProviderError. httpx lives here and nowhere else, so that its successor costs one folder; it is imported with
+the first word to a server, because that takes as long as many a command.
 """
 
-from runner.provider.client import Client, Patience
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from runner.provider.errors import (
     AuthenticationError,
     CapacityError,
@@ -17,10 +21,13 @@ from runner.provider.errors import (
     error_for,
     next_step,
 )
-from runner.provider.exchange import Timeouts
 from runner.provider.keys import ApiKey
 from runner.provider.posting import is_web_address, post_json
 from runner.provider.profiles import resolve
+
+if TYPE_CHECKING:
+    from runner.provider.client import Client, Patience
+    from runner.provider.exchange import Timeouts
 
 __all__ = [
     "ApiKey",
@@ -40,3 +47,15 @@ __all__ = [
     "post_json",
     "resolve",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name in ("Client", "Patience"):
+        from runner.provider import client
+
+        return getattr(client, name)
+    if name == "Timeouts":
+        from runner.provider import exchange
+
+        return exchange.Timeouts
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,6 @@ first batch and the last one's end is taken down, and SQLite is asked how it wou
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,7 @@ class Listener:
 
 
 @pytest.fixture
-def listened(tmp_path: Path) -> Iterator[tuple[Project, Listener]]:
+def listened(tmp_path: Path) -> tuple[Project, Listener]:
     project = project_of(tmp_path, 6, shards=2)
     listener = Listener(batches=2)
     event.listen(Engine, "before_cursor_execute", listener.before)
@@ -58,7 +57,7 @@ def listened(tmp_path: Path) -> Iterator[tuple[Project, Listener]]:
         run(project.manifest_path, environ={}, reporter=listener)
     finally:
         event.remove(Engine, "before_cursor_execute", listener.before)
-    yield project, listener
+    return project, listener
 
 
 def walks(ledger: Path, text: str, parameters: Any) -> list[str]:
