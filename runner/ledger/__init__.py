@@ -2,41 +2,51 @@
 
 The home of SQLAlchemy and Alembic; no SQL stands anywhere else. It stores what `runner.core` decided and
 decides nothing itself; what must never happen is a constraint of the database.
+
+Where a ledger lies, and who holds its locks, is known without SQLAlchemy. All else is imported when it is
+first asked for: importing it takes longer than checking a manifest.
 """
 
-from runner.ledger.facts import ShardFact
-from runner.ledger.kept_requests import KeptRequest, kept_path, load_requests
-from runner.ledger.ledger import Ledger
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from runner.ledger.locks import HeldElsewhereError, hold
 from runner.ledger.place import LedgerPlace, locate
-from runner.ledger.planning import PlanMovedError
-from runner.ledger.records import (
-    AttemptRecord,
-    ChangedRow,
-    Comparison,
-    Expected,
-    Ids,
-    LedgerRow,
-    ManifestRecord,
-    PlannedShard,
-    RawFile,
-    RemoteInput,
-    Repeatable,
-    ResultKind,
-    RunRecord,
-    RunStart,
-    RunState,
-    ShardRecord,
-    StagedBlock,
-    StagedRow,
-    StoredRaw,
-    Totals,
-)
-from runner.ledger.restoring import Journaled, JournaledShard, Restoration, append_facts, read_journal
-from runner.ledger.schedules import Claim, DueRecord, DueState, ScheduleRecord, Schedules
-from runner.ledger.staging import Staging
-from runner.ledger.submissions import CREATE_INTENDED, EXTRA_BATCH, EXTRA_OUTPUT
-from runner.ledger.swapping import is_file_of_ours, scratch_folder, swap_in
+
+if TYPE_CHECKING:
+    from runner.ledger.facts import ShardFact
+    from runner.ledger.kept_requests import KeptRequest, kept_path, load_requests
+    from runner.ledger.ledger import Ledger
+    from runner.ledger.planning import PlanMovedError
+    from runner.ledger.records import (
+        AttemptRecord,
+        ChangedRow,
+        Comparison,
+        Expected,
+        Ids,
+        LedgerRow,
+        ManifestRecord,
+        PlannedShard,
+        RawFile,
+        RemoteInput,
+        Repeatable,
+        ResultKind,
+        RunRecord,
+        RunStart,
+        RunState,
+        ShardRecord,
+        StagedBlock,
+        StagedRow,
+        StoredRaw,
+        Totals,
+    )
+    from runner.ledger.restoring import Journaled, JournaledShard, Restoration, append_facts, read_journal
+    from runner.ledger.schedules import Claim, DueRecord, DueState, ScheduleRecord, Schedules
+    from runner.ledger.staging import Staging
+    from runner.ledger.submissions import CREATE_INTENDED, EXTRA_BATCH, EXTRA_OUTPUT
+    from runner.ledger.swapping import is_file_of_ours, scratch_folder, swap_in
 
 __all__ = [
     "CREATE_INTENDED",
@@ -87,3 +97,24 @@ __all__ = [
     "scratch_folder",
     "swap_in",
 ]
+
+_ROOMS = (
+    "records",
+    "ledger",
+    "facts",
+    "kept_requests",
+    "planning",
+    "restoring",
+    "schedules",
+    "staging",
+    "submissions",
+    "swapping",
+)
+
+
+def __getattr__(name: str) -> object:
+    for room in _ROOMS if name in __all__ else ():
+        module = import_module(f"{__name__}.{room}")
+        if hasattr(module, name):
+            return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,38 @@
+"""What takes long to import is imported by those who use it: looking and checking start at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from runner import ledger, provider
+
+HEAVY = ("alembic", "duckdb", "httpx", "jinja2", "jsonschema", "sqlalchemy", "starlette", "tenacity", "yaml")
+
+
+def imported_by(module: str) -> set[str]:
+    """The heavy libraries that come with a module, in a fresh interpreter."""
+    code = f"import sys, {module}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("module", "libraries"),
+    [
+        ("runner.cli.app", set()),
+        ("runner.commands.validate", {"duckdb", "jinja2", "jsonschema", "yaml"}),
+    ],
+)
+def test_a_command_comes_with_what_it_uses(module: str, libraries: set[str]) -> None:
+    assert imported_by(module) == libraries
+
+
+@pytest.mark.parametrize("room", [ledger, provider])
+def test_every_name_of_a_room_is_there(room: object) -> None:
+    names = room.__all__  # type: ignore[attr-defined]
+    assert [name for name in names if getattr(room, name, None) is None] == []
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        room.Nothing  # type: ignore[attr-defined]  # noqa: B018
