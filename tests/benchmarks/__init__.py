@@ -1,0 +1,1 @@
+"""That the benchmarks run and print what they say; how fast anything is, no test asks."""
