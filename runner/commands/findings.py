@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runner.commands.local import connected
 from runner.commands.moments import Reporter, Trouble
@@ -20,7 +21,10 @@ from runner.core.states import ShardState
 from runner.core.tags import read_tags
 from runner.core.wire import BatchObject, decode_json
 from runner.ledger import Journaled, JournaledShard, ShardFact
-from runner.provider import Client, NotFoundYetError, ProviderError
+from runner.provider import NotFoundYetError, ProviderError
+
+if TYPE_CHECKING:
+    from runner.provider import Client
 
 _SLACK_S = 86_400
 

@@ -25,6 +25,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runner.commands.documents import provider_of
 from runner.commands.leftovers import Kind, Leftover, Listing, Search, cutoff, list_files, stamp
@@ -36,7 +37,10 @@ from runner.core.model import Provider
 from runner.errors import LedgerError, RunnerError
 from runner.failpoints import failpoint
 from runner.ledger import HeldElsewhereError, Ledger, LedgerPlace, ManifestRecord, RemoteInput, hold, locate
-from runner.provider import Client, NotFoundYetError, ProviderError, resolve
+from runner.provider import NotFoundYetError, ProviderError, resolve
+
+if TYPE_CHECKING:
+    from runner.provider import Client
 
 OLDER_THAN_S = 30 * 86_400.0
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner.core.identity import recognise
 from runner.core.model import ProviderSettings
 from runner.errors import InputError
 from runner.ledger import KeptRequest, ShardFact, load_requests
-from runner.provider import Client, ProviderError, resolve
+from runner.provider import ProviderError, resolve
+
+if TYPE_CHECKING:
+    from runner.provider import Client
 
 
 def requests_of(fact: ShardFact, folder: Path, client: Client | None) -> list[KeptRequest] | None:

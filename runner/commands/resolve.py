@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from runner.commands import calls
 from runner.commands.local import connected
@@ -34,7 +35,10 @@ from runner.core.tags import read_tags
 from runner.core.wire import BatchObject
 from runner.errors import DecisionNeededError, InputError, Mistake
 from runner.ledger import Ledger, ShardRecord, hold
-from runner.provider import Client, NotFoundYetError, ProviderError
+from runner.provider import NotFoundYetError, ProviderError
+
+if TYPE_CHECKING:
+    from runner.provider import Client
 
 _SHORT_ID = 8
 

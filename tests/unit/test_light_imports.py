@@ -24,6 +24,7 @@ def imported_by(module: str) -> set[str]:
     [
         ("runner.cli.app", set()),
         ("runner.commands.validate", {"duckdb", "jinja2", "jsonschema", "yaml"}),
+        ("runner.commands.run", {"duckdb", "jinja2", "jsonschema", "sqlalchemy", "yaml"}),
     ],
 )
 def test_a_command_comes_with_what_it_uses(module: str, libraries: set[str]) -> None:
