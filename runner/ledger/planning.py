@@ -141,6 +141,7 @@ class _Additions:
         ADD_REQUEST.run(connection, self.requests)
         RENAME.run(connection, self.renamed)
         SEND_AGAIN.run(connection, self.again)
+        self.attempts.sort()  # as they stand in the table: its pages fill up one after the other
         ADD_ATTEMPT.run(connection, self.attempts)
 
 
