@@ -98,7 +98,7 @@ class Life:
             return
         table = Table(
             f"Collect, reconcile, store, join, publish: {self.rows:,} shuffled answers, 1 % errors",
-            ("what", "wall s", "rows/s", "CPU s", "peak MB", "of the bare parts"),
+            ("what", "wall s", "rows/s", "CPU s", "peak MB", "of the bare parts", "by CPU"),
         )
         outputs = self._outputs_file()
         bare = [bare_answers(outputs, project.dataset.path, self.folder / "bare", core=None)]
@@ -109,10 +109,10 @@ class Life:
         outputs.unlink()
         fastest = best(bare)
         fastest.show(table)
-        stored = fastest.rate("copy", "decode", "update")
+        stored, joined = fastest.only("copy", "decode", "update"), fastest.only("join")
         for name, run in reversed(runs.items()):
             self._add_phase(table, f"collect, reconcile, store (before {name})", collected(run), run, stored)
-            self._add_phase(table, f"join, publish {name}", published(run), run, fastest.rate("join"))
+            self._add_phase(table, f"join, publish {name}", published(run), run, joined)
         table.note("Peaks are those of the whole run, planning included.")
         self.tell(table)
 
@@ -127,9 +127,9 @@ class Life:
                         shutil.copyfileobj(part, whole, 1 << 20)
         return target
 
-    def _add_phase(self, table: Table, what: str, phase: Phase, run: Measured, bare: float) -> None:
-        rate = self.rows / phase.wall_s
-        table.add(what, phase.wall_s, rate, phase.cpu_s, run.peak_mb, rate / bare)
+    def _add_phase(self, table: Table, what: str, phase: Phase, run: Measured, bare: Blocks) -> None:
+        shares = bare.shares(self.rows, phase.wall_s, phase.cpu_s)
+        table.add(what, phase.wall_s, self.rows / phase.wall_s, phase.cpu_s, run.peak_mb, *shares)
 
     # ------------------------------------------------------------ again
 
@@ -174,12 +174,13 @@ class Life:
 def _plan_table(rows: int, bare: Blocks, one: Measured, both: Measured) -> Table:
     table = Table(
         f"Plan, render, record, split: {rows:,} rows of about 300 bytes",
-        ("what", "wall s", "rows/s", "CPU s", "peak MB", "of the bare parts", "at least"),
+        ("what", "wall s", "rows/s", "CPU s", "peak MB", "of the bare parts", "at least", "by CPU"),
     )
     bare.show(table)
-    table.add("bare parts, one after another, one core", sum(bare.seconds.values()), bare.rows_per_s)
+    wall_s, cpu_s = sum(bare.seconds.values()), sum(bare.cpu_seconds.values())
+    table.add("bare parts, one after another, one core", wall_s, rows / wall_s, cpu_s)
     for what, run, least in (("the program, one core", one, "0.6"), ("the program, both cores", both, "0.9")):
         phase = recorded(run)
-        rate = rows / phase.wall_s
-        table.add(what, phase.wall_s, rate, phase.cpu_s, run.peak_mb, rate / bare.rows_per_s, least)
+        share, by_cpu = bare.shares(rows, phase.wall_s, phase.cpu_s)
+        table.add(what, phase.wall_s, rows / phase.wall_s, phase.cpu_s, run.peak_mb, share, least, by_cpu)
     return table
