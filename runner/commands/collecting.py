@@ -21,7 +21,7 @@ from runner.core.model import Cause, Download, Outcome, Status
 from runner.core.settling import is_better, judge
 from runner.core.wire import BadLine, ResultLine, read_result_line
 from runner.failpoints import failpoint
-from runner.ledger import Expected, Ledger, RawFile
+from runner.ledger import Expected, Ledger, RawFile, without_collector
 
 _STORE_LINES = 50_000
 """A group is one durable transaction in the order of the shard's lines. The largest file is one group: with
@@ -124,6 +124,10 @@ class ShardBook:
         )
 
     def _read(self, lines: BinaryIO, store: _Store, tally: Tally) -> None:
+        with without_collector():
+            self._read_lines(lines, store, tally)
+
+    def _read_lines(self, lines: BinaryIO, store: _Store, tally: Tally) -> None:
         for start, line in split_lines(lines):
             if line is not None and not line.strip():
                 continue

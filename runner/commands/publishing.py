@@ -8,6 +8,7 @@ compared by the writer, row for row.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from runner.core.model import Cause, Status
 from runner.core.planning import ANSWERS, cost_of
 from runner.core.settling import Answer, read_answer
 from runner.core.wire import ResultLine, read_result_line
-from runner.ledger import Ledger, LedgerRow
+from runner.ledger import Ledger, LedgerRow, without_collector
 from runner.results import Published, field_reader, lineage_columns, publish
 
 _CHUNK_ROWS = 2_000
@@ -111,7 +112,7 @@ def write_results(
     output = workplace.manifest.output
     embeddings = workplace.manifest.model.endpoint == "/v1/embeddings"
     totals = Totals()
-    with RawAnswers(workplace.place.folder) as raw:
+    with RawAnswers(workplace.place.folder) as raw, without_collector():
         lineage = _Lineage(workplace, ledger, manifest_id, raw, check_answer, totals)
         published = publish(
             str(snapshot),
@@ -168,6 +169,7 @@ class _Lineage:
                 yield self._record(row)
             self._ledger.judge_again(self._verdicts)
             self._verdicts.clear()
+            gc.collect(1)  # what is left of these rows; a schema's errors hold each other
 
     def _record(self, row: LedgerRow) -> dict[str, Any]:
         line = self._raw.read(row)

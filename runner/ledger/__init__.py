@@ -16,6 +16,7 @@ from runner.ledger.locks import HeldElsewhereError, hold
 from runner.ledger.place import LedgerPlace, locate
 
 if TYPE_CHECKING:
+    from runner.ledger.bulk import without_collector
     from runner.ledger.facts import ShardFact
     from runner.ledger.kept_requests import KeptRequest, kept_path, load_requests
     from runner.ledger.ledger import Ledger
@@ -96,10 +97,12 @@ __all__ = [
     "read_journal",
     "scratch_folder",
     "swap_in",
+    "without_collector",
 ]
 
 _ROOMS = (
     "records",
+    "bulk",
     "ledger",
     "facts",
     "kept_requests",
