@@ -62,6 +62,7 @@ from runner.errors import (
 from runner.failpoints import failpoint
 from runner.ledger import Ledger, PlanMovedError, RunRecord, RunState, hold
 from runner.manifest import answer_checker
+from runner.version import __version__
 
 if TYPE_CHECKING:
     from runner.provider import Client
@@ -169,6 +170,7 @@ class _Run:
         self._manifest_id = ledger.ensure_manifest(workplace.manifest_path, workplace.manifest.name)
         self._ended: list[Submission] = []
         self._previous: RunRecord | None = None
+        self._kept: RunRecord | None = None
 
     def go(self) -> RunResult:
         if self._options.goes_on:
@@ -286,6 +288,7 @@ class _Run:
                 self._check_stop()
                 failpoint("plan.passed")
                 client, provider = self._connect(plan, stack)
+                self._kept = None if client is not None else self._to_keep(plan)
                 try:
                     run_id = commit(
                         self._workplace,
@@ -419,6 +422,8 @@ class _Run:
 
     def _publish(self, run_id: int, asked: Asked, complaint: RunnerError | None) -> RunResult:
         failpoint("publish.begins")
+        if self._kept is not None:
+            return self._keep_tables(run_id, self._kept)
         published, totals = write_results(
             self._workplace,
             self._ledger,
@@ -456,6 +461,22 @@ class _Run:
             return
         if complaint is None or self._options.tells_errors:
             self._notifier.finished(finished, complaint)
+
+    def _to_keep(self, plan: Prepared) -> RunRecord | None:
+        """The last run, where its tables say already what is so. Not with a `query`: columns that no prompt
+        names may read the clock."""
+        last = plan.previous
+        if plan.plan.writes_table or self._manifest.dataset.query is not None:
+            return None
+        return None if last is None or last.version != __version__ else last
+
+    def _keep_tables(self, run_id: int, last: RunRecord) -> RunResult:
+        """Everything was looked at and nothing is another: the tables of the last run say it already."""
+        self._ledger.note_run(run_id, published=last.published, history=last.history)
+        finished = self._finished(published_totals(last), self._ledger.paid(run_id))
+        self._notify(finished, None)
+        self._reporter.tell(finished)
+        return RunResult(finished=finished, exit_code=finished.exit_code, run=self._uid)
 
     def _finished(self, totals: Totals, paid: tuple[int, int]) -> Finished:
         return finished_run(

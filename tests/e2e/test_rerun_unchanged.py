@@ -128,6 +128,30 @@ def test_it_is_looked_at_again_where_anything_moved(tmp_path: Path, move: Callab
     set_back(project)
 
 
+def test_a_template_saved_again_with_the_same_prompts_leaves_the_table_alone(tmp_path: Path) -> None:
+    project = settled(tmp_path / "p")
+    table = project.folder / "results.jsonl"
+    before = table.stat()
+    project.write_template((project.folder / "prompt.j2").read_text() + "{# saved again #}")
+    done = project.run()
+    assert has_rendered(done)
+    finished = done.event("finished")
+    assert (finished["requests_sent"], finished["rows"], finished["results"]) == (0, 5, [str(table)])
+    assert (table.stat().st_ino, table.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    set_back(project)
+    assert not has_rendered(project.run()), "what it was compared with now is the template as saved"
+
+
+def test_a_query_writes_its_table_again_though_no_prompt_is_another(tmp_path: Path) -> None:
+    query = "SELECT *, epoch_ns(now()::TIMESTAMP) AS read_at FROM dataset"
+    project = settled(tmp_path / "p", dataset={"path": "rows.csv", "key": "id", "query": query})
+    before = {row["read_at"] for row in project.results()}
+    done = project.run()
+    assert has_rendered(done)
+    assert done.event("finished")["requests_sent"] == 0
+    assert before.isdisjoint({row["read_at"] for row in project.results()})
+
+
 def test_an_edited_template_is_rendered_again_even_with_its_old_time(tmp_path: Path) -> None:
     project = settled(tmp_path / "p")
     project.write_template("{{ text }}#")
