@@ -10,11 +10,15 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runner.core.model import Accepted
 from runner.core.states import Submission
 from runner.failpoints import failpoint
-from runner.provider import Client, NotFoundYetError, ProviderError
+from runner.provider import NotFoundYetError, ProviderError
+
+if TYPE_CHECKING:
+    from runner.provider import Client
 
 LOOKS = 5
 SHORTEST_LIFE_S = 3600

@@ -100,22 +100,26 @@ def _disorder(values: Mapping[str, Any], at: int, line: Mapping[str, Any] | None
     return f"the result of position {values['p']!r} came where position {expected} was due"
 
 
-@lru_cache(maxsize=1024)
 def _iso(value: object) -> str | None:
-    """A time as text; Unix seconds beyond the calendar are no time and become NULL. Remembered: thousands
-    of answers come in one second."""
+    """A time as text; Unix seconds beyond the calendar are no time and become NULL."""
     match value:
         case None | str():
             return value
         case datetime():
             return value.replace(tzinfo=value.tzinfo or UTC).isoformat()
         case int() | float():
-            try:
-                return datetime.fromtimestamp(value, UTC).isoformat()
-            except (OverflowError, ValueError, OSError):
-                return None
+            return _iso_of_seconds(value)
         case _:
             return None
+
+
+@lru_cache(maxsize=1024)
+def _iso_of_seconds(value: float) -> str | None:
+    """Remembered, because thousands of answers come in one second."""
+    try:
+        return datetime.fromtimestamp(value, UTC).isoformat()
+    except (OverflowError, ValueError, OSError):
+        return None
 
 
 class _Segments:
