@@ -16,11 +16,12 @@ import threading
 from collections.abc import Mapping
 
 from runner import notify as notify_room
+from runner import provider as provider_room
 from runner.commands.moments import Finished, Reporter, Trouble
 from runner.commands.notices import Notice, error_notice, finished_notice, occasion_of
 from runner.core.model import Manifest, NotifySettings
 from runner.errors import EXIT_FAULT, Mistake, RunnerError
-from runner.provider import is_web_address, post_json
+from runner.provider import is_web_address
 
 _UNKNOWN = "neither an http(s) address nor one that Apprise knows"
 _NEEDS_EXTRA = "no http(s) address; the extra `notify` brings Apprise, which knows many others"
@@ -120,5 +121,5 @@ def deliver(address: str, notice: Notice) -> str | None:
     if notify_room.knows(address):
         return notify_room.send(address, title=notice.title, text=notice.text)
     if is_web_address(address):
-        return post_json(address, notice.as_json())
+        return provider_room.post_json(address, notice.as_json())
     return _UNKNOWN if notify_room.is_installed() else _NEEDS_EXTRA

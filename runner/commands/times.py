@@ -12,13 +12,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner.commands.workplace import Workplace
 from runner.core import due
 from runner.core.model import RunTimes, ScheduleSettings
 from runner.core.wire import JsonError, decode_json
-from runner.ledger import DueRecord, Ledger
+
+if TYPE_CHECKING:
+    from runner.ledger import DueRecord, Ledger
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST_GAP = timedelta(days=366 * 8)

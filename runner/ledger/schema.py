@@ -56,7 +56,7 @@ def make(engine: Engine) -> None:
     with engine.begin() as connection:
         for statement in FRESH.read_text(encoding="utf-8").split(BETWEEN_STATEMENTS):
             connection.exec_driver_sql(statement)
-        failpoint("ledger.migrating")
+        _before_commit()
 
 
 def migrate(engine: Engine, *, migrations: Path = MIGRATIONS, target: str = "head") -> None:
@@ -76,11 +76,15 @@ def migrate(engine: Engine, *, migrations: Path = MIGRATIONS, target: str = "hea
         command.upgrade(config, target)
 
 
+def _before_commit() -> None:
+    failpoint("ledger.migrating")
+
+
 def _check_references(engine: Engine) -> Callable[..., None]:
     """Called inside each migration's transaction, after its last statement (fact 7 of the recipe)."""
 
     def check(*, ctx: Any, **_others: Any) -> None:
-        failpoint("ledger.migrating")
+        _before_commit()
         if is_sqlite(engine) and (broken := broken_references(ctx.connection)):
             raise LedgerError(
                 f"the migration would leave {broken} rows that point to nothing",

@@ -22,12 +22,12 @@ from runner.provider.errors import (
     next_step,
 )
 from runner.provider.keys import ApiKey
-from runner.provider.posting import is_web_address, post_json
-from runner.provider.profiles import resolve
+from runner.provider.profiles import is_web_address, resolve
 
 if TYPE_CHECKING:
     from runner.provider.client import Client, Patience
     from runner.provider.exchange import Timeouts
+    from runner.provider.posting import post_json
 
 __all__ = [
     "ApiKey",
@@ -54,6 +54,10 @@ def __getattr__(name: str) -> object:
         from runner.provider import client
 
         return getattr(client, name)
+    if name == "post_json":
+        from runner.provider import posting
+
+        return posting.post_json
     if name == "Timeouts":
         from runner.provider import exchange
 

@@ -8,7 +8,6 @@ told by their class alone. TLS is verified, redirects are not followed, the repl
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import urlsplit
 
 import httpx
 from tenacity import (
@@ -31,17 +30,6 @@ _PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 class _PassingError(Exception):
     """What may be gone in a moment; its text is what went wrong."""
-
-
-def is_web_address(address: str) -> bool:
-    """Whether a text is an http(s) address that a message can be posted to."""
-    try:
-        parts = urlsplit(address)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        return False
-    is_plain = address.isascii() and address.isprintable() and " " not in address
-    return parts.scheme in ("http", "https") and bool(host) and is_plain
 
 
 def post_json(address: str, body: bytes, *, total_s: float = TOTAL_S) -> str | None:

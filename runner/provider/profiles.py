@@ -179,6 +179,17 @@ def _override(profile: Provider, settings: ProviderSettings, local_base_url: str
     )
 
 
+def is_web_address(address: str) -> bool:
+    """Whether a text is an http(s) address that a message can be posted to."""
+    try:
+        parts = urlsplit(address)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return False
+    is_plain = address.isascii() and address.isprintable() and " " not in address
+    return parts.scheme in ("http", "https") and bool(host) and is_plain
+
+
 def address_fault(address: str) -> str | None:
     """What is wrong with a base URL, or None. Never quotes it: it may hold a password."""
     if not address.isascii() or not address.isprintable() or " " in address:
