@@ -71,6 +71,8 @@ class ExplainResult:
     def as_json(self) -> dict[str, Any]:
         """The object of `run explain --json`; times are UTC text."""
         values = asdict(self)
+        if self.prompt is not None:  # a tuple, to `asdict`
+            values["prompt"] = [message._asdict() for message in self.prompt]
         for attempt in values["attempts"]:
             seconds = attempt.pop("answered_at_s")
             attempt["answered_at"] = None if seconds is None else datetime.fromtimestamp(seconds, UTC)
