@@ -104,11 +104,15 @@ class Comparison:
         self._body_limit = workplace.provider.limits.max_file_bytes - LINE_OVERHEAD_BYTES
         self._body_bytes = 0
         self._cause_counts: Counter[str] = Counter()
+        self._next_row = 0
         self.rows = 0
         self.causes: list[str] = []
 
     def add(self, piece: Piece) -> None:
         """Take the next rows."""
+        if piece.start != self._next_row:
+            raise AssertionError(f"rows {self._next_row} to {piece.start - 1} were not rendered")
+        self._next_row += len(piece.keys)
         if self._manifest.repeats > 1:
             rendered = [one for row in piece.rows(self._shape) for one in self._repeated(row)]
             self._compare(rendered, self._held(_fingerprints(rendered)))
@@ -333,8 +337,10 @@ class Comparison:
             self.causes.append(f"row {self._row_of(one) + 1}, key {one.key!r}: {cause.message}")
         return StagedRow(one.position, one.key, None, Standing.UNSENDABLE.value, None, None, cause)
 
-    def seal(self) -> Sequence[SealedShard]:
-        """No more rows: the shards as they are now."""
+    def seal(self, rows: int) -> Sequence[SealedShard]:
+        """No more rows than these, of the dataset: the shards as they are now."""
+        if rows != self._next_row or self.rows != rows * self._manifest.repeats:
+            raise AssertionError(f"{self._next_row} of {rows} rows were rendered, {self.rows} compared")
         return self._shards.seal()
 
     def plan(self, shards: Sequence[SealedShard], compared: Compared, reasons: tuple[Reason, ...]) -> Plan:

@@ -136,7 +136,7 @@ def _conclude(
     files: ShardFiles | None,
     times_read: dict[str, str],
 ) -> Prepared:
-    shards = tuple(comparison.seal())
+    shards = tuple(comparison.seal(snapshot.rows))
     document = document_of(workplace.manifest)
     manifest_digest = sha256(document).hexdigest()
     requests = "\n".join(shard.sha for shard in shards)

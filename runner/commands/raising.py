@@ -87,7 +87,7 @@ def ask_larger(
                 with closing(rendered) as pieces:
                     for piece in pieces:
                         comparison.add(piece)
-                shards = tuple(comparison.seal())
+                shards = tuple(comparison.seal(asked.rows))
                 if not _is_affordable(workplace, ledger, run_id, comparison, shards, reporter):
                     files.discard()
                     return

@@ -6,7 +6,7 @@ Theory
   DuckDB, which no fork survives. It takes 0.3 s of processor time, but nobody waits for it: until a worker
   is ready, this process renders the ranges whose turn it is itself, and so where none can be started.
 - One thread for each worker hands out ranges, two at a time so that a worker never waits, and takes pieces.
-  Only so many ranges are begun ahead of the one whose turn it is, and only so many pieces of each are kept:
+  Only so many ranges are begun ahead of the one whose turn it is, and only so many bytes of pieces are kept:
   memory is bounded, however the rows differ.
 - A worker that ended, whatever ended it, is told of, and a new one renders the rest of its range. Where the
   same range ends three of them, the rows are named in an error.
@@ -39,7 +39,7 @@ from typing import Self
 
 from runner.commands.render_worker import ORDER, GoneError, Kind, receive
 from runner.commands.rendering import Piece, Renderer, RenderSource
-from runner.dataset import RANGE_ROWS
+from runner.dataset import range_rows
 from runner.errors import RunnerError
 
 WORTH_WORKERS_S = 1.0
@@ -48,7 +48,7 @@ processor each to start (measured), and most of a second where everything else i
 MAX_WORKERS = 8
 """Comparing and recording stay with this process; more renderers than that would wait for it."""
 _RANGES_AHEAD = 2
-_PIECES_KEPT = 2
+_MAX_KEPT_BYTES = 24_000_000
 _MAX_DEATHS = 3
 _MAX_STARTS = 3
 _LOOK_S = 0.2
@@ -96,8 +96,9 @@ def render_all(
 
 def _rendered_here(source: RenderSource, rows: int) -> Iterator[Piece]:
     renderer = Renderer(source)
-    for start in range(0, rows, RANGE_ROWS):
-        yield from renderer.render(start, min(start + RANGE_ROWS, rows))
+    step = range_rows(source.snapshot, rows)
+    for start in range(0, rows, step):
+        yield from renderer.render(start, min(start + step, rows))
 
 
 def processors() -> int:
@@ -127,10 +128,12 @@ class RenderPool:
     def __init__(self, source: RenderSource, rows: int, workers: int, *, first_row: int = 0) -> None:
         self._source = source
         self._rows = rows
+        self._range_rows = range_rows(source.snapshot, rows)
         self._begun_rows = first_row
         self._ranges: deque[_Range] = deque()
         self._most_ranges = _RANGES_AHEAD * workers + 1
         self._changed = threading.Condition()
+        self._kept_bytes = 0
         self._is_closed = False
         self._notes: deque[str] = deque()
         self._why_none = ""
@@ -159,7 +162,7 @@ class RenderPool:
         """All of them, in order."""
         renderer: Renderer | None = None
         while (one := self._front()) is not None:
-            while not one.is_done:
+            while not self._is_read(one):
                 if self._take(one):
                     renderer = renderer or Renderer(self._source)
                     for piece in renderer.render(one.next_row, one.stop):
@@ -176,6 +179,11 @@ class RenderPool:
                 self._changed.notify_all()
         self._tell(tell)
 
+    def _is_read(self, one: _Range) -> bool:
+        """Whether all of a range was handed out. A worker may be done with it long before."""
+        with self._changed:
+            return one.is_done and not one.pieces and one.error is None
+
     def _front(self) -> _Range | None:
         """The range whose turn it is; None after the last."""
         with self._changed:
@@ -186,7 +194,7 @@ class RenderPool:
         if self._begun_rows >= self._rows:
             return None
         start = self._begun_rows
-        self._begun_rows = min((start // RANGE_ROWS + 1) * RANGE_ROWS, self._rows)
+        self._begun_rows = min((start // self._range_rows + 1) * self._range_rows, self._rows)
         self._ranges.append(_Range(start, self._begun_rows))
         return self._ranges[-1]
 
@@ -202,8 +210,10 @@ class RenderPool:
             check_stop()
             with self._changed:
                 if one.pieces:
+                    piece = one.pieces.popleft()
+                    self._kept_bytes -= len(piece.lines)
                     self._changed.notify_all()
-                    return one.pieces.popleft()
+                    return piece
                 if one.is_done or not one.is_taken:
                     return None
                 self._changed.wait(_LOOK_S)
@@ -289,10 +299,11 @@ class RenderPool:
         while True:
             kind, piece, text = receive(worker.channel)
             with self._changed:
-                while len(one.pieces) >= _PIECES_KEPT and not self._is_closed:
+                while self._is_full(one) and not self._is_closed:
                     self._changed.wait()
                 if piece is not None:
                     one.pieces.append(piece)
+                    self._kept_bytes += len(piece.lines)
                     one.next_row = piece.start + len(piece.keys)
                 elif kind is Kind.FAULT:
                     one.error = RuntimeError(f"a render worker failed:\n{text.decode(errors='replace')}")
@@ -300,6 +311,11 @@ class RenderPool:
                 self._changed.notify_all()
             if one.is_done:
                 return
+
+    def _is_full(self, one: _Range) -> bool:
+        """Whether a piece of this range must wait for its turn. The lock is held."""
+        is_awaited = one is self._ranges[0] and not one.pieces
+        return self._kept_bytes >= _MAX_KEPT_BYTES and not is_awaited
 
     def _survives(self, held: deque[_Range], ending: str) -> bool:
         """A worker has ended over its first range: whether another one may try."""

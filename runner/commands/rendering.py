@@ -19,7 +19,7 @@ from runner.core.model import Cause, Fingerprint, Message, Provider
 from runner.dataset import read_rows
 from runner.prompt import Prompt, PromptSource
 
-MAX_PIECE_BYTES = 4_000_000
+MAX_PIECE_BYTES = 2_000_000
 MAX_PIECE_S = 0.25
 """A piece is handed out before it is larger, and before a person who pressed Ctrl-C would wait longer."""
 _NO_FINGERPRINT = bytes(FINGERPRINT_BYTES)

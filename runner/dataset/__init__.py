@@ -9,12 +9,11 @@ The home of duckdb for reading. Knows manifests and rows; must not know prompts,
 from runner.dataset.differing import differing_rows
 from runner.dataset.inputs import InputFile, InputsState, contents_of_inputs, fingerprint_of_inputs
 from runner.dataset.repeat_names import keys_like_repeats
-from runner.dataset.rows import RANGE_ROWS, read_rows
+from runner.dataset.rows import range_rows, read_rows
 from runner.dataset.selection import select_rows
 from runner.dataset.snapshot import Column, Snapshot, describe, take_snapshot
 
 __all__ = [
-    "RANGE_ROWS",
     "Column",
     "InputFile",
     "InputsState",
@@ -24,6 +23,7 @@ __all__ = [
     "differing_rows",
     "fingerprint_of_inputs",
     "keys_like_repeats",
+    "range_rows",
     "read_rows",
     "select_rows",
     "take_snapshot",

@@ -25,8 +25,18 @@ Row = tuple[int, str, dict[str, Any]]
 BATCH_ROWS = 256
 """Rows that were fetched together and are dealt with at once stay in the processor's cache: 5,000 at a time
 took nearly twice as long (measured)."""
-RANGE_ROWS = 10_240
-"""The largest row group of a snapshot: ranges that begin at its multiples decode nothing twice."""
+VECTOR_ROWS = 2_048
+"""DuckDB decodes so many rows at a time; the smallest row group of a snapshot."""
+MAX_RANGE_ROWS = 10_240
+"""The largest row group of a snapshot."""
+_RANGE_BYTES = 8 << 20
+
+
+def range_rows(path: str, rows: int) -> int:
+    """How many rows of a snapshot of so many are best read at a time: about 8 MB of its file, for larger
+    ones cost memory; ranges that begin at multiples of this decode little twice."""
+    fitting = int(_RANGE_BYTES * max(rows, 1) / Path(path).stat().st_size)
+    return max(VECTOR_ROWS, min(MAX_RANGE_ROWS, fitting // VECTOR_ROWS * VECTOR_ROWS))
 
 
 def read_rows(

@@ -35,7 +35,7 @@ from runner.dataset.inputs import Format, Inputs, InputsState, digest_of_inputs,
 from runner.dataset.keys import KeyCheck, key_expression, missing_columns, number_equal_rows
 from runner.dataset.query import Source, source_of
 from runner.dataset.refusals import translated
-from runner.dataset.rows import RANGE_ROWS
+from runner.dataset.rows import MAX_RANGE_ROWS, VECTOR_ROWS
 from runner.dataset.values import stored_type, types_of
 from runner.dataset.written import COLUMN as WRITTEN
 from runner.dataset.written import NOTHING_MIXED, Mixed, rows_with_written
@@ -43,7 +43,6 @@ from runner.errors import InputError, Mistake, RunnerError
 
 OWN_COLUMNS = ("_position", "_key", WRITTEN)
 _ROW_GROUP_BYTES = 8 << 20
-_VECTOR_ROWS = 2_048
 
 Columns = Sequence[tuple[str, DuckDBPyType]]
 
@@ -351,7 +350,7 @@ def _parquet_options(connection: duckdb.DuckDBPyConnection) -> str:
         "SELECT avg(octet_length(encode(CAST(d AS VARCHAR)))) FROM (SELECT d FROM dataset d LIMIT 200) s(d)"
     ).fetchone()
     row_bytes = (found[0] if found else None) or 1
-    rows = min(RANGE_ROWS, max(_VECTOR_ROWS, int(_ROW_GROUP_BYTES / row_bytes)))
+    rows = min(MAX_RANGE_ROWS, max(VECTOR_ROWS, int(_ROW_GROUP_BYTES / row_bytes)))
     return f"FORMAT parquet, ROW_GROUP_SIZE {rows}, COMPRESSION snappy, USE_TMP_FILE false"
 
 

@@ -44,6 +44,18 @@ def test_a_worker_that_is_killed_is_told_of_and_its_rows_are_rendered_again(
     assert render_workers() == []
 
 
+def test_a_reader_that_is_slower_than_the_workers_gets_every_row(tmp_path: Path) -> None:
+    source, rows = make_source(tmp_path, _rows(25_000), LOOP)
+    with RenderPool(source, rows, 2) as pool:
+        pieces = pieces_of(pool)
+        found = rows_of([next(pieces)], source)
+        eventually(
+            lambda: pool._begun_rows == rows and all(one.is_done for one in pool._ranges), what="all ranges"
+        )
+        found += rows_of(pieces, source)
+    assert found == rendered_here(source, rows)
+
+
 def test_rows_that_end_every_worker_are_named_and_none_is_left(tmp_path: Path) -> None:
     source, rows = make_source(tmp_path, _rows(10), FOR_EVER)
     told: list[str] = []

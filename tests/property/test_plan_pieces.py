@@ -181,6 +181,6 @@ def _compared(
         for rows in pieces:
             comparison.add(_piece(start, rows))
             start += len(rows)
-        shards = comparison.seal()
+        shards = comparison.seal(start)
         plan = comparison.plan(shards, staging.compare(), ())
         return _Found(list(staging), shards, plan, comparison.causes, comparison.rows)
