@@ -21,23 +21,17 @@ process more).
 from __future__ import annotations
 
 import os
-import pickle
-import signal
-import socket
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from runner.commands.render_worker import ORDER, GoneError, Kind, receive
+from runner.commands.render_process import RenderProcess
+from runner.commands.render_worker import GoneError, Kind, receive
 from runner.commands.rendering import Piece, Renderer, RenderSource
 from runner.dataset import range_rows
 from runner.errors import RunnerError
@@ -52,12 +46,6 @@ _MAX_KEPT_BYTES = 24_000_000
 _MAX_DEATHS = 3
 _MAX_STARTS = 3
 _LOOK_S = 0.2
-_ENDS_WITHIN_S = 5.0
-_KEPT_VARIABLES = (
-    *("PATH", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),
-    *("PYTHONHOME", "PYTHONUTF8", "PYTHONHASHSEED", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"),
-)
-"""What Python itself may need. Everything else stays here: among it are keys."""
 
 
 def render_all(
@@ -137,7 +125,7 @@ class RenderPool:
         self._is_closed = False
         self._notes: deque[str] = deque()
         self._why_none = ""
-        self._workers: list[_Worker] = []
+        self._workers: list[RenderProcess] = []
         self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(workers)]
 
     def __enter__(self) -> Self:
@@ -244,12 +232,12 @@ class RenderPool:
                 worker.close()
         self._give_back(held)
 
-    def _start(self) -> _Worker | None:
+    def _start(self) -> RenderProcess | None:
         """A worker that is ready; None where it did not get so far."""
         worker = None
         try:
             with self._changed:
-                worker = _Worker()
+                worker = RenderProcess()
                 self._workers.append(worker)
                 if self._is_closed:
                     worker.kill()
@@ -261,15 +249,15 @@ class RenderPool:
             return None
         return worker
 
-    def _drive(self, worker: _Worker, held: deque[_Range]) -> bool:
+    def _drive(self, worker: RenderProcess, held: deque[_Range]) -> bool:
         """Until all is rendered (False), or the worker ended and another one must go on (True)."""
         try:
             for one in held:
-                worker.order(one)
+                worker.order(one.next_row, one.stop)
             while True:
                 while len(held) < _RANGES_AHEAD and (one_more := self._next_range(waits=not held)):
                     held.append(one_more)
-                    worker.order(one_more)
+                    worker.order(one_more.next_row, one_more.stop)
                 if not held:
                     return False
                 self._collect(worker, held[0])
@@ -294,7 +282,7 @@ class RenderPool:
                 self._changed.wait()
             return None
 
-    def _collect(self, worker: _Worker, one: _Range) -> None:
+    def _collect(self, worker: RenderProcess, one: _Range) -> None:
         """Take the pieces of a range. Raises GoneError, OSError."""
         while True:
             kind, piece, text = receive(worker.channel)
@@ -345,70 +333,3 @@ class RenderPool:
 
 
 _NEXT_STEP = "nothing was sent; free some memory, or look into the system's log for what ended the process"
-
-
-class _Worker:
-    """A process of `render_worker`, and the socket to it."""
-
-    def __init__(self) -> None:
-        """Raises OSError where it can't be started."""
-        self.channel, theirs = socket.socketpair()
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
-        try:
-            with theirs:
-                self._process = subprocess.Popen(  # noqa: S603 - this interpreter, a module of ours
-                    [sys.executable, "-P", "-m", "runner.commands.render_worker", str(theirs.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=self._complaints,
-                    pass_fds=[theirs.fileno()],
-                    env=_environment(),
-                    process_group=0,  # Ctrl-C is for this process alone
-                )
-        except BaseException:
-            self.channel.close()
-            self._complaints.close()
-            raise
-
-    def introduce(self, source: RenderSource) -> None:
-        """Hand over what to render with, and wait until it is ready. Raises GoneError, OSError."""
-        data = pickle.dumps(source)
-        self.channel.sendall(ORDER.pack(len(data), 0) + data)
-        kind, _, _ = receive(self.channel)
-        if kind is not Kind.READY:
-            raise GoneError
-
-    def order(self, one: _Range) -> None:
-        """Have the rest of a range rendered, after what was ordered before."""
-        self.channel.sendall(ORDER.pack(one.next_row, one.stop))
-
-    def ending(self) -> str:
-        """How it ended, once its socket is closed."""
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_ENDS_WITHIN_S)
-        self._process.kill()
-        code = self._process.wait()
-        if code < 0:
-            return f"was killed ({signal.Signals(-code).name})"
-        self._complaints.seek(0)
-        lines = self._complaints.read().decode(errors="replace").split("\n")
-        last = next((line for line in reversed(lines) if line.strip()), "")
-        return f"ended (exit code {code}{': ' if last else ''}{last[:200]})"
-
-    def kill(self) -> None:
-        """End it now; it has nothing to lose."""
-        self._process.kill()
-
-    def close(self) -> None:
-        """End it, and let go of everything."""
-        self._process.kill()
-        self._process.wait()
-        self.channel.close()
-        self._complaints.close()
-
-
-def _environment() -> dict[str, str]:
-    """For a worker: it finds the same modules, and no key."""
-    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-    paths = [path or str(Path.cwd()) for path in sys.path]
-    return {**kept, "PYTHONPATH": os.pathsep.join(paths)}

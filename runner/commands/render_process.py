@@ -1,0 +1,94 @@
+"""One render worker as its parent sees it: started, introduced, given orders, ended.
+
+The rule: a worker gets what it renders with over its socket, and nothing by its environment or its command
+line: no key, no name of a customer.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from runner.commands.render_worker import ORDER, GoneError, Kind, receive
+from runner.commands.rendering import RenderSource
+
+_ENDS_WITHIN_S = 5.0
+_KEPT_VARIABLES = (
+    *("PATH", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),
+    *("PYTHONHOME", "PYTHONUTF8", "PYTHONHASHSEED", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"),
+)
+"""What Python itself may need. Everything else stays here: among it are keys."""
+
+
+class RenderProcess:
+    """A process of `render_worker`, and the socket to it."""
+
+    def __init__(self) -> None:
+        """Raises OSError where it can't be started."""
+        self.channel, theirs = socket.socketpair()
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
+        try:
+            with theirs:
+                self._process = subprocess.Popen(  # noqa: S603 - this interpreter, a module of ours
+                    [sys.executable, "-P", "-m", "runner.commands.render_worker", str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=self._complaints,
+                    pass_fds=[theirs.fileno()],
+                    env=_environment(),
+                    process_group=0,  # Ctrl-C is for this process alone
+                )
+        except BaseException:
+            self.channel.close()
+            self._complaints.close()
+            raise
+
+    def introduce(self, source: RenderSource) -> None:
+        """Hand over what to render with, and wait until it is ready. Raises GoneError, OSError."""
+        data = pickle.dumps(source)
+        self.channel.sendall(ORDER.pack(len(data), 0) + data)
+        kind, _, _ = receive(self.channel)
+        if kind is not Kind.READY:
+            raise GoneError
+
+    def order(self, start: int, stop: int) -> None:
+        """Have the rows [start, stop) rendered, after what was ordered before. Raises OSError."""
+        self.channel.sendall(ORDER.pack(start, stop))
+
+    def ending(self) -> str:
+        """How it ended, once its socket is closed."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_ENDS_WITHIN_S)
+        self._process.kill()
+        code = self._process.wait()
+        if code < 0:
+            return f"was killed ({signal.Signals(-code).name})"
+        self._complaints.seek(0)
+        lines = self._complaints.read().decode(errors="replace").split("\n")
+        last = next((line for line in reversed(lines) if line.strip()), "")
+        return f"ended (exit code {code}{': ' if last else ''}{last[:200]})"
+
+    def kill(self) -> None:
+        """End it now; it has nothing to lose."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """End it, and let go of everything."""
+        self._process.kill()
+        self._process.wait()
+        self.channel.close()
+        self._complaints.close()
+
+
+def _environment() -> dict[str, str]:
+    """For a worker: it finds the same modules, and no key."""
+    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    paths = [path or str(Path.cwd()) for path in sys.path]
+    return {**kept, "PYTHONPATH": os.pathsep.join(paths)}
