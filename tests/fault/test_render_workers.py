@@ -19,6 +19,7 @@ from tests.localserver_process import eventually
 from tests.project_factory import make_project
 
 LOOP = "{% for i in range(9) %}{{ i }}{% endfor %}{{ text }}"
+SLOW = "{% for i in range(50000) %}{% endfor %}{{ text }}"
 FOR_EVER = "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}{{ text }}"
 
 
@@ -130,7 +131,7 @@ def test_a_fault_of_this_program_comes_out_with_its_traceback(tmp_path: Path) ->
 
 
 def test_a_reader_that_stops_leaves_no_process(tmp_path: Path) -> None:
-    source, rows = make_source(tmp_path, _rows(21_000), FOR_EVER)
+    source, rows = make_source(tmp_path, _rows(21_000), SLOW)
 
     def stop() -> None:
         if render_workers():
@@ -144,7 +145,7 @@ def test_a_reader_that_stops_leaves_no_process(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_whatever_ends_the_program_ends_its_workers(tmp_path: Path, number: signal.Signals) -> None:
-    project = make_project(tmp_path / "p", rows=_rows(21_000), template=FOR_EVER)
+    project = make_project(tmp_path / "p", rows=_rows(21_000), template=SLOW)
     process = project.start()
     eventually(lambda: len(render_workers(process.pid)) > 1, what="two workers")
     workers = render_workers(process.pid)
@@ -160,7 +161,7 @@ def test_whatever_ends_the_program_ends_its_workers(tmp_path: Path, number: sign
 def test_a_worker_is_told_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERVER_API_KEY", "sk-not-for-workers")
     monkeypatch.setenv("ANYTHING", "sk-not-for-workers")
-    source, rows = make_source(tmp_path, _rows(30), FOR_EVER)
+    source, rows = make_source(tmp_path, _rows(300), SLOW)
     with RenderPool(source, rows, 1) as pool:
         pieces_of(pool)
         (worker,) = render_workers()
