@@ -20,14 +20,35 @@ CURATOR_ROWS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """So many rows in so many seconds, and the peak of the process that did it."""
+
+    rows: int
+    wall_s: float
+    cpu_s: float
+    peak_mb: float
+
+    @property
+    def rows_per_s(self) -> float:
+        return self.rows / self.wall_s
+
+    def times(self, other: _Work) -> tuple[float, float]:
+        """How many times as fast as another: by the clock, and by the seconds of the cores."""
+        by_cpu = (other.cpu_s / other.rows) / (max(self.cpu_s, 0.01) / self.rows)
+        return self.rows_per_s / other.rows_per_s, by_cpu
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Side:
-    """Rates and peaks of one way to do it; None: not part of it."""
+    """One way to do it; `joined` is None where it does not."""
 
     name: str
-    planned_per_s: float
-    plan_peak_mb: float
-    joined_per_s: float | None = None
-    join_peak_mb: float | None = None
+    planned: _Work
+    joined: _Work | None
+
+    @property
+    def peak_mb(self) -> float:
+        return max(self.planned.peak_mb, 0.0 if self.joined is None else self.joined.peak_mb)
 
 
 def show_side_by_side(
@@ -44,14 +65,8 @@ def show_side_by_side(
     table = Table(
         f"Side by side, {rows:,} rows",
         (
-            "what",
-            "planned rows/s",
-            "peak MB",
-            "joined rows/s",
-            "peak MB",
-            "we plan x",
-            "we join x",
-            "our MB / its",
+            *("what", "planned rows/s", "joined rows/s", "peak MB"),
+            *("we plan x", "by CPU", "we join x", "by CPU", "our MB / its"),
         ),
     )
     for side in (ours, *others):
@@ -75,12 +90,16 @@ def _ours(project: Project) -> _Side:
     project.server.answer()
     run = project.collect()
     rows = project.dataset.rows
+    out, back, table = recorded(submitted), collected(run), published(run)
     return _Side(
         name="run manifest.yaml",
-        planned_per_s=rows / recorded(submitted).wall_s,
-        plan_peak_mb=submitted.peak_mb,
-        joined_per_s=rows / (collected(run).wall_s + published(run).wall_s),
-        join_peak_mb=run.peak_mb,
+        planned=_Work(rows=rows, wall_s=out.wall_s, cpu_s=out.cpu_s, peak_mb=submitted.peak_mb),
+        joined=_Work(
+            rows=rows,
+            wall_s=back.wall_s + table.wall_s,
+            cpu_s=back.cpu_s + table.cpu_s,
+            peak_mb=run.peak_mb,
+        ),
     )
 
 
@@ -89,7 +108,7 @@ def _naive(project: Project, folder: Path) -> _Side:
     planned = measured(module("rivals.naive", "plan", *words), cwd=folder)
     write_answers(folder / "naive.jsonl", folder / "output.jsonl", folder / "errors.jsonl", seed="naive")
     joined = measured(module("rivals.naive", "join", *words), cwd=folder)
-    return _side("the naive script", planned, joined)
+    return _Side(name="the naive script", planned=_work(planned, "planned"), joined=_work(joined, "joined"))
 
 
 def _cookbook(project: Project, folder: Path, server: Standin) -> _Side:
@@ -97,7 +116,9 @@ def _cookbook(project: Project, folder: Path, server: Standin) -> _Side:
     planned = measured(module("rivals.cookbook", "submit", *words), cwd=folder)
     server.answer()
     joined = measured(module("rivals.cookbook", "collect", *words), cwd=folder)
-    return _side("the cookbook's script", planned, joined)
+    return _Side(
+        name="the cookbook's script", planned=_work(planned, "planned"), joined=_work(joined, "joined")
+    )
 
 
 def _curator(project: Project, folder: Path, python: str | None) -> _Side | None:
@@ -105,36 +126,27 @@ def _curator(project: Project, folder: Path, python: str | None) -> _Side | None
         return None
     words = ["-m", "benchmarks.rivals.curator", str(project.dataset.path), str(folder), str(CURATOR_ROWS)]
     planned = measured([python or sys.executable, *words], cwd=folder)
-    return _side("bespokelabs-curator", planned, None)
+    return _Side(name="bespokelabs-curator", planned=_work(planned, "planned"), joined=None)
 
 
-def _side(name: str, planned: Measured, joined: Measured | None) -> _Side:
-    return _Side(
-        name=name,
-        planned_per_s=_rate(planned, "planned"),
-        plan_peak_mb=planned.peak_mb,
-        joined_per_s=None if joined is None else _rate(joined, "joined"),
-        join_peak_mb=None if joined is None else joined.peak_mb,
-    )
-
-
-def _rate(run: Measured, event: str) -> float:
+def _work(run: Measured, event: str) -> _Work:
     """Imports don't count: the clock runs from the script's first word."""
-    end = run.last(event)
-    return float(end.values["rows"]) / (end.at_s - run.first("begun").at_s)
+    begin, end = run.first("begun"), run.last(event)
+    return _Work(
+        rows=end.values["rows"],
+        wall_s=end.at_s - begin.at_s,
+        cpu_s=end.cpu_s - begin.cpu_s,
+        peak_mb=run.peak_mb,
+    )
 
 
 def _add(table: Table, side: _Side, ours: _Side) -> None:
-    is_ours = side is ours
-    joins = side.joined_per_s is not None and not is_ours
-    memory = max(ours.plan_peak_mb, ours.join_peak_mb or 0) / max(side.plan_peak_mb, side.join_peak_mb or 0)
-    table.add(
-        side.name,
-        side.planned_per_s,
-        side.plan_peak_mb,
-        side.joined_per_s,
-        side.join_peak_mb,
-        None if is_ours else ours.planned_per_s / side.planned_per_s,
-        (ours.joined_per_s or 0) / side.joined_per_s if joins and side.joined_per_s else None,
-        None if is_ours else memory,
-    )
+    joined_per_s = None if side.joined is None else side.joined.rows_per_s
+    shown = (side.name, side.planned.rows_per_s, joined_per_s, side.peak_mb)
+    if side is ours:
+        table.add(*shown)
+        return
+    joins: tuple[float, float] | tuple[None, None] = (None, None)
+    if side.joined is not None and ours.joined is not None:
+        joins = ours.joined.times(side.joined)
+    table.add(*shown, *ours.planned.times(side.planned), *joins, ours.peak_mb / side.peak_mb)
