@@ -65,8 +65,9 @@ def test_the_next_due_time_asks_what_changed_and_no_more(stage: Stage) -> None:
     stage.rows("nightly", 5)
     stage.tick("2026-01-01T12:00")
     assert len(stage.executed()) == 3
+    stage.hold()
     stage.tick(SECOND)
-    stage.settle()
+    stage.release()
     (advanced,) = stage.tick("2026-01-02T02:05").advanced
     assert advanced.finished is not None
     assert advanced.finished.requests_sent == 2
