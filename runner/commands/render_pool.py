@@ -33,7 +33,7 @@ from typing import Self
 from runner.commands.render_process import RenderProcess
 from runner.commands.render_worker import GoneError, Kind, receive
 from runner.commands.rendering import Piece, Renderer, RenderSource
-from runner.dataset import range_rows
+from runner.dataset import close_snapshots, range_rows
 from runner.errors import RunnerError
 
 WORTH_WORKERS_S = 1.0
@@ -149,6 +149,7 @@ class RenderPool:
     def pieces(self, check_stop: Callable[[], None], tell: Callable[[str], None]) -> Iterator[Piece]:
         """All of them, in order."""
         renderer: Renderer | None = None
+        may_read = True
         while (one := self._front()) is not None:
             while not self._is_read(one):
                 if self._take(one):
@@ -156,7 +157,10 @@ class RenderPool:
                     for piece in renderer.render(one.next_row, one.stop):
                         check_stop()
                         yield piece
-                    one.is_done = True
+                    one.is_done = may_read = True
+                elif may_read:
+                    may_read = False
+                    close_snapshots()  # workers are ready: they read from here on
                 while (piece_or_none := self._next_piece(one, check_stop)) is not None:
                     yield piece_or_none
                 self._tell(tell)

@@ -9,7 +9,7 @@ The home of duckdb for reading. Knows manifests and rows; must not know prompts,
 from runner.dataset.differing import differing_rows
 from runner.dataset.inputs import InputFile, InputsState, contents_of_inputs, fingerprint_of_inputs
 from runner.dataset.repeat_names import keys_like_repeats
-from runner.dataset.rows import range_rows, read_rows
+from runner.dataset.rows import close_snapshots, range_rows, read_rows
 from runner.dataset.selection import select_rows
 from runner.dataset.snapshot import Column, Snapshot, describe, take_snapshot
 
@@ -18,6 +18,7 @@ __all__ = [
     "InputFile",
     "InputsState",
     "Snapshot",
+    "close_snapshots",
     "contents_of_inputs",
     "describe",
     "differing_rows",
