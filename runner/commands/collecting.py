@@ -26,6 +26,8 @@ from runner.ledger import Expected, Ledger, RawFile, without_collector
 _STORE_LINES = 50_000
 """A group is one durable transaction in the order of the shard's lines. The largest file is one group: with
 groups of 2,000 the disk took a quarter of the time, and pages split until a tenth of the ledger was empty."""
+_STORE_BYTES = 64 << 20
+"""So much of long lines is a group too: what is kept of each until then (causes above all) is bounded."""
 _MAX_LINE_BYTES = 64 << 20
 """A longer line is no answer: it is counted and left where it is, and memory stays bounded."""
 
@@ -128,6 +130,7 @@ class ShardBook:
             self._read_lines(lines, store, tally)
 
     def _read_lines(self, lines: BinaryIO, store: _Store, tally: Tally) -> None:
+        group_begins = 0
         for start, line in split_lines(lines):
             if line is not None and not line.strip():
                 continue
@@ -136,8 +139,9 @@ class ShardBook:
                 tally.bad += 1
                 continue
             self._read_line(start, line, store, tally)
-            if tally.lines % _STORE_LINES == 0:
+            if tally.lines % _STORE_LINES == 0 or start - group_begins >= _STORE_BYTES:
                 store.flush()
+                group_begins = start
         store.flush()
 
     def _read_line(self, start: int, line: bytes, store: _Store, tally: Tally) -> None:
