@@ -6,6 +6,7 @@ what is to be sent gets its place in a shard. Memory: one piece.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -292,6 +293,12 @@ class Comparison:
         held = {
             fingerprint: self._as_run_sees(known) for fingerprint, known in self._ledger.held(wanted).items()
         }
+        if self._policy.retry_failed_before_s < math.inf and held:
+            moments = self._ledger.last_word_at([known.request_id for known in held.values()])
+            held = {
+                fingerprint: replace(known, last_word_at_s=moments.get(known.request_id))
+                for fingerprint, known in held.items()
+            }
         if self._policy.refresh_before_s is None or not held:
             return held
         moments = self._ledger.answered_at([known.request_id for known in held.values()])

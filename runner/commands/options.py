@@ -95,6 +95,7 @@ class RunOptions:
     did not want; bring that to its end.
     `refresh`: ask everything again; `refresh_older_than_s`: what is older. `retry_failed`: ask failed rows
     again, whatever their cause.
+    `retry_failed_before_s`: of those, what had failed before this moment (Unix seconds; None: all).
     `goes_on_from_s`: this run goes on with one that began at this moment (Unix seconds), so what that one
     asked again is not asked a third time.
     `expected`: carry out this plan or none. `times`: the moments it is about (None: the usual ones).
@@ -112,6 +113,7 @@ class RunOptions:
     refresh: bool = False
     refresh_older_than_s: float | None = None
     retry_failed: bool = False
+    retry_failed_before_s: float | None = None
     goes_on_from_s: float | None = None
     expected: ExpectedPlan | None = None
     times: RunTimes | None = None

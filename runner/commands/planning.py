@@ -229,6 +229,9 @@ def policy_of(workplace: Workplace, options: RunOptions) -> Policy:
         refreshes_failures=options.refresh,
         retry_failed=options.goes_on_from_s is None
         and (options.retry_failed or options.narrowing.only == "failed"),
+        retry_failed_before_s=math.inf
+        if options.retry_failed_before_s is None
+        else math.floor(options.retry_failed_before_s),
     )
 
 

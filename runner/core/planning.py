@@ -7,6 +7,7 @@ the earlier answers.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -36,7 +37,8 @@ class Held:
     `name` is the readable half of its custom_id, fixed when the request was first recorded.
     `attempts` are all sendings, `excused` those among them that a key or a lack of credit wasted.
     `answered_at_s`: when the answer, or the failure, was stored.
-    `has_failed_since`: it was asked again and that failed, and the answer stays.
+    `has_failed_since`: it was asked again and that failed, and the answer stays. `last_word_at_s`: when that,
+    or else the answer, was stored; looked up for a bounded `Policy.retry_failed` alone.
     """
 
     request_id: int
@@ -48,6 +50,7 @@ class Held:
     excused: int = 0
     answered_at_s: float | None = None
     has_failed_since: bool = False
+    last_word_at_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +59,15 @@ class Policy:
 
     `refresh_before_s`: answers given before this moment (Unix seconds) are asked again; None: never,
     infinity: all. `refreshes_failures`: that holds for failures too, whatever their cause. `retry_failed`:
-    all that did not succeed is asked again, whatever its cause and attempts.
+    all that did not succeed is asked again, whatever its cause and attempts; of it, what had its last word
+    before `retry_failed_before_s`.
     """
 
     max_attempts: int
     refresh_before_s: float | None = None
     refreshes_failures: bool = False
     retry_failed: bool = False
+    retry_failed_before_s: float = math.inf
 
 
 def stand(held: Held | None, policy: Policy) -> Standing:
@@ -86,7 +91,11 @@ def _is_asked_again(held: Held, policy: Policy) -> bool:
     return (
         (is_old and (held.status in ANSWERS or policy.refreshes_failures))
         or (has_failed and held.retryable and held.attempts - held.excused < policy.max_attempts)
-        or (policy.retry_failed and lacks_success(held))
+        or (
+            policy.retry_failed
+            and lacks_success(held)
+            and (held.last_word_at_s or 0) < policy.retry_failed_before_s
+        )
     )
 
 

@@ -134,6 +134,11 @@ class Ledger(OpenLedger):
         with self._reading() as connection:
             return reading.load_answers_mark(connection, manifest_id)
 
+    def last_word_at(self, request_ids: Sequence[int]) -> dict[int, int]:
+        """When the last word on these requests, answer or failure, was stored (Unix seconds)."""
+        with self._reading() as connection:
+            return planning.load_last_word_at(connection, request_ids)
+
     def answered_at(self, request_ids: Sequence[int]) -> dict[int, int]:
         """When the answers that are held for these requests were given (Unix seconds)."""
         with self._reading() as connection:

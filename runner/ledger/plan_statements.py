@@ -42,6 +42,19 @@ ANSWERED_AT = Lookup(
         .where(request.c.id.in_(values))
     )
 )
+LAST_WORD_AT = Lookup(
+    lambda values: (
+        select(request.c.id, attempt.c.answered_at)
+        .join(
+            attempt,
+            and_(
+                attempt.c.shard_id == func.coalesce(request.c.failed_shard_id, request.c.answer_shard_id),
+                attempt.c.line == func.coalesce(request.c.failed_line, request.c.answer_line),
+            ),
+        )
+        .where(request.c.id.in_(values))
+    )
+)
 HELD_WITH_ANSWER = Lookup(
     lambda values: (
         select(

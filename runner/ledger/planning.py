@@ -46,6 +46,7 @@ from runner.ledger.plan_statements import (
     HELD,
     HELD_BY_ID,
     HELD_WITH_ANSWER,
+    LAST_WORD_AT,
     PREVIOUS_ROWS,
     REMOVE_ROW,
     REMOVE_ROW_CAUSE,
@@ -94,6 +95,12 @@ def has_requests(connection: Connection) -> bool:
 def load_answered_at(connection: Connection, request_ids: Sequence[int]) -> dict[int, int]:
     """When the answers held for these requests were given; requests without one are missing."""
     found = ANSWERED_AT.rows(connection, request_ids)
+    return {request_id: moment for request_id, moment in found if moment is not None}
+
+
+def load_last_word_at(connection: Connection, request_ids: Sequence[int]) -> dict[int, int]:
+    """When the last word on these requests was stored: a failure after an answer counts too."""
+    found = LAST_WORD_AT.rows(connection, request_ids)
     return {request_id: moment for request_id, moment in found if moment is not None}
 
 

@@ -304,7 +304,7 @@ class Visit:
         """Whether it came to its end at once."""
         one = self._schedules.begin_due(claimed)
         try:
-            result = self._run(self._run_options(schedule, one))
+            result = self._run(self._run_options(schedule, one, is_first=claimed.begun_at is None))
         except HeldElsewhereError:
             return False
         except StillRunningError as error:
@@ -322,14 +322,16 @@ class Visit:
         self._finish(one, result, result.finished)
         return True
 
-    def _run_options(self, schedule: ScheduleSettings, one: DueRecord) -> RunOptions:
-        began_at = one.begun_at or one.claimed_at
+    def _run_options(self, schedule: ScheduleSettings, one: DueRecord, *, is_first: bool) -> RunOptions:
+        """Tried again, it asks again only what had its last word before it was tried first."""
+        began_s = (one.begun_at or one.claimed_at).timestamp()
         return RunOptions(
             manifest=self._options,
             is_step=True,
             refresh=schedule.reprocess == "all",
-            goes_on_from_s=began_at.timestamp() if schedule.reprocess == "all" else None,
+            goes_on_from_s=began_s if schedule.reprocess == "all" else None,
             retry_failed=schedule.reprocess == "failed",
+            retry_failed_before_s=None if is_first else began_s,
             refresh_older_than_s=schedule.refresh_older_than_s,
             times=times_of_due(schedule, one),
         )

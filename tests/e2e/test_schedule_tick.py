@@ -444,6 +444,28 @@ def test_asking_all_again_is_paid_once_though_the_tick_is_killed(stage: Stage) -
     assert set(stage.executed().values()) == {2}
 
 
+@pytest.mark.parametrize("then", ["a run by hand", "publish.recorded"])
+def test_a_failed_row_is_asked_again_once_though_the_tick_is_killed(stage: Stage, then: str) -> None:
+    """And though it failed again before the due time is carried out again."""
+    path = stage.manifest(schedule__reprocess="failed", retry={"attempts": 1})
+    for at in (FIRST, "2026-01-01T02:01"):
+        stage.model.statuses = [400]
+        stage.tick(at)
+        stage.settle()
+    stage.age_answers(60)
+    stage.kill("end.recorded", SECOND)
+    stage.settle()
+    if then == "a run by hand":
+        assert stage.program("run", str(path), "--yes", "--quiet")[0] == 3
+    else:
+        stage.kill(then, "2026-01-02T02:01")
+    for at in ("2026-01-02T02:02", "2026-01-02T02:03"):
+        stage.tick(at)
+        stage.settle()
+    assert [state for _, state in stage.dues()] == ["finished", "finished"]
+    assert sorted(stage.executed().values()) == [1, 1, 2]
+
+
 # ---------------------------------------------------------------- the moments of a run
 
 

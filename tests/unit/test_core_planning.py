@@ -51,6 +51,12 @@ def test_a_permanent_failure_is_asked_again_only_when_a_person_says_so() -> None
     assert stand(held(Status.FAILED), Policy(max_attempts=3, retry_failed=True)) is Standing.TO_SEND
 
 
+def test_a_bound_leaves_out_what_failed_again_since() -> None:
+    policy = Policy(max_attempts=3, retry_failed=True, retry_failed_before_s=100)
+    for at_s, standing in ((None, Standing.TO_SEND), (99, Standing.TO_SEND), (100, Standing.FAILED)):
+        assert stand(replace(held(Status.FAILED), last_word_at_s=at_s), policy) is standing
+
+
 def test_a_cost_without_prices_is_unknown_and_says_why() -> None:
     result = estimate(body_bytes=400, requests=2, max_output_tokens=10, prices=None, is_free=False)
     assert (result.input_tokens, result.output_tokens, result.cost) == (100, 20, None)
