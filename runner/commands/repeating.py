@@ -24,8 +24,10 @@ class Unmoved:
     inputs: str
 
 
-def unmoved(workplace: Workplace, ledger: Ledger, manifest_id: int) -> Unmoved | None:
-    """The last run, where nothing at all moved since.
+def unmoved(
+    workplace: Workplace, ledger: Ledger, manifest_id: int, *, older_than_s: float | None = None
+) -> Unmoved | None:
+    """The last run, where nothing at all moved since, and no answer is older than `older_than_s`.
 
     Manifest, template and program version are the same, the input files hold the same bytes, and the last
     run left nothing to do, with tables that say what is so. A `query` may read the clock, so it is always
@@ -34,7 +36,7 @@ def unmoved(workplace: Workplace, ledger: Ledger, manifest_id: int) -> Unmoved |
     previous = ledger.current_run(manifest_id)
     if previous is None or previous.version != __version__ or workplace.manifest.dataset.query is not None:
         return None
-    if not says_what_is_so(workplace, ledger, previous):
+    if not says_what_is_so(workplace, ledger, previous, older_than_s=older_than_s):
         return None
     prompt = render_source(workplace, "").prompt.compile()
     if previous.template_digest != prompt.digest() or prompt.times_read(()):

@@ -246,7 +246,8 @@ class _Run:
         is_bent = options.refresh or options.retry_failed or options.narrowing != Narrowing()
         if is_bent or options.expected is not None or self._under_way() or self._held():
             return None
-        return unmoved(self._workplace, self._ledger, self._manifest_id)
+        older_than_s = options.refresh_older_than_s
+        return unmoved(self._workplace, self._ledger, self._manifest_id, older_than_s=older_than_s)
 
     def _repeat(self, last: Unmoved) -> RunResult:
         """Nothing moved: the tables are there, and the record says so."""

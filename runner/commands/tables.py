@@ -55,23 +55,25 @@ def published_totals(run: RunRecord) -> Totals:
     )
 
 
-def says_what_is_so(workplace: Workplace, ledger: Ledger, run: RunRecord | None) -> bool:
+def says_what_is_so(
+    workplace: Workplace, ledger: Ledger, run: RunRecord | None, *, older_than_s: float | None = None
+) -> bool:
     """Whether a run's tables are as it left them, of this very manifest, with the answers that are held
-    now and none of them due again. Its dataset and its template are for others to compare."""
+    now and none of them due again, also not by an `older_than_s` that somebody asks for. Its dataset and its template are for others to compare."""
     if run is None or run.document is None or run.published is None or run.state != "finished":
         return False
     return (
         run.document == document_of(workplace.manifest).decode()
         and bool(_fact(run, "settled"))
         and _are_untouched(_fact(run, "tables"))
-        and _are_young(workplace, _fact(run, "oldest_s"))
+        and _are_young(workplace.manifest.refresh_older_than_s, _fact(run, "oldest_s"))
+        and _are_young(older_than_s, _fact(run, "oldest_s"))
         and _fact(run, "answers") == ledger.answers_mark(run.manifest_id)
     )
 
 
-def _are_young(workplace: Workplace, oldest_s: float | None) -> bool:
-    """Whether `refresh.older_than` leaves all answers alone at this moment."""
-    older_than_s = workplace.manifest.refresh_older_than_s
+def _are_young(older_than_s: float | None, oldest_s: float | None) -> bool:
+    """Whether an age above which answers are asked again leaves all of them alone at this moment."""
     return older_than_s is None or oldest_s is None or oldest_s >= time.time() - older_than_s
 
 

@@ -158,6 +158,11 @@ class Stage:
         """Make the answers that are held so much older, in place of waiting."""
         with closing(sqlite3.connect(self.folder / ".runner" / "ledger.db", timeout=30)) as ledger, ledger:
             ledger.execute(f"UPDATE attempt SET answered_at = answered_at - {age_s}")
+            oldest = f"json_extract(published, '$.oldest_s') - {age_s}"
+            ledger.execute(
+                f"UPDATE run SET published = json_set(published, '$.oldest_s', {oldest}) "
+                "WHERE json_extract(published, '$.oldest_s') IS NOT NULL"
+            )
 
     # ------------------------------------------------------------ what came of it
 

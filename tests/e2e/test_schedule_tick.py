@@ -427,6 +427,20 @@ def test_reprocess_says_what_is_asked_beside_new_rows(stage: Stage, reprocess: o
     assert asked_in_second_run(stage, reprocess) == asked
 
 
+def test_old_answers_are_asked_again_where_nothing_else_moved(stage: Stage) -> None:
+    stage.manifest(schedule__reprocess={"older_than": "30s"})
+    for at in (FIRST, "2026-01-01T02:01"):
+        stage.tick(at)
+        stage.settle()
+    stage.tick(SECOND)
+    assert set(stage.executed().values()) == {1}
+    stage.age_answers(60)
+    for at in (THIRD, "2026-01-03T02:01"):
+        stage.tick(at)
+        stage.settle()
+    assert set(stage.executed().values()) == {2}
+
+
 def test_asking_all_again_is_paid_once_though_the_tick_is_killed(stage: Stage) -> None:
     """And though somebody collects by hand before the next tick carries the due time out again."""
     path = stage.manifest(schedule__reprocess="all")
