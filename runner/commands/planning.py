@@ -222,7 +222,7 @@ def policy_of(workplace: Workplace, options: RunOptions) -> Policy:
     if options.refresh:
         before_s = math.inf if options.goes_on_from_s is None else math.floor(options.goes_on_from_s)
     elif allowed := [age for age in ages if age is not None]:
-        before_s = time.time() - min(allowed)
+        before_s = (options.goes_on_from_s or time.time()) - min(allowed)
     return Policy(
         max_attempts=manifest.retry.attempts,
         refresh_before_s=before_s,

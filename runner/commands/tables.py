@@ -59,7 +59,8 @@ def says_what_is_so(
     workplace: Workplace, ledger: Ledger, run: RunRecord | None, *, older_than_s: float | None = None
 ) -> bool:
     """Whether a run's tables are as it left them, of this very manifest, with the answers that are held
-    now and none of them due again, also not by an `older_than_s` that somebody asks for. Its dataset and its template are for others to compare."""
+    now and none of them due again, nor older than `older_than_s`. Its dataset and its template are for
+    others to compare."""
     if run is None or run.document is None or run.published is None or run.state != "finished":
         return False
     return (

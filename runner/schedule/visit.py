@@ -329,7 +329,7 @@ class Visit:
             manifest=self._options,
             is_step=True,
             refresh=schedule.reprocess == "all",
-            goes_on_from_s=began_s if schedule.reprocess == "all" else None,
+            goes_on_from_s=began_s if schedule.reprocess != "failed" else None,
             retry_failed=schedule.reprocess == "failed",
             retry_failed_before_s=None if is_first else began_s,
             refresh_older_than_s=schedule.refresh_older_than_s,

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -163,6 +163,15 @@ class Stage:
                 f"UPDATE run SET published = json_set(published, '$.oldest_s', {oldest}) "
                 "WHERE json_extract(published, '$.oldest_s') IS NOT NULL"
             )
+
+    def age_begun_due(self, age_s: int) -> None:
+        """Make it so much longer ago that the last due time was first tried."""
+        (held,) = self.ledger("SELECT begun_at FROM due ORDER BY due_at DESC LIMIT 1")
+        begun = datetime.fromisoformat(held[0]) - timedelta(seconds=age_s)
+        text = begun.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        assert len(text) == len(held[0]), held
+        with closing(sqlite3.connect(self.folder / ".runner" / "ledger.db", timeout=30)) as ledger, ledger:
+            ledger.execute("UPDATE due SET begun_at = ? WHERE begun_at = ?", (text, held[0]))
 
     # ------------------------------------------------------------ what came of it
 

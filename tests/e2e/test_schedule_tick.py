@@ -458,6 +458,24 @@ def test_asking_all_again_is_paid_once_though_the_tick_is_killed(stage: Stage) -
     assert set(stage.executed().values()) == {2}
 
 
+def test_an_old_answer_is_asked_again_once_however_late_the_tick_goes_on(stage: Stage) -> None:
+    path = stage.manifest(schedule__reprocess={"older_than": "30s"})
+    for at in (FIRST, "2026-01-01T02:01"):
+        stage.tick(at)
+        stage.settle()
+    stage.age_answers(60)
+    stage.kill("end.recorded", SECOND)
+    stage.settle()
+    assert stage.program("run", str(path), "--yes", "--quiet")[0] == 0
+    stage.age_answers(60)
+    stage.age_begun_due(60)
+    for at in ("2026-01-02T02:02", "2026-01-02T02:03"):
+        stage.tick(at)
+        stage.settle()
+    assert [state for _, state in stage.dues()] == ["finished", "finished"]
+    assert set(stage.executed().values()) == {2}
+
+
 @pytest.mark.parametrize("then", ["a run by hand", "publish.recorded"])
 def test_a_failed_row_is_asked_again_once_though_the_tick_is_killed(stage: Stage, then: str) -> None:
     """And though it failed again before the due time is carried out again."""
