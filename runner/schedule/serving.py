@@ -154,13 +154,14 @@ class Server:
         except InputError as error:
             if self._is_first:
                 raise
-            self._failed(began_s, error.what, error.next_step)
+            self._failed(began_s, error.what, error.next_step, is_whole=is_whole)
         except RunnerError as error:
-            self._failed(began_s, error.what, error.next_step)
+            self._failed(began_s, error.what, error.next_step, is_whole=is_whole)
         except (
             Exception
         ) as error:  # a fault of this program must not end the loop: the next tick may do better
-            self._failed(began_s, f"internal error: {type(error).__name__}: {error}", "please report it")
+            what = f"internal error: {type(error).__name__}: {error}"
+            self._failed(began_s, what, "please report it", is_whole=is_whole)
         else:
             took_s = time.monotonic() - began_s
             self.metrics.tick_done(report, ended_s=self._clock(), took_s=took_s, is_whole=is_whole)
@@ -174,11 +175,12 @@ class Server:
         finally:
             self._is_first = False
 
-    def _failed(self, began_s: float, what: str, next_step: str) -> None:
+    def _failed(self, began_s: float, what: str, next_step: str, *, is_whole: bool) -> None:
         took_s = time.monotonic() - began_s
         self.metrics.tick_failed(ended_s=self._clock(), took_s=took_s)
         self.health.tick_failed(self._clock())
-        self._plan_next(None)
+        if is_whole:
+            self._plan_next(None)
         self._log("tick_failed", {"what": what, "next_step": next_step, "took_s": round(took_s, 3)})
 
     # ------------------------------------------------------------ webhooks

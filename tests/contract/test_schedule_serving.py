@@ -231,6 +231,23 @@ def test_webhooks_never_put_off_the_tick_of_all(asked: tuple[Path, str]) -> None
     assert [folder / "manifest.yaml"] in loop.ticks.targets
 
 
+def test_webhooks_whose_look_fails_put_it_off_no_more(asked: tuple[Path, str]) -> None:
+    folder, batch_id = asked
+
+    def look() -> TickReport:
+        if ticks.targets[-1] != [folder]:
+            raise LedgerError("busy")
+        return TickReport(at=AT)
+
+    ticks = Ticks(look)
+    with looping(ticks, folder, every_s=0.5) as loop:
+        while len(ticks.targets) < 200 and ticks.targets.count([folder]) < 3:
+            loop.wakeups.tell(an_event(batch_id))
+            time.sleep(0.02)
+    assert ticks.targets.count([folder]) >= 3
+    assert "tick_failed" in loop.events()
+
+
 def test_webhooks_that_come_together_are_one_look(asked: tuple[Path, str]) -> None:
     folder, batch_id = asked
     release = threading.Event()
