@@ -31,6 +31,8 @@ from runner.schedule.webhooks import BatchEvent
 
 USUAL_EVERY_S = 60.0
 _SHORTEST_WAIT_S = 0.5
+_LONGEST_NAP_S = 60.0
+"""Of a longer wait. Only the clock on the wall goes on while the machine sleeps, so it is looked at again."""
 
 Log = Callable[[str, Mapping[str, Any]], None]
 """Takes an event's name and its fields, of JSON's types."""
@@ -107,6 +109,7 @@ class Server:
         self._tick = tick
         self._clock = clock
         self._next_whole_s = time.monotonic()
+        self._next_due_s: float | None = None
         self._is_first = True
 
     def run(self) -> None:
@@ -126,19 +129,23 @@ class Server:
     def _wait(self) -> Sequence[Path]:
         """Wait for the next tick; gives what to look at in it. Webhooks never put off the tick of all."""
         while not self._wakeups.is_stopping:
-            left_s = self._next_whole_s - time.monotonic()
+            left_s = self._left_s()
             if left_s <= 0:
                 break
-            told_of = self._told_of(self._wakeups.wait(left_s))
+            told_of = self._told_of(self._wakeups.wait(min(left_s, _LONGEST_NAP_S)))
             if told_of:
                 return told_of
         return self._options.targets
 
     def _plan_next(self, next_due_at: datetime | None) -> None:
-        wait_s = self._options.every_s
+        self._next_whole_s = time.monotonic() + self._options.every_s
+        self._next_due_s = None
         if next_due_at is not None:
-            wait_s = min(wait_s, max(next_due_at.timestamp() - self._clock(), _SHORTEST_WAIT_S))
-        self._next_whole_s = time.monotonic() + wait_s
+            self._next_due_s = max(next_due_at.timestamp(), self._clock() + _SHORTEST_WAIT_S)
+
+    def _left_s(self) -> float:
+        left_s = self._next_whole_s - time.monotonic()
+        return left_s if self._next_due_s is None else min(left_s, self._next_due_s - self._clock())
 
     # ------------------------------------------------------------ one tick
 

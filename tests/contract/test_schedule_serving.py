@@ -49,7 +49,13 @@ class Ticks:
 class Loop:
     """A loop in a thread, with what it logged."""
 
-    def __init__(self, ticks: Ticks, *targets: Path, every_s: float = LONG_S) -> None:
+    def __init__(
+        self,
+        ticks: Ticks,
+        *targets: Path,
+        every_s: float = LONG_S,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.ticks = ticks
         self.wakeups = Wakeups()
         self.lines: list[tuple[str, dict[str, Any]]] = []
@@ -59,6 +65,7 @@ class Loop:
             log=lambda event, fields: self.lines.append((event, dict(fields))),
             wakeups=self.wakeups,
             tick=ticks,
+            clock=clock,
         )
         self.thread = threading.Thread(target=self.server.run, daemon=True)
 
@@ -73,8 +80,13 @@ class Loop:
 
 
 @contextmanager
-def looping(ticks: Ticks, *targets: Path, every_s: float = LONG_S) -> Iterator[Loop]:
-    loop = Loop(ticks, *targets, every_s=every_s)
+def looping(
+    ticks: Ticks,
+    *targets: Path,
+    every_s: float = LONG_S,
+    clock: Callable[[], float] = time.time,
+) -> Iterator[Loop]:
+    loop = Loop(ticks, *targets, every_s=every_s, clock=clock)
     loop.thread.start()
     try:
         yield loop
@@ -98,6 +110,29 @@ def test_the_next_due_time_ends_a_wait() -> None:
     with looping(Ticks(soon, TickReport(at=AT))) as loop:
         loop.until_ticks(2)
         assert len(loop.ticks.targets) == 2  # and then the long wait
+
+
+def test_a_due_time_that_came_while_the_machine_slept_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.schedule.serving._LONGEST_NAP_S", 0.02)
+    now_s = [AT.timestamp() - 3600]
+    with looping(Ticks(TickReport(at=AT, next_due_at=AT), TickReport(at=AT)), clock=lambda: now_s[0]) as loop:
+        loop.until_ticks(1)
+        now_s[0] += 8 * 3600  # and no time has passed for the program
+        loop.until_ticks(2)
+
+
+def test_a_wait_without_end_is_none_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    naps: list[float] = []
+
+    def nap(self: Wakeups, timeout_s: float) -> list[BatchEvent]:
+        naps.append(timeout_s)
+        if len(naps) == 3:
+            self.stop()
+        return []
+
+    monkeypatch.setattr(Wakeups, "wait", nap)
+    Loop(Ticks(TickReport(at=AT)), every_s=1e15).server.run()
+    assert max(naps) <= 60
 
 
 def test_a_stop_ends_a_wait() -> None:
