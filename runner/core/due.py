@@ -137,6 +137,13 @@ def starts_at(schedule: ScheduleSettings, due: datetime, path: str) -> datetime:
     return due + timedelta(seconds=int.from_bytes(digest[:8]) % (seconds + 1))
 
 
+def next_start(schedule: ScheduleSettings, now: datetime, path: str) -> datetime | None:
+    """The next moment at which a due time, come or to come, may be started; None where there is none."""
+    after = now - timedelta(seconds=schedule.jitter_s)
+    starts = (starts_at(schedule, one, path) for one in due_times(schedule, after))
+    return next((one for one in starts if one > now), None)
+
+
 def local(schedule: ScheduleSettings | None, moment: datetime) -> datetime:
     """The same moment by the clock on the wall of the schedule's time zone; without one, UTC."""
     return moment.astimezone(ZoneInfo(schedule.timezone) if schedule is not None else UTC)

@@ -98,3 +98,5 @@ class TickReport:
     """Runs still under way after this tick."""
     next_due_at: datetime | None = None
     """The earliest due time to come, of all schedules looked at; None where there is none."""
+    next_start_at: datetime | None = None
+    """The earliest moment at which one may be started: its `jitter` after it."""

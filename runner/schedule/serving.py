@@ -3,7 +3,7 @@
     serve
       tick        of all targets; or of those alone whose batch a webhook told of
       log, count  what it did
-      wait        until the next due time, for `every_s` at most; a webhook or a stop ends it
+      wait        until the next due time (and its jitter), for `every_s` at most; a webhook or a stop ends it
 
 The loop decides nothing: everything that lasts is in the ledger, and a loop that is killed at any moment is
 gone on with by the next one, or by any other `tick`. So an error that one tick has is logged, and the next
@@ -109,7 +109,7 @@ class Server:
         self._tick = tick
         self._clock = clock
         self._next_whole_s = time.monotonic()
-        self._next_due_s: float | None = None
+        self._next_start_s: float | None = None
         self._is_first = True
 
     def run(self) -> None:
@@ -137,15 +137,15 @@ class Server:
                 return told_of
         return self._options.targets
 
-    def _plan_next(self, next_due_at: datetime | None) -> None:
+    def _plan_next(self, next_start_at: datetime | None) -> None:
         self._next_whole_s = time.monotonic() + self._options.every_s
-        self._next_due_s = None
-        if next_due_at is not None:
-            self._next_due_s = max(next_due_at.timestamp(), self._clock() + _SHORTEST_WAIT_S)
+        self._next_start_s = None
+        if next_start_at is not None:
+            self._next_start_s = max(next_start_at.timestamp(), self._clock() + _SHORTEST_WAIT_S)
 
     def _left_s(self) -> float:
         left_s = self._next_whole_s - time.monotonic()
-        return left_s if self._next_due_s is None else min(left_s, self._next_due_s - self._clock())
+        return left_s if self._next_start_s is None else min(left_s, self._next_start_s - self._clock())
 
     # ------------------------------------------------------------ one tick
 
@@ -174,7 +174,7 @@ class Server:
             self.metrics.tick_done(report, ended_s=self._clock(), took_s=took_s, is_whole=is_whole)
             if is_whole:
                 self.health.tick_done(report, self._clock())
-                self._plan_next(report.next_due_at)
+                self._plan_next(report.next_start_at)
             for event, fields in told(report):
                 self._log(event, fields)
             self._log("tick", summary(report, took_s))

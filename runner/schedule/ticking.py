@@ -71,6 +71,7 @@ class _Tick:
         self._events: list[Event] = []
         self._open_runs = 0
         self._next: list[datetime] = []
+        self._next_start: list[datetime] = []
 
     def look(self, found: Found) -> None:
         """One manifest, whatever is wrong with it."""
@@ -81,6 +82,8 @@ class _Tick:
             visit = self._visit(found)
             if visit.next_due_at is not None:
                 self._next.append(visit.next_due_at)
+            if visit.next_start_at is not None:
+                self._next_start.append(visit.next_start_at)
             visit.look()
         except InterruptedRunError:
             raise
@@ -169,4 +172,5 @@ class _Tick:
             failed=tuple(one for one in events if isinstance(one, FailedManifest)),
             open_runs=self._open_runs,
             next_due_at=min(self._next, default=None),
+            next_start_at=min(self._next_start, default=None),
         )

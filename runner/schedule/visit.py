@@ -99,6 +99,11 @@ class Visit:
         times = due.upcoming(self._schedule, self._now, 1) if self._schedule is not None else ()
         return times[0] if times else None
 
+    @property
+    def next_start_at(self) -> datetime | None:
+        """When the next due time may be started."""
+        return due.next_start(self._schedule, self._now, self._path) if self._schedule is not None else None
+
     def look(self) -> None:
         """The whole look. Raises LedgerError, InterruptedRunError; HeldElsewhereError where somebody else
         looks at this moment."""

@@ -105,7 +105,7 @@ def test_it_looks_again_and_again() -> None:
 
 def test_the_next_due_time_ends_a_wait() -> None:
     def soon() -> TickReport:
-        return TickReport(at=AT, next_due_at=datetime.fromtimestamp(time.time() + 0.6, UTC))
+        return TickReport(at=AT, next_start_at=datetime.fromtimestamp(time.time() + 0.6, UTC))
 
     with looping(Ticks(soon, TickReport(at=AT))) as loop:
         loop.until_ticks(2)
@@ -115,7 +115,9 @@ def test_the_next_due_time_ends_a_wait() -> None:
 def test_a_due_time_that_came_while_the_machine_slept_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runner.schedule.serving._LONGEST_NAP_S", 0.02)
     now_s = [AT.timestamp() - 3600]
-    with looping(Ticks(TickReport(at=AT, next_due_at=AT), TickReport(at=AT)), clock=lambda: now_s[0]) as loop:
+    with looping(
+        Ticks(TickReport(at=AT, next_start_at=AT), TickReport(at=AT)), clock=lambda: now_s[0]
+    ) as loop:
         loop.until_ticks(1)
         now_s[0] += 8 * 3600  # and no time has passed for the program
         loop.until_ticks(2)

@@ -150,6 +150,16 @@ def test_a_due_time_waits_for_its_jitter() -> None:
     assert due.judge(schedule, path="m.yaml", since=since, now=starts).start == (first,)
 
 
+def test_the_next_start_is_that_of_a_due_time_that_waits_or_of_the_next() -> None:
+    schedule = hourly(jitter_s=600)
+    (first, second) = due.upcoming(schedule, at("2026-01-01T00:30"), 2)
+    starts = due.starts_at(schedule, first, "m.yaml")
+    assert starts > first, "the example needs a delay"
+    for now in (at("2026-01-01T00:30"), first, starts - timedelta(seconds=1)):
+        assert due.next_start(schedule, now, "m.yaml") == starts
+    assert due.next_start(schedule, starts, "m.yaml") == due.starts_at(schedule, second, "m.yaml")
+
+
 # ---------------------------------------------------------------- expressions
 
 
