@@ -171,13 +171,23 @@ class Schedules:
         failpoint("due.claimed")
         return found
 
-    def last_due_at(self, manifest_id: int) -> datetime | None:
-        """The latest due time on record."""
+    def last_due_at(self, manifest_id: int, until: datetime | None = None) -> datetime | None:
+        """The latest due time on record; of those not after `until`, if that is given."""
+        query = select(func.max(due.c.due_at)).where(due.c.manifest_id == manifest_id)
+        if until is not None:
+            query = query.where(due.c.due_at <= _text(until))
         with self._reading() as connection:
-            found = connection.execute(
-                select(func.max(due.c.due_at)).where(due.c.manifest_id == manifest_id)
-            ).scalar()
+            found = connection.execute(query).scalar()
         return moment_or_none(found)
+
+    def forget_missed(self, manifest_id: int, after: datetime) -> None:
+        """Take back that due times after this moment were missed."""
+        with self._writing() as connection:
+            connection.execute(
+                delete(due).where(
+                    due.c.manifest_id == manifest_id, due.c.state == "missed", due.c.due_at > _text(after)
+                )
+            )
 
     def dues(
         self, manifest_id: int, *, states: Sequence[DueState] | None = None, limit: int | None = None

@@ -219,10 +219,10 @@ class Visit:
     def _claim(self, schedule: ScheduleSettings) -> None:
         known, rule = self._schedules.find(self._manifest_id), rule_of(schedule)
         since = known.since if known is not None else self._now
-        if known is None or known.rule != rule:
+        if known is None or known.rule != rule or since > self._now:
             since = due.first_cursor(schedule, self._now, self._path)
             self._schedules.begin(self._manifest_id, rule, since)
-        since = max(since, self._schedules.last_due_at(self._manifest_id) or since)
+        since = max(since, self._last_due_at() or since)
         verdict = due.judge(schedule, path=self._path, since=since, now=self._now)
         if not verdict.start and not verdict.missed:
             return
@@ -230,6 +230,15 @@ class Visit:
         starts, replaced = self._starts(schedule, verdict.start)
         claims, host = missed + starts, socket.gethostname()
         self._tell_left(self._schedules.claim(self._manifest_id, claims, host, replaced=replaced))
+
+    def _last_due_at(self) -> datetime | None:
+        """What lies after `now` was recorded by a clock that was wrong: nothing waits for that to come, and
+        what it took for missed is not."""
+        last = self._schedules.last_due_at(self._manifest_id)
+        if last is None or last <= self._now:
+            return last
+        self._schedules.forget_missed(self._manifest_id, self._now)
+        return self._schedules.last_due_at(self._manifest_id, self._now)
 
     def _starts(
         self, schedule: ScheduleSettings, start: tuple[datetime, ...]

@@ -158,6 +158,18 @@ def test_asleep_over_three_due_times(stage: Stage, missed: str, states: list[str
     assert set(stage.executed().values()) <= {1}
 
 
+@pytest.mark.parametrize("wrong", [["2026-01-09T01:00"], [FIRST, "2026-01-09T02:00"]])
+def test_a_clock_that_was_days_ahead_costs_no_due_time(stage: Stage, wrong: list[str]) -> None:
+    """Whether it was wrong when the schedule was first seen, or for one look in between."""
+    stage.manifest()
+    for at in wrong:
+        stage.tick(at)
+        stage.settle()
+    stage.tick("2026-01-01T12:00")
+    assert started(stage, SECOND) == 1
+    assert started(stage, SECOND) == 0
+
+
 def test_what_could_not_be_started_in_time_is_left(stage: Stage) -> None:
     stage.manifest(schedule__start_within="30m")
     stage.tick(BEFORE)
