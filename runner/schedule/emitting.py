@@ -192,7 +192,7 @@ def _systemd(job: _Job) -> list[EmittedFile]:
     timer = _rendered(
         "systemd.timer.j2",
         job,
-        cron=job.schedule.cron,
+        cron=" ".join(job.schedule.cron.split()),
         timezone=job.schedule.timezone,
         due=on_calendar(job.schedule.cron, job.schedule.timezone),
         poll=f"*-*-* *:{int(first):02d}{step}:00",

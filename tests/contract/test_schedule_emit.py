@@ -118,6 +118,14 @@ def test_a_timer_is_due_and_looks_in_between(tmp_path: Path) -> None:
     assert "OnCalendar=*-*-* *:00/1:00\n" in units(project(tmp_path), every_min=1)[".timer"]
 
 
+@pytest.mark.parametrize("target", list(Target))
+def test_an_expression_of_several_lines_is_as_good_as_one(tmp_path: Path, target: Target) -> None:
+    words = " ".join(CRON.split()[:3]), " ".join(CRON.split()[3:])
+    block = f"schedule:\n  cron: |\n    {words[0]}\n    {words[1]}\n  timezone: Europe/London\n"
+    lines = emitted(project(tmp_path, GOOD + block), target)
+    assert lines.files == emitted(project(tmp_path), target).files
+
+
 def test_systemd_knows_days_that_other_crons_don_t(tmp_path: Path) -> None:
     manifest = project(tmp_path, SCHEDULED.replace(CRON, "0 9 * * 5L"))
     assert "OnCalendar=Fri *-*~01..07 09:00:00 Europe/London\n" in units(manifest)[".timer"]
