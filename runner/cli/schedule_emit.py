@@ -69,11 +69,14 @@ def emit(
     if image is not None and target != Target.KUBERNETES:
         what = "goes with --target kubernetes"
         raise InputError([Mistake(where="--image", what=what, hint="leave it out")])
+    if every % 60:
+        what = f"{every:g} seconds are no whole number of minutes"
+        raise InputError([Mistake(where="--every", what=what, hint="for example 10m")])
     options = EmitOptions(
         manifest=Path(manifest),
         target=Target(target),
         program=_program(),
-        every_min=int(every / 60) if every % 60 == 0 else 0,
+        every_min=int(every / 60),
         image=image or USUAL_IMAGE,
     )
     emitted = make(options, environ=os.environ)

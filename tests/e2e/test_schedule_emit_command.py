@@ -37,6 +37,7 @@ def test_mistakes_are_told_without_a_traceback(tmp_path: Path) -> None:
         (["--target", "anacron", "manifest.yaml"], "'anacron' is not one of"),
         (["--target", "cron", "--image", "x", "manifest.yaml"], "--image: goes with --target kubernetes"),
         (["--target", "cron", "no.yaml"], "no.yaml: no such file"),
+        (["--target", "cron", "--every", "90s", "manifest.yaml"], "--every: 90 seconds are no whole number"),
         (["manifest.yaml"], "missing option"),
     ):
         done = project.call("schedule", "emit", *arguments)
