@@ -64,7 +64,8 @@ class Books:
         return self._open
 
     def known(self, place: LedgerPlace) -> Ledger | None:
-        """The ledger, or None where there is none yet, or none that can be used."""
+        """The ledger, or None where there is none yet. For a tick also where it can't be used, which it says
+        of each manifest; else that raises LedgerError."""
         if self._open is not None and self._place == place:
             return self._open
         self.close()
@@ -76,6 +77,8 @@ class Books:
             looked.close()
             return self.ledger(place)
         except LedgerError:
+            if not self._writes:
+                raise
             return None
 
     def scheduled(self, place: LedgerPlace) -> list[ManifestRecord]:

@@ -47,7 +47,8 @@ class ListedSchedule:
 def list_schedules(
     targets: Sequence[Path], *, environ: Mapping[str, str], now_s: float
 ) -> tuple[ListedSchedule, ...]:
-    """The schedules of the targets' manifests. Raises InputError for a target that is not there."""
+    """The schedules of the targets' manifests. Raises InputError for a target that is not there,
+    LedgerError."""
     now = datetime.fromtimestamp(now_s, UTC)
     with Books(writes=False) as books:
         check_targets(targets, books, environ)

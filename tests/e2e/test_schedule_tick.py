@@ -644,3 +644,12 @@ def test_the_list_says_what_is_due_when(stage: Stage) -> None:
     assert listed["last"]["state"] in ("started", "finished")
     assert listed["last"]["due_at"] == "2026-03-30T02:17:00+01:00"
     assert len(listed["next"]) == 5
+
+
+def test_the_list_says_of_no_schedule_that_it_never_ran_where_the_ledger_is_damaged(stage: Stage) -> None:
+    stage.manifest()
+    (stage.folder / ".runner" / "ledger.db").write_bytes(b"no database")
+    code, stdout, stderr = stage.program("schedule", "list", at=FIRST)
+    assert (code, stdout) == (1, "")
+    assert "the file is no database" in stderr
+    assert "run rebuild" in stderr
