@@ -26,9 +26,16 @@ SCHEDULING = (
     Mutant(
         name="all-asked-again-after-a-kill",
         path="schedule/visit.py",
-        old='goes_on_from_s=began_at.timestamp() if schedule.reprocess == "all" else None,',
+        old='goes_on_from_s=began_s if schedule.reprocess != "failed" else None,',
         new="goes_on_from_s=None,",
         kills=(f"{_TICK}::test_asking_all_again_is_paid_once_though_the_tick_is_killed",),
+    ),
+    Mutant(
+        name="failed-asked-again-after-a-kill",
+        path="schedule/visit.py",
+        old="retry_failed_before_s=None if is_first else began_s,",
+        new="retry_failed_before_s=None,",
+        kills=(f"{_TICK}::test_a_failed_row_is_asked_again_once_though_the_tick_is_killed",),
     ),
     Mutant(
         name="collects-by-planning-anew",
