@@ -44,10 +44,11 @@ _ROUTES: Mapping[str, Route] = {
     "scan": Route(before=_UNSENT),
     "adopt": Route(before=_BOUGHT),
     "fence": Route(before=_UNSENT, has_fence=True),
+    "canary": Route(before=_UNSENT, has_fence=True),
     "create.unknown_recorded": Route(fault={"kind": "lost-reply", "route": CREATE}),
     "raw.line_appended": Route(fault=_CUT_AFTER_A_LINE),
     "raw.appended": Route(fault=_CUT_AFTER_A_LINE),
-    "quarantine": Route(fault={"kind": "foreign-ids"}),
+    "quarantine": Route(fault={"kind": "foreign-ids", "times": 4}),  # one may be cut before its lines
     "retry": Route(failing=True, joins=False),
     "cut": Route(has_fence=True, fault={"kind": "too-large-413"}),
     "raise": Route(truncated=True, joins=False),
