@@ -498,7 +498,9 @@ def test_a_failed_row_is_asked_again_once_though_the_tick_is_killed(stage: Stage
         stage.tick(at)
         stage.settle()
     stage.age_answers(60)
+    stage.hold()  # so that the batch does not end within the tick that sends it
     stage.kill("end.recorded", SECOND)
+    stage.release()
     stage.settle()
     if then == "a run by hand":
         assert stage.program("run", str(path), "--yes", "--quiet")[0] == 3
