@@ -7,6 +7,7 @@ sees everything that was written before. It is never part of a batch, costs noth
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -33,9 +34,10 @@ def has_caught_up(
     Its line is the first of the shard's, which the server took before. Raises ProviderError.
     """
     canary = scratch / f"{submission.shard_id}-canary.jsonl"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        with shard_path.open("rb") as shard:
-            canary.write_bytes(shard.readline())
+        with shard_path.open("rb") as shard, os.fdopen(os.open(canary, flags, 0o600), "wb") as file:
+            file.write(shard.readline())
     except OSError:
         return False
     failpoint("canary.sending")

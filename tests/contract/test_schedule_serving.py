@@ -119,8 +119,10 @@ def test_a_due_time_that_came_while_the_machine_slept_ends_the_wait(monkeypatch:
         Ticks(TickReport(at=AT, next_start_at=AT), TickReport(at=AT)), clock=lambda: now_s[0]
     ) as loop:
         loop.until_ticks(1)
+        assert len(loop.ticks.targets) == 1, "the due time is an hour ahead"
         now_s[0] += 8 * 3600  # and no time has passed for the program
         loop.until_ticks(2)
+    assert loop.events().count("tick") == 2
 
 
 def test_a_wait_without_end_is_none_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,6 +176,7 @@ def test_a_target_that_is_not_there_is_told_at_once_and_later_waited_for() -> No
 def test_a_loop_whose_last_tick_failed_is_not_well() -> None:
     with looping(Ticks(TickReport(at=AT), LedgerError("gone")), every_s=0.01) as loop:
         eventually(lambda: not loop.server.health.is_well, what="trouble")
+    assert loop.events()[:2] == ["tick", "tick_failed"]
 
 
 def test_what_a_tick_did_is_logged_and_old_trouble_is_not() -> None:
@@ -261,9 +264,12 @@ def test_a_webhook_about_nobody_s_batch_is_logged_and_wakes_nothing(asked: tuple
 def test_webhooks_never_put_off_the_tick_of_all(asked: tuple[Path, str]) -> None:
     folder, batch_id = asked
     with looping(Ticks(TickReport(at=AT)), folder, every_s=0.5) as loop:
-        while len(loop.ticks.targets) < 200 and loop.ticks.targets.count([folder]) < 3:
+
+        def told_and_looked_at_all() -> bool:
             loop.wakeups.tell(an_event(batch_id))
-            time.sleep(0.02)
+            return loop.ticks.targets.count([folder]) >= 3
+
+        eventually(told_and_looked_at_all, what="looks at everything between the webhooks")
     assert loop.ticks.targets.count([folder]) >= 3
     assert [folder / "manifest.yaml"] in loop.ticks.targets
 
@@ -278,9 +284,12 @@ def test_webhooks_whose_look_fails_put_it_off_no_more(asked: tuple[Path, str]) -
 
     ticks = Ticks(look)
     with looping(ticks, folder, every_s=0.5) as loop:
-        while len(ticks.targets) < 200 and ticks.targets.count([folder]) < 3:
+
+        def told_and_looked_at_all() -> bool:
             loop.wakeups.tell(an_event(batch_id))
-            time.sleep(0.02)
+            return ticks.targets.count([folder]) >= 3
+
+        eventually(told_and_looked_at_all, what="looks at everything between the failing ones")
     assert ticks.targets.count([folder]) >= 3
     assert "tick_failed" in loop.events()
 

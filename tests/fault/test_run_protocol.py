@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -44,9 +45,14 @@ class FencingServer(HostileServer):
         self.deletes = list(deletes)
         self.file = file
         self.canaries = 0
+        self.scratch: Path | None = None
+        self.canary_modes: set[int] = set()
 
     def answer(self, method: str, target: str, body: bytes) -> Reply:
-        self.canaries += b"-canary.jsonl" in body
+        if b"-canary.jsonl" in body:
+            self.canaries += 1
+            found = self.scratch.glob("*-canary.jsonl") if self.scratch is not None else ()
+            self.canary_modes |= {stat.S_IMODE(path.stat().st_mode) for path in found}
         if target.startswith("/v1/files/") and not target.endswith("/content"):
             self.seen.append(f"{method} {target}")
             if method == "DELETE":
@@ -145,9 +151,13 @@ def test_a_fence_that_the_server_did_not_confirm_is_drawn_again(tmp_path: Path) 
         unknown = states.create_intended(up, time.time() - 60)
         fencing = replace(unknown, state=ShardState.FENCING)
         saved(project, states.upload_intended(submission), up, unknown, fencing)
+        server.scratch = project.ledger.place.folder / "scratch"
         with engine_of(project, server) as engine:
             (moved,) = engine.drive([fencing], pace=Pace.SUBMITTED, left_s=30)
         assert (moved.state, moved.attempt) == (ShardState.SUBMITTED, 2)
+        assert server.canaries == states.CLEAN_SCANS_NEEDED
+        assert server.canary_modes == {0o600}, "a line of the dataset is nobody else's to read"
+        assert not list(server.scratch.glob("*-canary.jsonl"))
         assert server.count("DELETE /v1/files/file-a") == 4
 
 

@@ -148,12 +148,13 @@ class World:
         with Ledger.open(locate(str(self._blank / "manifest.yaml"), {})):
             pass
 
-    def play(self, cases: Sequence[Case]) -> None:
-        """Play all; fails with every case that did not come to its end."""
+    def play(self, cases: Sequence[Case]) -> int:
+        """Play all; so many came to their end. Fails with every case that did not."""
         with ThreadPoolExecutor(len(self._servers)) as pool:
             failures = [failure for failure in pool.map(self._caught, cases) if failure is not None]
         if failures:
             raise ExceptionGroup(f"{len(failures)} of {len(cases)} cases", failures)
+        return len(cases)
 
     def _caught(self, case: Case) -> Exception | None:
         try:
