@@ -1,7 +1,8 @@
 """A process that has imported the program and forks for every order: what `tests.warm_program` talks to.
 
 Theory. Most of the time of `python -m runner` goes into imports. A fork of a process that has done nothing
-but import is the same program a moment later: one thread, nothing opened, no event loop, no random state in
+but import (and turned the ledger's statements into SQLite's text, which always gives the same) is the same
+program a moment later: one thread, nothing opened, no event loop, no random state in
 use (Python reseeds after a fork). The child takes over folder, environment, standard streams and signals as
 a fresh interpreter would, and leaves as the interpreter does, but for the teardown of its modules, which
 costs more than many a test. What a warm start can't show is how the program starts: tests of that use a
@@ -30,8 +31,11 @@ import threading
 from contextlib import suppress
 from typing import Any, NoReturn
 
+from sqlalchemy.dialects import sqlite
+
 from runner import failpoints
 from runner.commands import local
+from runner.ledger.bulk import Bulk
 from tests import warm_program
 
 _PRELOADED = (
@@ -51,11 +55,7 @@ _PRELOADED = (
 def main() -> None:
     """Serve orders until the socket is closed; in a child: be the program."""
     channel = socket.socket(fileno=int(sys.argv[1]))
-    for name in _PRELOADED:
-        importlib.import_module(name)
-    gc.collect()
-    gc.freeze()
-    assert threading.active_count() == 1, "a fork of several threads may hang"
+    _warm_up()
     inner, from_children = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     noted, written = os.pipe()
     for end in (noted, written):
@@ -78,6 +78,17 @@ def main() -> None:
                     os.kill(pid, signal.SIGKILL)
                 return
             _fork(json.loads(data), descriptors, reports, (channel, from_children), (noted, written), inner)
+
+
+def _warm_up() -> None:
+    for name in _PRELOADED:
+        importlib.import_module(name)
+    for found in gc.get_objects():
+        if isinstance(found, Bulk):
+            found.compiled(sqlite.dialect())
+    gc.collect()
+    gc.freeze()
+    assert threading.active_count() == 1, "a fork of several threads may hang"
 
 
 def _fork(

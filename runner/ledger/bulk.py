@@ -1,20 +1,25 @@
-"""Statements for many rows: compiled once per database dialect, run by the driver itself.
+"""Statements for many rows, and statements that are run often: compiled once per database dialect, run by
+the driver itself.
 
-The rule: what touches a row per request goes through here. SQLAlchemy's own executemany with
-dictionaries is five to ten times slower (measured), because it processes every row in Python; these
-statements hand plain tuples of int, str, bytes and None to the driver. Nothing here knows a table.
+The rule: what touches a row per request goes through here, and so does what every step of a shard asks or
+writes. SQLAlchemy's own executemany with dictionaries is five to ten times slower (measured), because it
+processes every row in Python, and a statement that is built anew at each step costs ten times what the
+database takes for it; these statements hand plain tuples of int, str, bytes and None to the driver. Values
+that a statement holds itself (a state) stay where they are; a list of them must be literals. Nothing here
+knows a table.
 """
 
 from __future__ import annotations
 
 import gc
+from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import BindParameter, ClauseElement, Connection, Insert, bindparam
+from sqlalchemy import BindParameter, ClauseElement, Connection, Insert, Select, Table, bindparam, insert
 from sqlalchemy.engine.interfaces import Dialect
 
 Values = tuple[Any, ...]
@@ -43,19 +48,30 @@ class _Compiled:
         compiled = statement.compile(dialect=dialect)
         self.text = str(compiled)
         wanted: list[str] | None = getattr(compiled, "positiontup", None)
+        own = {name: value for name, value in compiled.params.items() if name not in names}
         self.arrange: Callable[[Values], Any] | None
         if wanted is None:
-            self.arrange = lambda values: dict(zip(names, values, strict=True))
+            self.arrange = lambda values: own | dict(zip(names, values, strict=True))
         elif list(wanted) == list(names):
             self.arrange = None
         else:
-            places = [list(names).index(name) for name in wanted]
-            pick = itemgetter(*places)
-            self.arrange = pick if len(places) > 1 else lambda values: (pick(values),)
-        self.together = _many_rows(self.text) if wanted and isinstance(statement, Insert) else None
+            # Our values, then the statement's own: an index for every question mark.
+            places = [list(names).index(name) if name in names else -1 for name in wanted]
+            constants = tuple(own[name] for name in wanted if name not in names)
+            firsts = iter(range(len(names), len(names) + len(constants)))
+            pick = itemgetter(*(next(firsts) if place < 0 else place for place in places))
+            self.arrange = _arranging(pick, constants, len(places))
+        is_plain = bool(wanted) and not own
+        self.together = _many_rows(self.text) if is_plain and isinstance(statement, Insert) else None
 
     def parameters(self, rows: Sequence[Values]) -> list[Any]:
         return list(rows) if self.arrange is None else [self.arrange(row) for row in rows]
+
+
+def _arranging(pick: Callable[[Values], Any], constants: Values, count: int) -> Callable[[Values], Any]:
+    if count == 1:
+        return lambda values: (pick(values + constants),)
+    return pick if not constants else lambda values: pick(values + constants)
 
 
 def _many_rows(text: str) -> str | None:
@@ -109,9 +125,54 @@ class Query:
         compiled = self.compiled(connection.dialect)
         return _fetched(connection, compiled.text, compiled.parameters([values])[0])
 
+    def first(self, connection: Connection, *values: Any) -> Any:
+        """The first column of the first row; None without one."""
+        found = self.rows(connection, *values)
+        return found[0][0] if found else None
+
     def compiled(self, dialect: Dialect) -> _Compiled:
         """The statement for this dialect, compiled once."""
         return self._bulk.compiled(dialect)
+
+
+def _maker(columns: Sequence[str]) -> Callable[[Values], Any]:
+    """Named tuples of these columns."""
+    record: Any = namedtuple("Record", columns)  # type: ignore[misc]
+    make: Callable[[Values], Any] = record._make
+    return make
+
+
+class RecordQuery(Query):
+    """A SELECT of few rows and many columns: they come under the columns' names."""
+
+    def __init__(self, statement: Select[Any], *names: str) -> None:
+        super().__init__(statement, *names)
+        self._named: Callable[[Values], Any] = _maker(statement.selected_columns.keys())
+
+    def records(self, connection: Connection, *values: Any) -> list[Any]:
+        """The rows found, each a named tuple."""
+        return [self._named(found) for found in self.rows(connection, *values)]
+
+    def record(self, connection: Connection, *values: Any) -> Any:
+        """The only row; None without one."""
+        found = self.rows(connection, *values)
+        return self._named(found[0]) if found else None
+
+
+class KeyedInsert:
+    """An INSERT of one row into a table whose key `id` the database gives."""
+
+    def __init__(self, table: Table, *names: str) -> None:
+        statement = insert(table).values({name: bindparam(name) for name in names})
+        self._bulk = Bulk(statement, *names)
+        self._query = Query(statement.returning(table.c.id), *names)
+
+    def key(self, connection: Connection, *values: Any) -> int:
+        """Add the row; gives its key. An SQLite that is too old for RETURNING tells it otherwise."""
+        if connection.dialect.insert_returning:
+            return int(self._query.first(connection, *values))
+        compiled = self._bulk.compiled(connection.dialect)
+        return int(connection.exec_driver_sql(compiled.text, compiled.parameters([values])[0]).lastrowid)
 
 
 def _fetched(connection: Connection, text: str, parameters: Any) -> list[Values]:

@@ -11,10 +11,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from runner.core.states import ShardState, Submission
 from runner.core.wire import JsonError, decode_json
+from runner.ledger.bulk import RecordQuery
 from runner.ledger.tables import manifest, run, shard
 from runner.ledger.times import iso
 
@@ -66,15 +67,19 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
+_OF_SHARD = RecordQuery(
+    select(manifest.c.path, manifest.c.name, shard.c.model, run.c.document)
+    .select_from(
+        shard.join(run, run.c.id == shard.c.run_id).join(manifest, manifest.c.id == shard.c.manifest_id)
+    )
+    .where(shard.c.id == bindparam("this_shard")),
+    "this_shard",
+)
+
+
 def fact_of(connection: Connection, submission: Submission, what: str, now_s: float) -> dict[str, Any]:
     """The line for a shard that moves."""
-    found = connection.execute(
-        select(manifest.c.path, manifest.c.name, shard.c.model, run.c.document)
-        .select_from(
-            shard.join(run, run.c.id == shard.c.run_id).join(manifest, manifest.c.id == shard.c.manifest_id)
-        )
-        .where(shard.c.id == submission.shard_id)
-    ).one()
+    found = _OF_SHARD.record(connection, submission.shard_id)
     fact = ShardFact(
         at=iso(now_s),
         what=what,

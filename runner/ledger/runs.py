@@ -6,12 +6,12 @@ The rule: a run is a frozen snapshot - its digests say what it was made from. A 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from runner.core.model import Status
+from runner.ledger.bulk import Bulk, KeyedInsert, Query, RecordQuery
 from runner.ledger.reading import load_paid
 from runner.ledger.records import ManifestRecord, RunRecord, RunStart, RunState, Totals
 from runner.ledger.tables import batch, manifest, run, shard, template
@@ -25,14 +25,72 @@ RESTORED = (
 _ANSWERED = (Status.SUCCEEDED,)
 _NOT_FAILED = (*_ANSWERED, Status.UNSENDABLE, Status.PENDING)
 
+_MANIFEST = RecordQuery(
+    select(manifest.c.id, manifest.c.name).where(manifest.c.path == bindparam("at_path")), "at_path"
+)
+_ADD_MANIFEST = KeyedInsert(manifest, "path", "name")
+_RUNNING = Query(
+    select(run.c.id).where(run.c.manifest_id == bindparam("of_manifest"), run.c.state == "running"),
+    "of_manifest",
+)
+_RUN_COLUMNS = (
+    *("uid", "manifest_id", "started_at", "state", "manifest_digest", "template_digest", "dataset_digest"),
+    *("version", "git_commit", "snapshot", "model", "rows", "document", "inputs"),
+)
+_ADD_RUN = KeyedInsert(run, *_RUN_COLUMNS)
+_TEMPLATE = Query(select(template.c.texts).where(template.c.digest == bindparam("of_digest")), "of_digest")
+_RUN_FACT = RecordQuery(
+    select(run, manifest.c.path.label("manifest"), manifest.c.name)
+    .join(manifest, manifest.c.id == run.c.manifest_id)
+    .where(run.c.id == bindparam("this_run")),
+    "this_run",
+)
+_NOTES = {
+    name: Bulk(
+        update(run).where(run.c.id == bindparam("this_run")).values({name: bindparam("noted")}),
+        *("noted", "this_run"),
+    )
+    for name in ("inputs", "published", "history")
+}
+_REQUESTS_SENT = (
+    select(func.coalesce(func.sum(shard.c.requests), 0))
+    .where(shard.c.run_id == bindparam("this_run"), shard.c.id.in_(select(batch.c.shard_id)))
+    .scalar_subquery()
+)
+_ENDING = ("state", "paid_input_tokens", "paid_output_tokens", "exit_code", "finished_at")
+_END = Bulk(
+    update(run)
+    .where(run.c.id == bindparam("this_run"))
+    .values({name: bindparam(f"new_{name}") for name in _ENDING} | {"requests_sent": _REQUESTS_SENT}),
+    *(*(f"new_{name}" for name in _ENDING), "this_run"),
+)
+_FIGURES = ("succeeded", "failed", "unsendable", "input_tokens", "output_tokens", "cost", "paid_cost")
+_COUNT = Bulk(
+    update(run)
+    .where(run.c.id == bindparam("this_run"))
+    .values({name: bindparam(f"new_{name}") for name in _FIGURES}),
+    *(*(f"new_{name}" for name in _FIGURES), "this_run"),
+)
+_LAST_RUNS = RecordQuery(
+    select(run)
+    .where(run.c.manifest_id == bindparam("of_manifest"))
+    .order_by(run.c.id.desc())
+    .limit(bindparam("most")),
+    *("of_manifest", "most"),
+)
+_CURRENT = RecordQuery(
+    select(run)
+    .join(manifest, manifest.c.current_run_id == run.c.id)
+    .where(manifest.c.id == bindparam("this_manifest")),
+    "this_manifest",
+)
+
 
 def ensure_manifest(connection: Connection, path: str, name: str) -> int:
     """The manifest's id; recorded if it is new, renamed if its name has changed."""
-    held = connection.execute(
-        select(manifest.c.id, manifest.c.name).where(manifest.c.path == path)
-    ).one_or_none()
+    held = _MANIFEST.record(connection, path)
     if held is None:
-        return _insert(connection, manifest, {"path": path, "name": name})
+        return _ADD_MANIFEST.key(connection, path, name)
     if held.name != name:
         connection.execute(update(manifest).where(manifest.c.id == held.id).values(name=name))
     return int(held.id)
@@ -40,7 +98,8 @@ def ensure_manifest(connection: Connection, path: str, name: str) -> int:
 
 def find_manifest(connection: Connection, path: str) -> int | None:
     """The manifest's id, or None if it never ran."""
-    return connection.execute(select(manifest.c.id).where(manifest.c.path == path)).scalar_one_or_none()
+    found: int | None = _MANIFEST.first(connection, path)
+    return found
 
 
 def load_manifests(connection: Connection) -> list[ManifestRecord]:
@@ -53,8 +112,7 @@ def load_manifests(connection: Connection) -> list[ManifestRecord]:
 
 def start(connection: Connection, begin: RunStart, now_s: float) -> int:
     """Record a run as running; earlier ones of the manifest that were killed become interrupted."""
-    of_manifest = (run.c.manifest_id == begin.manifest_id, run.c.state == "running")
-    for run_id in connection.execute(select(run.c.id).where(*of_manifest)).scalars().all():
+    for (run_id,) in _RUNNING.rows(connection, begin.manifest_id):
         paid = load_paid(connection, run_id)
         connection.execute(
             update(run)
@@ -68,26 +126,10 @@ def start(connection: Connection, begin: RunStart, now_s: float) -> int:
         )
     if begin.template_texts is not None:
         _keep_template(connection, begin.template_digest, begin.template_texts)
-    return _insert(
-        connection,
-        run,
-        {
-            "uid": begin.uid,
-            "manifest_id": begin.manifest_id,
-            "started_at": iso(now_s),
-            "state": "running",
-            "manifest_digest": begin.manifest_digest,
-            "template_digest": begin.template_digest,
-            "dataset_digest": begin.dataset_digest,
-            "version": begin.version,
-            "git_commit": begin.git_commit,
-            "snapshot": begin.snapshot,
-            "model": begin.model,
-            "rows": begin.rows,
-            "document": begin.document,
-            "inputs": begin.inputs,
-        },
-    )
+    digests = (begin.manifest_digest, begin.template_digest, begin.dataset_digest)
+    made_with = (begin.version, begin.git_commit, begin.snapshot, begin.model, begin.rows)
+    begun = (begin.uid, begin.manifest_id, iso(now_s), "running")
+    return _ADD_RUN.key(connection, *begun, *digests, *made_with, begin.document, begin.inputs)
 
 
 def _keep_template(connection: Connection, digest: str, texts: str) -> None:
@@ -98,21 +140,15 @@ def _keep_template(connection: Connection, digest: str, texts: str) -> None:
 
 def load_template(connection: Connection, digest: str) -> str | None:
     """The texts behind a template digest, as JSON; None where they were never kept."""
-    return connection.execute(
-        select(template.c.texts).where(template.c.digest == digest)
-    ).scalar_one_or_none()
+    texts: str | None = _TEMPLATE.first(connection, digest)
+    return texts
 
 
 def fact_of(connection: Connection, run_id: int, now_s: float) -> dict[str, Any]:
     """A run that is about to send something, as a line of the journal."""
-    found = connection.execute(
-        select(run, manifest.c.path.label("manifest"), manifest.c.name)
-        .join(manifest, manifest.c.id == run.c.manifest_id)
-        .where(run.c.id == run_id)
-    ).one()
-    told = ("manifest", "name", *RESTORED)
-    values = found._mapping
-    return {"at": iso(now_s), "what": "planned", "run": found.uid} | {name: values[name] for name in told}
+    found = _RUN_FACT.record(connection, run_id)
+    told = {name: getattr(found, name) for name in ("manifest", "name", *RESTORED)}
+    return {"at": iso(now_s), "what": "planned", "run": found.uid} | told
 
 
 def forget(connection: Connection, run_id: int) -> None:
@@ -122,7 +158,8 @@ def forget(connection: Connection, run_id: int) -> None:
 
 def note(connection: Connection, run_id: int, **facts: str | None) -> None:
     """Record `inputs`, `published` or `history` of a run."""
-    connection.execute(update(run).where(run.c.id == run_id).values(**facts))
+    for name, fact in facts.items():
+        _NOTES[name].run(connection, [(fact, run_id)])
 
 
 def find(connection: Connection, text: str) -> list[RunRecord]:
@@ -142,61 +179,32 @@ def end(
 ) -> None:
     """Record how a run ended. `requests_sent` is counted here, from its shards that became batches, and what
     was paid, from the shards that it collected."""
-    sent = (
-        select(func.coalesce(func.sum(shard.c.requests), 0))
-        .where(shard.c.run_id == run_id, shard.c.id.in_(select(batch.c.shard_id)))
-        .scalar_subquery()
-    )
     paid = load_paid(connection, run_id)
-    connection.execute(
-        update(run)
-        .where(run.c.id == run_id)
-        .values(
-            state=state,
-            paid_input_tokens=paid[0],
-            paid_output_tokens=paid[1],
-            exit_code=exit_code,
-            finished_at=iso(now_s),
-            requests_sent=sent,
-            **({} if totals is None else _figures(totals)),
-        )
-    )
+    _END.run(connection, [(state, paid[0], paid[1], exit_code, iso(now_s), run_id)])
+    if totals is not None:
+        _COUNT.run(connection, [(*_figures(totals), run_id)])
 
 
-def _figures(totals: Totals) -> dict[str, Any]:
-    return {
-        "succeeded": totals.count(*_ANSWERED),
-        "failed": totals.count(*(status for status in Status if status not in _NOT_FAILED)),
-        "unsendable": totals.count(Status.UNSENDABLE),
-        "input_tokens": totals.input_tokens,
-        "output_tokens": totals.output_tokens,
-        "cost": totals.cost,
-        "paid_cost": totals.paid_cost,
-    }
+def _figures(totals: Totals) -> tuple[Any, ...]:
+    """In the order of `_FIGURES`."""
+    failed = totals.count(*(status for status in Status if status not in _NOT_FAILED))
+    counts = (totals.count(*_ANSWERED), failed, totals.count(Status.UNSENDABLE))
+    return (*counts, totals.input_tokens, totals.output_tokens, totals.cost, totals.paid_cost)
 
 
 def load_runs(connection: Connection, manifest_id: int, limit: int) -> list[RunRecord]:
     """The last runs of a manifest, newest first."""
-    query = select(run).where(run.c.manifest_id == manifest_id).order_by(run.c.id.desc()).limit(limit)
-    return [_run(found) for found in connection.execute(query)]
+    return [_run(found) for found in _LAST_RUNS.records(connection, manifest_id, limit)]
 
 
 def load_current(connection: Connection, manifest_id: int) -> RunRecord | None:
     """The run whose rows are the manifest's current ones."""
-    query = (
-        select(run).join(manifest, manifest.c.current_run_id == run.c.id).where(manifest.c.id == manifest_id)
-    )
-    found = connection.execute(query).one_or_none()
+    found = _CURRENT.record(connection, manifest_id)
     return None if found is None else _run(found)
 
 
-def _run(found: Row[Any]) -> RunRecord:
-    values = dict(found._mapping)
+def _run(found: Any) -> RunRecord:
+    values: dict[str, Any] = found._asdict()
     values["started_at"] = moment(found.started_at)
     values["finished_at"] = moment_or_none(found.finished_at)
     return RunRecord(**values)
-
-
-def _insert(connection: Connection, table: Table, values: Mapping[str, Any]) -> int:
-    (key,) = connection.execute(insert(table).values(values)).inserted_primary_key or (0,)
-    return int(key)

@@ -8,9 +8,10 @@ them missing stops before anything is made, read or sent; `run rebuild` is the w
 
 from __future__ import annotations
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, bindparam, select
 
 from runner.errors import LedgerError
+from runner.ledger.bulk import Query
 from runner.ledger.facts import ShardFact, read_fact
 from runner.ledger.faults import REBUILD
 from runner.ledger.journal import Journal
@@ -35,15 +36,21 @@ def refuse_missing(place: LedgerPlace, where: str) -> None:
         )
 
 
+_KNOWN = Query(
+    select(shard.c.id)
+    .join(run, run.c.id == shard.c.run_id)
+    .where(run.c.uid == bindparam("of_run"), shard.c.slot == bindparam("at_slot")),
+    *("of_run", "at_slot"),
+)
+
+
 def refuse_forgetful(engine: Engine, place: LedgerPlace, where: str) -> None:
     """Errors: LedgerError if the ledger does not know the shard that the journal names last."""
     newest = newest_fact(place)
     if newest is None:
         return
-    known = select(shard.c.id).join(run, run.c.id == shard.c.run_id)
-    known = known.where(run.c.uid == newest.run, shard.c.slot == newest.slot)
     with engine.connect() as connection:
-        found = connection.execute(known).first()
+        found = _KNOWN.first(connection, newest.run, newest.slot)
     if found is None:
         raise LedgerError(
             f"{where}: the ledger is empty or an old copy: it does not know what {place.journal} says was "

@@ -16,10 +16,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, func, insert, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 
 from runner.core.states import ShardState, Submission, terminal_word
 from runner.failpoints import failpoint
+from runner.ledger.bulk import Bulk, KeyedInsert, Query, RecordQuery
 from runner.ledger.facts import fact_of
 from runner.ledger.journal import Journal
 from runner.ledger.records import Ids, PlannedShard, ShardRecord
@@ -62,7 +75,18 @@ def _selected() -> Select[Any]:
     )
 
 
-def _submission(found: Row[Any]) -> Submission:
+_IS_OPEN = shard.c.state.not_in([literal_column(f"'{state}'") for state in FINAL_STATES])
+_IS_OF_MANIFEST = shard.c.manifest_id == bindparam("of_manifest")
+_SHARD = RecordQuery(_selected().where(shard.c.id == bindparam("this_shard")), "this_shard")
+_OPEN = RecordQuery(_selected().where(_IS_OPEN, _IS_OF_MANIFEST).order_by(shard.c.id), "of_manifest")
+_OPEN_ELSEWHERE = Query(
+    select(shard.c.id).where(_IS_OPEN, shard.c.manifest_id != bindparam("of_manifest")), "of_manifest"
+)
+_OF_MANIFEST = RecordQuery(_selected().where(_IS_OF_MANIFEST).order_by(shard.c.id), "of_manifest")
+_NEEDING_FILE = Query(select(shard.c.id).where(shard.c.sha == bindparam("with_sha"), _IS_OPEN), "with_sha")
+
+
+def _submission(found: Any) -> Submission:
     return Submission(
         shard_id=found.id,
         run=found.uid,
@@ -100,24 +124,24 @@ def _submission(found: Row[Any]) -> Submission:
 
 def load(connection: Connection, shard_id: int) -> Submission | None:
     """One shard; None if there is none."""
-    found = connection.execute(_selected().where(shard.c.id == shard_id)).one_or_none()
+    found = _SHARD.record(connection, shard_id)
     return None if found is None else _submission(found)
 
 
 def load_open(connection: Connection, manifest_id: int) -> list[Submission]:
     """Shards not final that this manifest made, or that hold requests its current rows wait for."""
-    chosen: list[Any] = [shard.c.manifest_id == manifest_id]
-    if elsewhere := _awaited_elsewhere(connection, manifest_id):
-        chosen.append(shard.c.id.in_(elsewhere))
-    query = _selected().where(shard.c.state.not_in(FINAL_STATES), or_(*chosen)).order_by(shard.c.id)
+    elsewhere = _awaited_elsewhere(connection, manifest_id)
+    if not elsewhere:
+        return [_submission(found) for found in _OPEN.records(connection, manifest_id)]
+    chosen = or_(shard.c.manifest_id == manifest_id, shard.c.id.in_(elsewhere))
+    query = _selected().where(_IS_OPEN, chosen).order_by(shard.c.id)
     return [_submission(found) for found in connection.execute(query)]
 
 
 def _awaited_elsewhere(connection: Connection, manifest_id: int) -> list[int]:
     """Other manifests' open shards that hold requests of this one. A walk over all rows, so only asked
     where there are such shards at all."""
-    others = select(shard.c.id).where(shard.c.state.not_in(FINAL_STATES), shard.c.manifest_id != manifest_id)
-    candidates = connection.execute(others).scalars().all()
+    candidates = [found[0] for found in _OPEN_ELSEWHERE.rows(connection, manifest_id)]
     if not candidates:
         return []
     awaited = (
@@ -160,18 +184,16 @@ def load_cancel_wishes(connection: Connection, until_s: float) -> set[int]:
 
 def needs_file(connection: Connection, sha: str) -> bool:
     """Whether a shard that is not final has an input file of this content."""
-    query = select(shard.c.id).where(shard.c.sha == sha, shard.c.state.not_in(FINAL_STATES)).limit(1)
-    return connection.execute(query).first() is not None
+    return _NEEDING_FILE.first(connection, sha) is not None
 
 
 def load_records(connection: Connection, manifest_id: int) -> list[ShardRecord]:
     """Every shard this manifest ever made, oldest first."""
-    query = _selected().where(shard.c.manifest_id == manifest_id).order_by(shard.c.id)
-    return [_record(found) for found in connection.execute(query)]
+    return [_record(found) for found in _OF_MANIFEST.records(connection, manifest_id)]
 
 
-def _record(found: Row[Any]) -> ShardRecord:
-    values = {name: found._mapping[name] for name in _AS_STORED}
+def _record(found: Any) -> ShardRecord:
+    values = {name: getattr(found, name) for name in _AS_STORED}
     return ShardRecord(
         **values,
         shard_id=found.id,
@@ -215,6 +237,77 @@ def load_ids(connection: Connection, manifest_id: int) -> list[Ids]:
 
 # ---------------------------------------------------------------- writing
 
+_AS_PLANNED = (
+    *("slot", "sha", "path", "size_bytes", "requests", "endpoint", "completion_window", "model"),
+    *("server", "not_before_s"),
+)
+_ADD_SHARD = KeyedInsert(
+    shard,
+    *("run_id", "manifest_id", *_AS_PLANNED),
+    *("state", "attempt", "is_fenced", "cancel_requested", "created_at", "updated_at"),
+)
+_PAUSE = Query(
+    select(func.max(shard.c.not_before_s)).where(
+        _IS_OF_MANIFEST, shard.c.state == ShardState.DISCARDED.value, shard.c.attempt == 1
+    ),
+    "of_manifest",
+)
+_MOVED = ("state", "attempt", "send_by_s", "not_before_s", "problem", "is_fenced", "updated_at")
+_MOVE_SHARD = Bulk(
+    update(shard)
+    .where(shard.c.id == bindparam("this_shard"))
+    # Who moves a shard may not know of a wish that came meanwhile, so a wish is never taken back here.
+    .values(
+        {name: bindparam(f"new_{name}") for name in _MOVED}
+        | {"cancel_requested": case((bindparam("has_wish") == 1, 1), else_=shard.c.cancel_requested)}
+    ),
+    *(*(f"new_{name}" for name in _MOVED), "has_wish", "this_shard"),
+)
+_INPUT_OF_SHARD = and_(file.c.shard_id == bindparam("of_shard"), file.c.kind == "input")
+_LOSE_EARLIER_INPUTS = Bulk(
+    update(file)
+    .where(_INPUT_OF_SHARD, file.c.state == "intended", file.c.attempt < bindparam("of_attempt"))
+    .values(state="lost"),
+    *("of_shard", "of_attempt"),
+)
+_HELD_INPUT = RecordQuery(
+    select(file.c.id, file.c.uploaded_at).where(_INPUT_OF_SHARD, file.c.attempt == bindparam("of_attempt")),
+    *("of_shard", "of_attempt"),
+)
+_INPUT_COLUMNS = (
+    *("shard_id", "attempt", "kind", "file_id", "filename", "size_bytes", "state", "created_at"),
+    "uploaded_at",
+)
+_ADD_INPUT = Bulk(insert(file).values({name: bindparam(name) for name in _INPUT_COLUMNS}), *_INPUT_COLUMNS)
+_MOVE_INPUT = Bulk(
+    update(file)
+    .where(file.c.id == bindparam("this_file"))
+    .values({name: bindparam(f"new_{name}") for name in ("file_id", "state", "uploaded_at")}),
+    *("new_file_id", "new_state", "new_uploaded_at", "this_file"),
+)
+_HELD_BATCH = RecordQuery(
+    select(batch.c.id, batch.c.finished_at).where(
+        batch.c.shard_id == bindparam("of_shard"), batch.c.attempt == bindparam("of_attempt")
+    ),
+    *("of_shard", "of_attempt"),
+)
+_BATCH_COLUMNS = (
+    *("server", "batch_id", "input_file_id", "output_file_id", "error_file_id", "status", "total"),
+    *("completed", "failed", "created_at", "expires_at", "finished_at"),
+)
+_NEW_BATCH_COLUMNS = (*_BATCH_COLUMNS, "shard_id", "attempt")
+_ADD_BATCH = Bulk(
+    insert(batch).values({name: bindparam(name) for name in _NEW_BATCH_COLUMNS}), *_NEW_BATCH_COLUMNS
+)
+_SEE_BATCH = Bulk(
+    update(batch)
+    .where(batch.c.id == bindparam("this_batch"))
+    .values({name: bindparam(f"new_{name}") for name in _BATCH_COLUMNS}),
+    *(*(f"new_{name}" for name in _BATCH_COLUMNS), "this_batch"),
+)
+_EVENT_COLUMNS = ("at", "run_id", "shard_id", "what", "detail")
+_ADD_EVENT = Bulk(insert(event).values({name: bindparam(name) for name in _EVENT_COLUMNS}), *_EVENT_COLUMNS)
+
 
 def add(
     connection: Connection, run_id: int, manifest_id: int, shards: Sequence[PlannedShard], now_s: float
@@ -223,38 +316,15 @@ def add(
     now = iso(now_s)
     ids: dict[int, int] = {}
     for planned in shards:
-        values = {
-            "run_id": run_id,
-            "manifest_id": manifest_id,
-            "slot": planned.slot,
-            "sha": planned.sha,
-            "path": planned.path,
-            "size_bytes": planned.size_bytes,
-            "requests": planned.requests,
-            "endpoint": planned.endpoint,
-            "completion_window": planned.completion_window,
-            "model": planned.model,
-            "server": planned.server,
-            "state": ShardState.READY.value,
-            "attempt": 1,
-            "not_before_s": planned.not_before_s,
-            "is_fenced": 0,
-            "cancel_requested": 0,
-            "created_at": now,
-            "updated_at": now,
-        }
-        (ids[planned.slot],) = connection.execute(insert(shard).values(values)).inserted_primary_key or (0,)
+        told = [getattr(planned, name) for name in _AS_PLANNED]
+        begun = (ShardState.READY.value, 1, 0, 0, now, now)
+        ids[planned.slot] = _ADD_SHARD.key(connection, run_id, manifest_id, *told, *begun)
     return ids
 
 
 def load_pause(connection: Connection, manifest_id: int) -> float:
     """Until when (Unix seconds) files of repeated requests were to wait that were taken back unsent."""
-    query = select(func.max(shard.c.not_before_s)).where(
-        shard.c.manifest_id == manifest_id,
-        shard.c.state == ShardState.DISCARDED.value,
-        shard.c.attempt == 1,
-    )
-    return float(connection.execute(query).scalar() or 0.0)
+    return float(_PAUSE.first(connection, manifest_id) or 0.0)
 
 
 def load_many(connection: Connection, shard_ids: Iterable[int]) -> list[Submission]:
@@ -289,8 +359,7 @@ def add_event(
     connection: Connection, *, what: str, detail: str, run_id: int | None, shard_id: int | None, now_s: float
 ) -> None:
     """Something happened. Events are only ever added."""
-    values = {"at": iso(now_s), "run_id": run_id, "shard_id": shard_id, "what": what, "detail": detail}
-    connection.execute(insert(event).values(values))
+    _ADD_EVENT.run(connection, [(iso(now_s), run_id, shard_id, what, detail)])
 
 
 CREATE_INTENDED = "create intended"
@@ -334,61 +403,30 @@ def request_cancel(connection: Connection, shard_id: int, now_s: float) -> None:
 
 
 def _store_shard(connection: Connection, submission: Submission, now_s: float) -> None:
-    # Who moves a shard may not know of a wish that came meanwhile, so a wish is never taken back here.
-    wish = {"cancel_requested": 1} if submission.cancel_requested else {}
-    connection.execute(
-        update(shard)
-        .where(shard.c.id == submission.shard_id)
-        .values(
-            state=submission.state.value,
-            attempt=submission.attempt,
-            send_by_s=submission.send_by_s,
-            not_before_s=submission.not_before_s,
-            problem=submission.problem,
-            is_fenced=int(submission.is_fenced),
-            updated_at=iso(now_s),
-            **wish,
-        )
+    stands = (
+        *(submission.state.value, submission.attempt, submission.send_by_s, submission.not_before_s),
+        *(submission.problem, int(submission.is_fenced), iso(now_s)),
     )
+    wish = int(submission.cancel_requested)
+    _MOVE_SHARD.run(connection, [(*stands, wish, submission.shard_id)])
 
 
 def _store_input_file(connection: Connection, submission: Submission, now_s: float) -> None:
     """This attempt's upload. Those of earlier attempts that never got an id are lost."""
-    of_shard = and_(file.c.shard_id == submission.shard_id, file.c.kind == "input")
-    connection.execute(
-        update(file)
-        .where(of_shard, file.c.attempt < submission.attempt, file.c.state == "intended")
-        .values(state="lost")
-    )
-    is_known = submission.input_file_id is not None
-    if submission.state is not ShardState.UPLOADING and not is_known:
+    this = (submission.shard_id, submission.attempt)
+    if submission.attempt > 1:
+        _LOSE_EARLIER_INPUTS.run(connection, [this])
+    file_id = submission.input_file_id
+    if submission.state is not ShardState.UPLOADING and file_id is None:
         return
-    state = "intended" if not is_known else "deleted" if _is_deleted(submission) else "uploaded"
-    this = and_(of_shard, file.c.attempt == submission.attempt)
-    held = connection.execute(select(file.c.id, file.c.uploaded_at).where(this)).one_or_none()
-    uploaded_at = iso(now_s) if is_known else None
+    state = "intended" if file_id is None else "deleted" if _is_deleted(submission) else "uploaded"
+    uploaded_at = None if file_id is None else iso(now_s)
+    held = _HELD_INPUT.record(connection, *this)
     if held is None:
-        connection.execute(
-            insert(file).values(
-                shard_id=submission.shard_id,
-                attempt=submission.attempt,
-                kind="input",
-                file_id=submission.input_file_id,
-                filename=submission.tags.filename,
-                size_bytes=submission.size_bytes,
-                state=state,
-                created_at=iso(now_s),
-                uploaded_at=uploaded_at,
-            )
-        )
+        begun = (submission.tags.filename, submission.size_bytes, state, iso(now_s), uploaded_at)
+        _ADD_INPUT.run(connection, [(*this, "input", file_id, *begun)])
     else:
-        connection.execute(
-            update(file)
-            .where(file.c.id == held.id)
-            .values(
-                file_id=submission.input_file_id, state=state, uploaded_at=held.uploaded_at or uploaded_at
-            )
-        )
+        _MOVE_INPUT.run(connection, [(file_id, state, held.uploaded_at or uploaded_at, held.id)])
 
 
 def _is_deleted(submission: Submission) -> bool:
@@ -398,30 +436,21 @@ def _is_deleted(submission: Submission) -> bool:
 def _store_batch(connection: Connection, submission: Submission, now_s: float) -> None:
     if submission.batch_id is None:
         return
-    is_over = terminal_word(submission.status) is not None
-    values: dict[str, Any] = {
-        "server": submission.server,
-        "batch_id": submission.batch_id,
-        "input_file_id": submission.input_file_id,
-        "output_file_id": submission.output_file_id,
-        "error_file_id": submission.error_file_id,
-        "status": submission.status,
-        "total": submission.total,
-        "completed": submission.completed,
-        "failed": submission.failed,
-        "created_at": iso_or_none(submission.submitted_at_s),
-        "expires_at": iso_or_none(submission.expires_at_s),
-    }
-    this = and_(batch.c.shard_id == submission.shard_id, batch.c.attempt == submission.attempt)
-    held = connection.execute(select(batch.c.id, batch.c.finished_at).where(this)).one_or_none()
+    this = (submission.shard_id, submission.attempt)
+    held = _HELD_BATCH.record(connection, *this)
+    finished_at = None if held is None else held.finished_at
+    if finished_at is None and terminal_word(submission.status) is not None:
+        finished_at = iso(now_s)
+    seen = (
+        *(submission.server, submission.batch_id, submission.input_file_id, submission.output_file_id),
+        *(submission.error_file_id, submission.status, submission.total, submission.completed),
+        *(submission.failed, iso_or_none(submission.submitted_at_s), iso_or_none(submission.expires_at_s)),
+        finished_at,
+    )
     if held is None:
-        values |= {"shard_id": submission.shard_id, "attempt": submission.attempt}
-        connection.execute(insert(batch).values(finished_at=iso(now_s) if is_over else None, **values))
+        _ADD_BATCH.run(connection, [(*seen, *this)])
     else:
-        finished_at = held.finished_at or (iso(now_s) if is_over else None)
-        connection.execute(
-            update(batch).where(batch.c.id == held.id).values(finished_at=finished_at, **values)
-        )
+        _SEE_BATCH.run(connection, [(*seen, held.id)])
 
 
 def _ids(submission: Submission | None) -> set[str]:

@@ -12,14 +12,34 @@ from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from runner.core.model import Status
-from runner.ledger import outcomes, plan_statements, reading
-from runner.ledger.bulk import Bulk, Lookup, Query
+from runner.ledger import facts, outcomes, plan_statements, reading, runs, submissions
+from runner.ledger.bulk import Bulk, KeyedInsert, Lookup, Query
 from runner.ledger.engine import spelling
 from runner.ledger.migrations.versions import m0001_first
 from runner.ledger.tables import metadata
 from tests.contract.ledger_factories import Project
 
 MODULES = (outcomes, plan_statements, reading)
+MODULES_OF_SHARDS = (facts, runs, submissions)
+SMALL = ("batch", "event", "file", "manifest", "run", "shard", "template")
+"""A row for each file that is sent, not for each request."""
+
+
+def few() -> Iterator[tuple[str, Bulk]]:
+    """Every statement that a shard's steps or a run's begin and end ask, by its name."""
+    for module in MODULES_OF_SHARDS:
+        for name, value in vars(module).items():
+            if isinstance(value, KeyedInsert):
+                yield f"{module.__name__}.{name}", value._query._bulk
+                yield f"{module.__name__}.{name} without RETURNING", value._bulk
+            found = value._bulk if isinstance(value, Query) else value
+            if isinstance(found, Bulk):
+                yield f"{module.__name__}.{name}", found
+    for name, bulk in runs._NOTES.items():
+        yield f"runs._NOTES[{name}]", bulk
+
+
+FEW = dict(few())
 
 
 def bulks() -> Iterator[tuple[str, Bulk]]:
@@ -68,6 +88,15 @@ def test_no_statement_walks_through_a_whole_table(project: Project, name: str) -
     assert [step for step in steps if step.startswith("SCAN") and "CONSTANT ROW" not in step] == []
 
 
+@pytest.mark.parametrize("name", FEW)
+def test_no_step_of_a_shard_looks_at_the_requests(project: Project, name: str) -> None:
+    with project.ledger._reader.begin() as connection:
+        compiled = FEW[name].compiled(connection.dialect)
+        parameters = compiled.parameters([tuple(1 for _ in FEW[name].names)])[0]
+    scanned = [step.split()[1] for step in plan_of(project, compiled.text, parameters) if "SCAN" in step]
+    assert set(scanned) <= {*SMALL, "CONSTANT"}
+
+
 @pytest.mark.parametrize("name", PLAIN)
 def test_what_asks_for_all_rows_of_a_manifest_reads_only_those(project: Project, name: str) -> None:
     compiled = PLAIN[name].compile(
@@ -102,6 +131,29 @@ def test_postgresql_understands_every_statement(name: str) -> None:
     assert compiled.parameters([tuple(range(len(bulk.names)))]) == [
         {parameter: number for number, parameter in enumerate(bulk.names)}
     ]
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_postgresql_gets_our_values_and_the_statements_own(name: str) -> None:
+    bulk = FEW[name]
+    compiled = bulk.compiled(postgres())
+    (parameters,) = compiled.parameters([tuple(range(len(bulk.names)))])
+    assert {parameter: parameters[parameter] for parameter in bulk.names} == {
+        parameter: number for number, parameter in enumerate(bulk.names)
+    }
+    assert compiled.text % dict.fromkeys(parameters, "?")
+    assert "POSTCOMPILE" not in compiled.text
+
+
+def test_an_old_sqlite_tells_the_key_of_a_new_row_too(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with project.ledger._writing() as connection:
+        first = runs.ensure_manifest(connection, "a/manifest.yaml", "a")
+        monkeypatch.setattr(connection.dialect, "insert_returning", False)
+        second = runs.ensure_manifest(connection, "b/manifest.yaml", "b")
+        assert [runs.find_manifest(connection, f"{name}/manifest.yaml") for name in "ab"] == [first, second]
+        assert first != second
 
 
 def test_postgresql_understands_every_table() -> None:
