@@ -23,7 +23,8 @@ class Route:
     `command` meets the point. `has_fence`: what the server's profile must be, None for either. `failing`:
     a row always fails. `truncated`: an answer is cut at the token limit. `fault`: armed whatever the mode.
     `is_scheduled`: the manifest is due every minute. `joins`: the points of this route can be met one after
-    the other in one life.
+    the other in one life. `is_bought_first`: the mode's faults are armed after `before`, which must have
+    bought something.
     """
 
     before: tuple[tuple[tuple[str, ...], str], ...] = ()
@@ -33,6 +34,7 @@ class Route:
     truncated: bool = False
     is_scheduled: bool = False
     joins: bool = True
+    is_bought_first: bool = False
     fault: Fault | None = None
 
 
@@ -42,7 +44,7 @@ _CUT_AFTER_A_LINE: Fault = {"kind": "abort-download", "route": CONTENT, "params"
 _ROUTES: Mapping[str, Route] = {
     "discard": Route(before=((RUN, "upload.recorded"),)),
     "scan": Route(before=_UNSENT),
-    "adopt": Route(before=_BOUGHT),
+    "adopt": Route(before=_BOUGHT, is_bought_first=True),
     "fence": Route(before=_UNSENT, has_fence=True),
     "canary": Route(before=_UNSENT, has_fence=True),
     "create.unknown_recorded": Route(fault={"kind": "lost-reply", "route": CREATE}),

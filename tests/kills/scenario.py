@@ -176,6 +176,8 @@ class _Run:
                 self._finish()
             else:
                 self._command(command, point)
+        if self._route.is_bought_first:
+            self._arm()
         shape = self._shape
         for point in self._scenario.points:
             if self._command(self._route.command, f"{point}:{shape.nth}").code == KILLED:
@@ -204,7 +206,7 @@ class _Run:
         return rows
 
     def _prepare(self) -> Mark:
-        """Writes the project, arms the faults. Gives where the server's books end."""
+        """Writes the project; arms the faults, but on routes that do it later. Gives where the books end."""
         (self.folder / ".runner").mkdir(parents=True, mode=0o700)
         provider = {
             "base_url": self._stage.server.base_url,
@@ -236,9 +238,13 @@ class _Run:
         rows.write_text("".join(json.dumps(row) + "\n" for row in self._rows))
         os.utime(rows, (time.time() - 60,) * 2)  # a dataset as young as the run is not trusted
         self._stage.server.call("DELETE", "//faults")
+        if not self._route.is_bought_first:
+            self._arm()
+        return self._books.mark()
+
+    def _arm(self) -> None:
         for fault in self._faults:
             self._stage.server.arm(**fault)
-        return self._books.mark()
 
     # ------------------------------------------------------------ runs
 
