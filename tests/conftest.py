@@ -31,6 +31,31 @@ settings.load_profile("runner")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+_USUAL_TIMEOUT_S = 120
+"""As in pyproject.toml. A test that asks for more takes long, and says so with that."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests are spread over the whole run, between files: each worker gets its share of them, and none
+    is left alone with several at the end."""
+    long = [item for item in items if _timeout_s(item) > _USUAL_TIMEOUT_S]
+    short = [item for item in items if _timeout_s(item) <= _USUAL_TIMEOUT_S]
+    spread: list[pytest.Item] = []
+    taken = 0
+    for number, item in enumerate(short):
+        if number == 0 or item.path != short[number - 1].path:
+            due = len(long) * number // len(short) + 1
+            spread += long[taken:due]
+            taken = due
+        spread.append(item)
+    items[:] = spread + long[taken:]
+
+
+def _timeout_s(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0]) if marker is not None else _USUAL_TIMEOUT_S
+
+
 _SECRET_ENDINGS = ("_API_KEY", "_TOKEN", "_SECRET")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
