@@ -118,8 +118,10 @@ def families(draw: st.DrawFn) -> dict[str, str]:
 
 def _plain_render(files: dict[str, str], row: dict[str, Any]) -> list[tuple[str, str]] | str:
     """What Jinja2 gives in a new environment: messages, or `missing` or `error`."""
+    # With us `~` takes NULL as empty text, as the output of a value does.
+    plain = {name: text.replace("a ~ b", "(a if a is not none else '') ~ b") for name, text in files.items()}
     environment = ImmutableSandboxedEnvironment(
-        loader=jinja2.DictLoader(files),
+        loader=jinja2.DictLoader(plain),
         undefined=jinja2.StrictUndefined,
         finalize=lambda value: "" if value is None else value,
     )
