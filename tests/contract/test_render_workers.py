@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from runner.commands.render_pool import RenderPool, render_all
+from runner.commands.render_pool import render_all, render_pool
 from runner.commands.rendering import Rendered, RenderSource
 from runner.core.model import Cause
 from tests.fault.render_factories import make_source, pieces_of, render_workers, rendered_here, rows_of
@@ -45,7 +45,7 @@ PRINTS_ALL = """{% set ns = namespace(seen=0) %}
 
 def _both(source_and_rows: tuple[RenderSource, int]) -> tuple[list[Rendered], list[Rendered]]:
     source, rows = source_and_rows
-    with RenderPool(source, rows, 2) as pool:
+    with render_pool(source, rows, 2) as pool:
         there = rows_of(pieces_of(pool), source)
     return there, rendered_here(source, rows)
 

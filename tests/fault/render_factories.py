@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from runner.commands.render_pool import RenderPool
 from runner.commands.rendering import Piece, Rendered, Renderer, RenderSource
+from runner.commands.worker_pool import WorkerPool
 from runner.core.model import Limits, Provider
 from runner.prompt import PromptSource
 from tests.contract.dataset_factories import take
@@ -66,7 +66,7 @@ def rendered_here(source: RenderSource, rows: int) -> list[Rendered]:
     return rows_of(Renderer(source).render(0, rows), source)
 
 
-def pieces_of(pool: RenderPool, told: list[str] | None = None) -> Iterator[Piece]:
+def pieces_of(pool: WorkerPool[Piece], told: list[str] | None = None) -> Iterator[Piece]:
     """The pieces, all of them from workers: read only when the first range is theirs."""
     eventually(lambda: any(one.is_taken for one in list(pool._ranges)), what="a worker that renders")
     notes: list[str] = [] if told is None else told
@@ -78,7 +78,7 @@ def render_workers(parent: int | None = None) -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            is_worker = b"runner.commands.render_worker" in (entry / "cmdline").read_bytes()
+            is_worker = b"runner.commands.worker" in (entry / "cmdline").read_bytes()
             status = (entry / "stat").read_text().rpartition(")")[2].split() if is_worker else ["Z", "0"]
         except (OSError, ValueError):
             continue

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.commands.render_pool import RenderPool, render_all
+from runner.commands.render_pool import render_all, render_pool
 from runner.errors import RunnerError
 from tests.fault.render_factories import make_source, pieces_of, render_workers, rendered_here, rows_of
 from tests.fault.run_factories import EXIT_INTERRUPTED, end
@@ -33,7 +33,7 @@ def test_a_worker_that_is_killed_is_told_of_and_its_rows_are_rendered_again(
 ) -> None:
     source, rows = make_source(tmp_path, _rows(25_000), LOOP)
     told: list[str] = []
-    with RenderPool(source, rows, 2) as pool:
+    with render_pool(source, rows, 2) as pool:
         pieces = pieces_of(pool, told)
         found = rows_of([next(pieces)], source)
         for worker in render_workers():
@@ -47,11 +47,11 @@ def test_a_worker_that_is_killed_is_told_of_and_its_rows_are_rendered_again(
 
 def test_a_reader_that_is_slower_than_the_workers_gets_every_row(tmp_path: Path) -> None:
     source, rows = make_source(tmp_path, _rows(25_000), LOOP)
-    with RenderPool(source, rows, 2) as pool:
+    with render_pool(source, rows, 2) as pool:
         pieces = pieces_of(pool)
         found = rows_of([next(pieces)], source)
         eventually(
-            lambda: pool._begun_rows == rows and all(one.is_done for one in pool._ranges), what="all ranges"
+            lambda: pool._are_all_begun and all(one.is_done for one in pool._ranges), what="all ranges"
         )
         found += rows_of(pieces, source)
     assert found == rendered_here(source, rows)
@@ -71,7 +71,7 @@ def test_rows_that_end_every_worker_are_named_and_none_is_left(tmp_path: Path) -
                         os.kill(worker, signal.SIGKILL)
 
     killer = threading.Thread(target=kill_who_renders)
-    with RenderPool(source, rows, 1) as pool:
+    with render_pool(source, rows, 1) as pool:
         pieces = pieces_of(pool, told)
         killer.start()
         try:
@@ -96,7 +96,7 @@ def test_where_no_worker_can_be_started_this_process_renders_and_says_why(
     for mode, why in ((0o600, "Permission denied"), (0o700, "it ended (exit code 3: no room for you)")):
         python.chmod(mode)
         monkeypatch.setattr(sys, "executable", str(python))
-        with RenderPool(source, rows, 1) as pool:
+        with render_pool(source, rows, 1) as pool:
             eventually(lambda pool=pool: len(pool._notes) > 0, what="three vain starts")  # type: ignore[misc]
             told: list[str] = []
             found = rows_of(pool.pieces(lambda: None, told.append), source)
@@ -110,7 +110,7 @@ def test_where_no_worker_can_follow_one_that_was_killed_this_process_goes_on(
 ) -> None:
     source, rows = make_source(tmp_path, _rows(15_000), LOOP)
     told: list[str] = []
-    with RenderPool(source, rows, 1) as pool:
+    with render_pool(source, rows, 1) as pool:
         pieces = pieces_of(pool, told)
         monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
         for worker in render_workers():
@@ -122,11 +122,11 @@ def test_where_no_worker_can_follow_one_that_was_killed_this_process_goes_on(
 
 def test_a_fault_of_this_program_comes_out_with_its_traceback(tmp_path: Path) -> None:
     source, rows = make_source(tmp_path, _rows(30), LOOP)
-    with RenderPool(source, rows, 1) as pool:
+    with render_pool(source, rows, 1) as pool:
         pieces = pieces_of(pool)
         assert len(rows_of(pieces, source)) == 30
     Path(source.snapshot).write_bytes(b"no Parquet")
-    with RenderPool(source, rows, 1) as pool, pytest.raises(RuntimeError, match="a render worker failed"):
+    with render_pool(source, rows, 1) as pool, pytest.raises(RuntimeError, match="that renders failed"):
         list(pieces_of(pool))
 
 
@@ -162,7 +162,7 @@ def test_a_worker_is_told_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("SERVER_API_KEY", "sk-not-for-workers")
     monkeypatch.setenv("ANYTHING", "sk-not-for-workers")
     source, rows = make_source(tmp_path, _rows(300), SLOW)
-    with RenderPool(source, rows, 1) as pool:
+    with render_pool(source, rows, 1) as pool:
         pieces_of(pool)
         (worker,) = render_workers()
         for told in ("environ", "cmdline"):

@@ -14,12 +14,14 @@ from typing import NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runner.commands.checking import render_source
 from runner.commands.comparing import Comparison
 from runner.commands.narrowing import selection_of
 from runner.commands.options import ManifestOptions, Narrowing
-from runner.commands.render_worker import Kind, receive, send
+from runner.commands.render_pool import RenderWork
 from runner.commands.rendering import GrowingPiece, Piece
 from runner.commands.sharding import CountingShards, SealedShard
+from runner.commands.work import Kind, receive, send_piece, unpacked
 from runner.commands.workplace import Workplace, open_workplace
 from runner.core.identity import custom_id, key_part
 from runner.core.model import Cause, Message, Outcome
@@ -57,6 +59,7 @@ def _workplace() -> Workplace:
 
 WORKPLACE = _workplace()
 SHAPE = WORKPLACE.shape()
+WORK = RenderWork(render_source(WORKPLACE, "snapshot.parquet"))
 
 
 @given(start=st.integers(0, 2**40), rows=st.lists(st.tuples(keys, outcomes | odd_causes), max_size=20))
@@ -64,13 +67,14 @@ def test_a_piece_is_the_same_at_the_other_end(start: int, rows: list[tuple[str, 
     piece = _piece(start, rows)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        sender = threading.Thread(target=send, args=(theirs, Kind.PIECE, piece))
+        sender = threading.Thread(target=send_piece, args=(theirs, WORK, piece))
         sender.start()
-        kind, found, _ = receive(ours)
+        message = receive(ours)
         sender.join()
-    assert kind is Kind.PIECE
+    assert message.kind is Kind.PIECE
+    assert message.end == start + len(rows)
+    found = unpacked(WORK, message)
     assert found == piece
-    assert found is not None
     assert list(found.rows(SHAPE)) == list(piece.rows(SHAPE))
 
 

@@ -15,18 +15,18 @@ def test_nothing_of_the_package_is_run_by_the_interpreter_on_its_own() -> None:
     assert not names & {"sitecustomize.py", "usercustomize.py", "conftest.py"}
 
 
-TOLD_TO_A_WORKER = {("render_process.py", "import pickle"), ("render_worker.py", "import pickle")}
-"""What to render goes to a worker from the process that has started it, over a socket pair of those two."""
-TOLD_BY_A_WORKER = {("render_worker.py", "import marshal")}
-"""Rendered rows come back as plain values: marshal makes no object that runs anything."""
+TOLD_TO_A_WORKER = {("worker_process.py", "import pickle"), ("worker.py", "import pickle")}
+"""What is to be done goes to a worker from the process that started it, over a socket pair of those two."""
+TOLD_BY_A_WORKER = {("work.py", "import marshal")}
+"""What is made comes back as plain values: marshal makes no object that runs anything."""
 
 
 def test_what_a_worker_sends_is_not_unpickled() -> None:
     loading = [path.name for path in PACKAGE.rglob("*.py") if "pickle.load" in path.read_text()]
-    assert loading == ["render_worker.py"]
-    worker = (PACKAGE / "commands" / "render_worker.py").read_text()
+    assert loading == ["worker.py"]
+    worker = (PACKAGE / "commands" / "worker.py").read_text()
     assert worker.count("pickle.load") == 1
-    assert "pickle.loads(take(channel, size))" in worker.partition("def main(")[2]
+    assert "pickle.loads(take_work(channel))" in worker.partition("def main(")[2]
 
 
 def test_no_source_loads_pickles_or_evaluates_text() -> None:

@@ -1,6 +1,6 @@
-"""One render worker as its parent sees it: started, introduced, given orders, ended.
+"""One worker as its parent sees it: started, introduced to its work, given orders, ended.
 
-The rule: a worker gets what it renders with over its socket, and nothing by its environment or its command
+The rule: a worker gets what it works with over its socket, and nothing by its environment or its command
 line: no key, no name of a customer.
 """
 
@@ -15,9 +15,9 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from runner.commands.render_worker import ORDER, GoneError, Kind, receive
-from runner.commands.rendering import RenderSource
+from runner.commands.work import GoneError, Kind, Order, Work, receive, send_order, send_work
 
 _ENDS_WITHIN_S = 5.0
 _KEPT_VARIABLES = (
@@ -27,8 +27,8 @@ _KEPT_VARIABLES = (
 """What Python itself may need. Everything else stays here: among it are keys."""
 
 
-class RenderProcess:
-    """A process of `render_worker`, and the socket to it."""
+class WorkerProcess:
+    """A process of `worker`, and the socket to it."""
 
     def __init__(self) -> None:
         """Raises OSError where it can't be started."""
@@ -37,7 +37,7 @@ class RenderProcess:
         try:
             with theirs:
                 self._process = subprocess.Popen(  # noqa: S603 - this interpreter, a module of ours
-                    [sys.executable, "-P", "-m", "runner.commands.render_worker", str(theirs.fileno())],
+                    [sys.executable, "-P", "-m", "runner.commands.worker", str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=self._complaints,
@@ -50,17 +50,15 @@ class RenderProcess:
             self._complaints.close()
             raise
 
-    def introduce(self, source: RenderSource) -> None:
-        """Hand over what to render with, and wait until it is ready. Raises GoneError, OSError."""
-        data = pickle.dumps(source)
-        self.channel.sendall(ORDER.pack(len(data), 0) + data)
-        kind, _, _ = receive(self.channel)
-        if kind is not Kind.READY:
+    def introduce(self, work: Work[Any]) -> None:
+        """Hand over what is to be done, and wait until it is ready. Raises GoneError, OSError."""
+        send_work(self.channel, pickle.dumps(work))
+        if receive(self.channel).kind is not Kind.READY:
             raise GoneError
 
-    def order(self, start: int, stop: int) -> None:
-        """Have the rows [start, stop) rendered, after what was ordered before. Raises OSError."""
-        self.channel.sendall(ORDER.pack(start, stop))
+    def order(self, order: Order) -> None:
+        """Have a range done, after what was ordered before. Raises OSError."""
+        send_order(self.channel, order)
 
     def ending(self) -> str:
         """How it ended, once its socket is closed."""
