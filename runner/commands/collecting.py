@@ -1,35 +1,37 @@
 """Result lines to stored answers: by custom_id, never by order, never by the server's counts.
 
-A download is read line by line (bytes, split on 0x0A). Each line is matched with the request that was
-sent under its custom_id and judged; the raw line is durable in `raw/` before the ledger says where the
-answer stands. Reading the same lines again changes nothing: a line that is held is skipped, an answer is
-never replaced by an error, of two answers the first stays and the other goes to quarantine.
+Each line of a download is judged and matched with the request that was sent under its custom_id; the raw
+line is durable in `raw/` before the ledger says where the answer stands. Reading the same lines again changes
+nothing: a line that is held is skipped, an answer is never replaced by an error, of two answers the first
+stays and the other goes to quarantine.
+
+Usual answers (see `judging`) to requests that have no outcome yet are taken in by the thousand; every other
+line by itself. Both ways lead to the same ledger, in the order of the lines.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from runner.commands.judging import JudgedPiece, OtherLine, Run, judged_pieces
 from runner.commands.sharding import sync_folder
 from runner.core.model import Cause, Download, Outcome, Status
 from runner.core.settling import is_better, judge
 from runner.core.wire import BadLine, ResultLine, read_result_line
 from runner.failpoints import failpoint
-from runner.ledger import Expected, Ledger, RawFile, without_collector
+from runner.ledger import AnswerRow, Answers, Expected, Ledger, RawFile, without_collector
 
 _STORE_LINES = 50_000
 """A group is one durable transaction in the order of the shard's lines. The largest file is one group: with
 groups of 2,000 the disk took a quarter of the time, and pages split until a tenth of the ledger was empty."""
 _STORE_BYTES = 64 << 20
 """So much of long lines is a group too: what is kept of each until then (causes above all) is bounded."""
-_MAX_LINE_BYTES = 64 << 20
-"""A longer line is no answer: it is counted and left where it is, and memory stays bounded."""
 
 
 @dataclass(slots=True)
@@ -54,7 +56,9 @@ class ShardBook:
     def __init__(self, ledger: Ledger, shard_id: int) -> None:
         self._ledger = ledger
         self._shard_id = shard_id
-        self._expected: dict[str, Expected] = ledger.expected(shard_id)
+        self._open, self._held = ledger.awaited(shard_id)
+        self._requests = len(self._open) + len(self._held)
+        self._taken: list[tuple[RawFile, Answers]] = []
         self.blocked: Outcome | None = None
         self.retry_after_s = 0.0
         self._set_aside: set[bytes] = set()
@@ -63,21 +67,21 @@ class ShardBook:
     @property
     def failures(self) -> str:
         """How many requests failed and the first cause that was read, for people; empty for none."""
-        failed = sum(entry.status is Status.FAILED for entry in self._expected.values())
+        failed = sum(entry.status is Status.FAILED for entry in self._held.values())
         if not failed or self._cause is None:
             return ""
-        of_all = f"{failed:,} of {len(self._expected):,} requests failed"
+        of_all = f"{failed:,} of {self._requests:,} requests failed"
         return f"{of_all}, the first with {self._cause.error_class}: {self._cause.message}"
 
     @property
     def outstanding(self) -> list[Expected]:
         """Requests without any outcome yet."""
-        return [entry for entry in self._expected.values() if entry.status is None]
+        return [_unanswered(awaited) for awaited in self._open.values()]
 
     @property
     def accounted(self) -> int:
         """How many requests have an outcome."""
-        return sum(entry.status is not None for entry in self._expected.values())
+        return self._requests - len(self._open)
 
     def take_in(self, download: Download, raw: RawFile, raw_folder: Path) -> Tally:
         """Read a downloaded file into the ledger; the download itself is gone afterwards.
@@ -100,7 +104,8 @@ class ShardBook:
                 failpoint("raw.in_place")
                 lines, kept = stack.enter_context(target.open("rb")), None
             held = stack.enter_context(target.open("rb"))
-            self._read(lines, _Store(self._ledger, self._shard_id, raw, kept, held), tally)
+            store = _Store(self._ledger, self._shard_id, raw, lines=lines, kept=kept, held=held)
+            self._read(lines, store, tally)
         part.unlink(missing_ok=True)
         failpoint("collect.part_removed")
         self._count(raw, tally)
@@ -112,7 +117,8 @@ class ShardBook:
         tally = Tally()
         target = raw_folder / Path(raw.path).name
         with target.open("rb") as lines, target.open("rb") as held:
-            self._read(lines, _Store(self._ledger, self._shard_id, raw, None, held), tally)
+            store = _Store(self._ledger, self._shard_id, raw, lines=lines, kept=None, held=held)
+            self._read(lines, store, tally)
         self._count(raw, tally)
         return tally
 
@@ -127,22 +133,44 @@ class ShardBook:
 
     def _read(self, lines: BinaryIO, store: _Store, tally: Tally) -> None:
         with without_collector():
-            self._read_lines(lines, store, tally)
+            self._read_pieces(judged_pieces(lines), store, tally)
 
-    def _read_lines(self, lines: BinaryIO, store: _Store, tally: Tally) -> None:
-        group_begins = 0
-        for start, line in split_lines(lines):
-            if line is not None and not line.strip():
-                continue
-            tally.lines += 1
-            if line is None:
-                tally.bad += 1
-                continue
-            self._read_line(start, line, store, tally)
-            if tally.lines % _STORE_LINES == 0 or start - group_begins >= _STORE_BYTES:
+    def _read_pieces(self, pieces: Iterable[JudgedPiece], store: _Store, tally: Tally) -> None:
+        group_lines, group_begins = 0, 0
+        for piece in pieces:
+            for run in piece.runs:
+                self._take_answers(run, store, tally)
+                if run.then is not None:
+                    self._read_other(run.then, store, tally)
+            if tally.lines - group_lines >= _STORE_LINES or piece.end - group_begins >= _STORE_BYTES:
                 store.flush()
-                group_begins = start
+                group_lines, group_begins = tally.lines, piece.end
         store.flush()
+
+    def _take_answers(self, run: Run, store: _Store, tally: Tally) -> None:
+        """Usual answers. One whose request is not open is looked at by itself, in its turn."""
+        tally.lines += len(run.rows)
+        take = self._open.pop
+        awaited = [take(row[0], None) for row in run.rows]
+        if None not in awaited:
+            self._settle(Answers(run.model, run.rows, awaited), store, tally)  # type: ignore[arg-type]
+            return
+        for row, one in zip(run.rows, awaited, strict=True):
+            if one is not None:
+                self._settle(Answers(run.model, [row], [one]), store, tally)
+            else:
+                self._read_line(row[5], store.line_at(row[5], row[6]), store, tally)
+
+    def _settle(self, answers: Answers, store: _Store, tally: Tally) -> None:
+        tally.stored += len(answers.rows)
+        self._taken.append((store.raw, store.add_answers(answers)))
+
+    def _read_other(self, place: OtherLine, store: _Store, tally: Tally) -> None:
+        tally.lines += 1
+        if place.length is None:
+            tally.bad += 1
+        else:
+            self._read_line(place.offset, store.line_at(place.offset, place.length), store, tally)
 
     def _read_line(self, start: int, line: bytes, store: _Store, tally: Tally) -> None:
         result = read_result_line(line)
@@ -150,12 +178,22 @@ class ShardBook:
             tally.bad += 1
             self._aside(start, line, store, result.reason)
             return
-        entry = self._expected.get(result.custom_id or "")
+        entry = self._entry(result.custom_id or "")
         if entry is None:
             tally.unknown += 1
             self._aside(start, line, store, "no request of this shard has this custom_id")
             return
         self._match(start, line, store, tally, entry, result)
+
+    def _entry(self, custom_id: str) -> Expected | None:
+        """The request with this custom_id, and what is held for it; None where the shard has none."""
+        awaited = self._open.get(custom_id)
+        if awaited is not None:
+            return _unanswered(awaited)
+        for raw, answers in self._taken:
+            self._held.update(_held(raw, answers))
+        self._taken.clear()
+        return self._held.get(custom_id)
 
     def _match(
         self, start: int, line: bytes, store: _Store, tally: Tally, entry: Expected, result: ResultLine
@@ -170,7 +208,7 @@ class ShardBook:
             elif outcome.status is entry.status and store.has_lost(entry, result.custom_id):
                 tally.repeated += 1
                 offset = store.place_again(entry, start, line)
-                self._expected[result.custom_id or ""] = entry._replace(offset=offset, length=len(line))
+                self._held[result.custom_id or ""] = entry._replace(offset=offset, length=len(line))
             else:
                 tally.duplicates += 1
                 self._aside(start, line, store, "another line of this request is held already")
@@ -179,7 +217,8 @@ class ShardBook:
         if outcome.status is Status.FAILED:
             self._cause = self._cause or outcome.cause
         offset = store.add(entry, outcome, start, line)
-        self._expected[result.custom_id or ""] = Expected(
+        self._open.pop(result.custom_id or "", None)
+        self._held[result.custom_id or ""] = Expected(
             entry.line, entry.request_id, outcome.status, store.raw.id, offset, len(line)
         )
 
@@ -191,23 +230,61 @@ class ShardBook:
             store.set_aside(start, line, reason)
 
 
+def _unanswered(awaited: tuple[int, int]) -> Expected:
+    return Expected(*awaited, None, None, None, None)
+
+
+def _held(raw: RawFile, answers: Answers) -> dict[str, Expected]:
+    """What is held once these are stored."""
+    return {
+        row[0]: Expected(line, request_id, Status.SUCCEEDED, raw.id, row[5], row[6])
+        for row, (line, request_id) in zip(answers.rows, answers.awaited, strict=True)
+    }
+
+
 class _Store:
     """Gathers outcomes and writes them in groups: first the raw lines, durable, then the ledger.
 
-    With `kept`, new lines are appended there; without, the file being read is the raw file itself.
+    `lines` are being read. With `kept`, new ones are appended there; without, `lines` is the raw file itself.
     """
 
     def __init__(
-        self, ledger: Ledger, shard_id: int, raw: RawFile, kept: BinaryIO | None, held: BinaryIO
+        self,
+        ledger: Ledger,
+        shard_id: int,
+        raw: RawFile,
+        *,
+        lines: BinaryIO,
+        kept: BinaryIO | None,
+        held: BinaryIO,
     ) -> None:
         self.raw = raw
         self._ledger = ledger
         self._shard_id = shard_id
+        self._lines = lines
         self._kept = kept
         self._held = held
+        self._answers: list[Answers] = []
         self._items: list[tuple[int, int, Outcome, int, int]] = []
         self._quarantined: list[tuple[int, int, str]] = []
         self._placed: list[tuple[int, int, int]] = []
+
+    def line_at(self, offset: int, length: int) -> bytes:
+        """A line of the file that is being read."""
+        return os.pread(self._lines.fileno(), length, offset)
+
+    def add_answers(self, answers: Answers) -> Answers:
+        """Take usual answers; returns them with the places that their lines have in the raw file."""
+        if self._kept is not None:
+            rows = [self._kept_row(row) for row in answers.rows]
+            answers = answers._replace(rows=rows)
+        self._answers.append(answers)
+        return answers
+
+    def _kept_row(self, row: AnswerRow) -> AnswerRow:
+        custom_id, input_tokens, output_tokens, uuid, response_id, offset, length = row
+        kept_at = self._keep(offset, self.line_at(offset, length))
+        return custom_id, input_tokens, output_tokens, uuid, response_id, kept_at, length
 
     def add(self, entry: Expected, outcome: Outcome, start: int, line: bytes) -> int:
         """Take an outcome; returns where its line stands in the raw file."""
@@ -252,13 +329,13 @@ class _Store:
             failpoint("raw.appended")
             os.fsync(self._kept.fileno())
         failpoint("raw.synced")
-        if self._items:
-            self._ledger.store_outcomes(self._shard_id, self.raw, self._items)
+        if self._items or self._answers:
+            self._ledger.store_outcomes(self._shard_id, self.raw, self._items, self._answers)
         if self._quarantined:
             self._ledger.quarantine(self.raw, self._quarantined)
         if self._placed:
             self._ledger.place_again(self._shard_id, self.raw, self._placed)
-        self._items, self._quarantined, self._placed = [], [], []
+        self._items, self._answers, self._quarantined, self._placed = [], [], [], []
 
     def _keep(self, start: int, line: bytes) -> int:
         if self._kept is None:
@@ -280,20 +357,3 @@ def _appending(path: Path) -> BinaryIO:
         if torn:
             file.write(b"\n")
     return file
-
-
-def split_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
-    """Offset and bytes of each line without its newline; None for a line that is too long to be one.
-
-    Split on 0x0A and nothing else: U+2028 and its like stand inside answers.
-    """
-    offset = 0
-    while line := file.readline(_MAX_LINE_BYTES):
-        start, offset = offset, offset + len(line)
-        if len(line) < _MAX_LINE_BYTES or line.endswith(b"\n"):
-            yield start, line.removesuffix(b"\n").removesuffix(b"\r")
-            continue
-        while line and not line.endswith(b"\n"):
-            line = file.readline(_MAX_LINE_BYTES)
-            offset += len(line)
-        yield start, None

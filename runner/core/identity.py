@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from runner.core.model import CustomId, Fingerprint, Message
@@ -46,6 +46,15 @@ def custom_id(name: str, fingerprint: Fingerprint) -> CustomId:
     request has one custom_id for good.
     """
     return CustomId(f"{name}-{fingerprint[: _HASH_HEX_DIGITS // 2].hex()}")
+
+
+def by_custom_id(requests: Iterable[tuple[Any, ...]]) -> dict[str, tuple[int, int]]:
+    """Requests (name, fingerprint and two numbers each) by their custom_ids: the numbers. `custom_id`,
+    without a call for each of a shard's 50,000."""
+    half = _HASH_HEX_DIGITS // 2
+    return {
+        f"{name}-{fingerprint[:half].hex()}": (first, second) for name, fingerprint, first, second in requests
+    }
 
 
 def hash_part(text: str) -> str | None:

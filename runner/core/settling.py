@@ -25,8 +25,10 @@ from runner.core.model import Backoff, Cause, Outcome, Provider, Status
 from runner.core.wire import BatchObject, JsonError, ResultLine, decode_json, shown_json, text_or_none
 
 _MESSAGE_LIMIT = 2000
-_WORD_LIMIT = 300
+WORD_LIMIT = 300
 """Ids, codes and names are short; what a server makes longer is cut, and the raw line keeps it whole."""
+MAX_TOKENS = 2**53
+"""So many tokens nobody counts: such a number is a lie, and no count."""
 MAX_RETRY_AFTER_S = 3600.0
 _TRANSIENT_STATUS = frozenset({404, 408, 409, 425, 429, 499})
 _BLOCKING_STATUS = frozenset({401, 402})
@@ -57,7 +59,7 @@ def judge(line: ResultLine) -> Outcome:
         len(outcome.response_id or ""),
         0 if cause is None else len(cause.code or ""),
     )
-    if longest <= _WORD_LIMIT:
+    if longest <= WORD_LIMIT:
         return outcome
     return outcome._replace(
         finish_reason=_cut(outcome.finish_reason),
@@ -68,7 +70,7 @@ def judge(line: ResultLine) -> Outcome:
 
 
 def _cut(word: str | None) -> str | None:
-    return word if word is None else word[:_WORD_LIMIT]
+    return word if word is None else word[:WORD_LIMIT]
 
 
 def _judged(line: ResultLine) -> Outcome:
@@ -194,7 +196,9 @@ def usage_in(body: object) -> tuple[int | None, int | None]:
 
 
 def _tokens(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None
+    return (
+        value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_TOKENS else None
+    )
 
 
 # ---------------------------------------------------------------- failures

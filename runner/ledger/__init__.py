@@ -20,9 +20,13 @@ if TYPE_CHECKING:
     from runner.ledger.facts import ShardFact
     from runner.ledger.kept_requests import KeptRequest, kept_path, load_requests
     from runner.ledger.ledger import Ledger
+    from runner.ledger.packing import pack_response_id
     from runner.ledger.planning import PlanMovedError
     from runner.ledger.records import (
+        AnswerRow,
+        Answers,
         AttemptRecord,
+        Awaited,
         ChangedRow,
         Comparison,
         Expected,
@@ -53,7 +57,10 @@ __all__ = [
     "CREATE_INTENDED",
     "EXTRA_BATCH",
     "EXTRA_OUTPUT",
+    "AnswerRow",
+    "Answers",
     "AttemptRecord",
+    "Awaited",
     "ChangedRow",
     "Claim",
     "Comparison",
@@ -94,6 +101,7 @@ __all__ = [
     "kept_path",
     "load_requests",
     "locate",
+    "pack_response_id",
     "read_journal",
     "scratch_folder",
     "swap_in",
@@ -102,6 +110,7 @@ __all__ = [
 
 _ROOMS = (
     "records",
+    "packing",
     "bulk",
     "ledger",
     "facts",

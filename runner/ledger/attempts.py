@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, func, select
 
 from runner.core.model import Cause, Status
-from runner.ledger.outcomes import unpack_finish_reason, unpack_model, unpack_response_id
+from runner.ledger.packing import unpack_finish_reason, unpack_model, unpack_response_id
 from runner.ledger.records import AttemptRecord
 from runner.ledger.tables import STATUSES, attempt, attempt_cause, batch, file, request, run, shard
 from runner.ledger.times import moment_or_none

@@ -34,13 +34,13 @@ def kept_path(folder: Path, sha: str) -> Path:
     return folder / FOLDER / f"{sha}.txt"
 
 
-def keep_requests(folder: Path, sha: str, requests: Iterable[KeptRequest]) -> None:
-    """Write them, unless they are there. Errors: LedgerError."""
+def keep_requests(folder: Path, sha: str, requests: Iterable[tuple[bytes, str]]) -> None:
+    """Write them (fingerprint and name of each), unless they are there. Errors: LedgerError."""
     path = kept_path(folder, sha)
     if path.exists():
         return
     part = path.with_suffix(f".part-{os.getpid()}")
-    data = "".join(f"{one.fingerprint.hex()} {one.name}\n" for one in requests).encode("ascii")
+    data = "".join([f"{fingerprint.hex()} {name}\n" for fingerprint, name in requests]).encode("ascii")
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

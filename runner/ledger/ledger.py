@@ -21,7 +21,9 @@ from runner.failpoints import failpoint
 from runner.ledger import attempts, housekeeping, outcomes, planning, reading, runs, submissions
 from runner.ledger.open_ledger import OpenLedger
 from runner.ledger.records import (
+    Answers,
     AttemptRecord,
+    Awaited,
     Expected,
     Ids,
     LedgerRow,
@@ -327,6 +329,11 @@ class Ledger(OpenLedger):
 
     # ------------------------------------------------------------ outcomes
 
+    def awaited(self, shard_id: int) -> Awaited:
+        """Every line of a shard by its custom_id: those without an outcome, and those with one."""
+        with self._reading() as connection:
+            return outcomes.load_awaited(connection, shard_id)
+
     def expected(self, shard_id: int) -> dict[str, Expected]:
         """Every line of a shard by its custom_id, with what is stored of it so far."""
         with self._reading() as connection:
@@ -338,11 +345,16 @@ class Ledger(OpenLedger):
             return outcomes.ensure_raw_file(connection, shard_id, kind, server_file_id, self._clock())
 
     def store_outcomes(
-        self, shard_id: int, raw: RawFile, items: Sequence[tuple[int, int, Outcome, int, int]]
+        self,
+        shard_id: int,
+        raw: RawFile,
+        items: Sequence[tuple[int, int, Outcome, int, int]],
+        answers: Sequence[Answers] = (),
     ) -> None:
-        """Outcomes of lines: (line, request id, outcome, offset, length). Repeating it changes nothing."""
+        """Outcomes of lines: (line, request id, outcome, offset, length), and usual answers as they were
+        found. Repeating it changes nothing."""
         with self._writing() as connection:
-            outcomes.store(connection, shard_id, raw.id, items, self._clock())
+            outcomes.store(connection, shard_id, raw.id, items, self._clock(), answers)
             failpoint("outcomes.before")
         failpoint("outcomes.committed")
 

@@ -15,224 +15,84 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import (
-    BindParameter,
-    Column,
-    ColumnElement,
-    Connection,
-    and_,
-    bindparam,
-    case,
-    false,
-    func,
-    insert,
-    literal_column,
-    null,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import Connection, and_, func, insert, select, update
 
-from runner.core.identity import custom_id
-from runner.core.model import Cause, Fingerprint, Outcome, Status
-from runner.core.settling import is_better
+from runner.core.identity import by_custom_id, custom_id
+from runner.core.model import Cause, Outcome, Status
 from runner.core.states import Submission
 from runner.errors import LedgerError
 from runner.failpoints import failpoint
-from runner.ledger.bulk import Bulk, Lookup, Query
-from runner.ledger.kept_requests import KeptRequest, keep_requests
-from runner.ledger.plan_statements import ANSWERED_CODES
-from runner.ledger.records import Expected, RawFile, ResultKind
+from runner.ledger.kept_requests import keep_requests, kept_path
+from runner.ledger.outcome_statements import (
+    ADD_CAUSE,
+    ADD_QUARANTINE,
+    ANSWER_PLACES,
+    CLOSE,
+    CLOSE_FAILED,
+    HELD,
+    JUDGE_AGAIN,
+    OPEN,
+    PLACE_AGAIN,
+    REQUESTS,
+    SETTLE,
+    SETTLE_ANSWERS,
+    STORE,
+    STORE_ANSWER,
+)
+from runner.ledger.packing import pack_finish_reason, pack_model, pack_response_id, storable
+from runner.ledger.records import Answers, Awaited, Expected, RawFile, ResultKind
 from runner.ledger.tables import (
     STATUS_CODES,
     STATUSES,
     attempt,
-    attempt_cause,
     file,
     quarantine,
-    request,
     shard,
 )
 from runner.ledger.times import iso
 
-_UUID_PREFIX = "batch_req_"
-_USUAL_RESPONSE_ID = re.compile(_UUID_PREFIX + "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]")
 _NAME_LIMIT = 120
-_USUAL_FINISH = "stop"
 
 StoredItem = tuple[int, int, Outcome, int | None, int | None]
 """Line, request id, outcome, and the place of the line in the raw file."""
 
+AnswerValues = tuple[int, int, str | None, bytes | None, str | None, int, int, int, int]
+"""As STORE_ANSWER takes them: tokens, model, response id, place; the line and its request."""
+_LINE_OF_ANSWER = itemgetter(7)
+
 Verdict = tuple[Status, Cause | None]
 """What an answer is after a closer look, and why."""
-
-_OUTCOME_COLUMNS = (
-    *("finish_reason", "input_tokens", "output_tokens", "model"),
-    *("response_uuid", "response_id", "file_id", "offset", "length", "answered_at"),
-)
-
-
-_SETTLED = ("new_retryable", "newly_excused", "at_shard", "at_line", "known_id")
-
-
-def _is_one_of(column: Column[int], codes: Sequence[int]) -> ColumnElement[bool]:
-    return column.in_([literal_column(str(code)) for code in codes]) if codes else false()
-
-
-def _worse_than(column: Column[int], status: Status) -> ColumnElement[bool]:
-    """Held statuses that `status` is better than."""
-    return _is_one_of(column, [code for held, code in STATUS_CODES.items() if is_better(status, held)])
-
-
-def _not_better_than(column: Column[int], status: Status) -> ColumnElement[bool]:
-    """Held statuses that are not better than `status`."""
-    return _is_one_of(column, [code for held, code in STATUS_CODES.items() if not is_better(held, status)])
-
-
-def _word(status: Status) -> ColumnElement[int]:
-    return literal_column(str(STATUS_CODES[status]))
-
-
-def _store_statement(status: Status) -> Bulk:
-    """One attempt's outcome, unless it has one that is as good."""
-    return Bulk(
-        update(attempt)
-        .where(attempt.c.shard_id == bindparam("at_shard"), attempt.c.line == bindparam("at_line"))
-        .where(or_(attempt.c.status.is_(None), _worse_than(attempt.c.status, status)))
-        .values({"status": _word(status)} | {name: bindparam(f"new_{name}") for name in _OUTCOME_COLUMNS}),
-        *(f"new_{name}" for name in _OUTCOME_COLUMNS),
-        *("at_shard", "at_line"),
-    )
-
-
-def _settle_statement(status: Status) -> Bulk:
-    """The request takes this attempt as its answer or last failure, if it may, and is closed. After an
-    answer attempts are counted anew."""
-    this: BindParameter[int] = bindparam("at_shard", type_=request.c.id.type)
-    held = request.c.status
-    is_open_here = request.c.open_shard_id == this
-    is_answer = STATUS_CODES[status] in ANSWERED_CODES
-    return Bulk(
-        update(request)
-        .where(request.c.id == bindparam("known_id"))
-        .where(
-            or_(
-                held.is_(None),
-                and_(request.c.answer_shard_id >= this, _worse_than(held, status)),
-                and_(request.c.answer_shard_id < this, _not_better_than(held, status)),
-            )
-        )
-        .values(
-            status=_word(status),
-            retryable=bindparam("new_retryable"),
-            excused=(request.c.attempts if is_answer else request.c.excused) + bindparam("newly_excused"),
-            answer_shard_id=this,
-            answer_line=bindparam("at_line"),
-            open_shard_id=case((is_open_here, null()), else_=request.c.open_shard_id),
-            open_line=case((is_open_here, null()), else_=request.c.open_line),
-            failed_shard_id=null(),
-            failed_line=null(),
-        ),
-        *_SETTLED,
-    )
-
-
-def _close_statement(*names: str, **values: ColumnElement[Any]) -> Bulk:
-    """The request keeps the better answer that it has; this attempt, which brought none, is over."""
-    this: BindParameter[int] = bindparam("at_shard", type_=request.c.id.type)
-    is_open_here = and_(request.c.id == bindparam("known_id"), request.c.open_shard_id == this)
-    excused = request.c.excused + bindparam("newly_excused")
-    closed = {"open_shard_id": null(), "open_line": null(), "excused": excused, **values}
-    statement = update(request).where(is_open_here).values(closed)
-    return Bulk(statement, "newly_excused", *names, "at_shard", "known_id")
-
-
-STORE = {status: _store_statement(status) for status in Status}
-SETTLE = {status: _settle_statement(status) for status in Status}
-CLOSE = _close_statement()
-CLOSE_FAILED = _close_statement(
-    *("new_retryable", "at_line"),
-    retryable=bindparam("new_retryable"),
-    failed_shard_id=bindparam("at_shard", type_=request.c.id.type),
-    failed_line=bindparam("at_line"),
-)
-_CAUSE_COLUMNS = ("shard_id", "line", "status", "error_class", "error_code", "error_message")
-_CAUSE_VALUES = {name: bindparam(name, type_=attempt_cause.c[name].type) for name in _CAUSE_COLUMNS}
-_CAUSE_IS_HELD = (
-    select(attempt_cause.c.line)
-    .where(attempt_cause.c.shard_id == _CAUSE_VALUES["shard_id"])
-    .where(attempt_cause.c.line == _CAUSE_VALUES["line"], attempt_cause.c.status == _CAUSE_VALUES["status"])
-    .exists()
-)
-ADD_CAUSE = Bulk(
-    insert(attempt_cause).from_select(_CAUSE_COLUMNS, select(*_CAUSE_VALUES.values()).where(~_CAUSE_IS_HELD)),
-    *_CAUSE_COLUMNS,
-)
-PLACE_AGAIN = Bulk(
-    update(attempt)
-    .where(
-        attempt.c.shard_id == bindparam("at_shard"),
-        attempt.c.line == bindparam("at_line"),
-        attempt.c.file_id == bindparam("in_file"),
-    )
-    .values(offset=bindparam("new_offset"), length=bindparam("new_length")),
-    *("new_offset", "new_length", "at_shard", "at_line", "in_file"),
-)
-ANSWER_PLACES = Lookup(
-    lambda values: (
-        select(request.c.fingerprint, request.c.id, request.c.answer_shard_id, request.c.answer_line)
-        .where(request.c.fingerprint.in_(values))
-        .where(request.c.answer_shard_id.is_not(None))
-    )
-)
-JUDGE_AGAIN = Bulk(
-    update(request)
-    .where(request.c.id == bindparam("known_id"), request.c.answer_shard_id == bindparam("at_shard"))
-    .where(request.c.answer_line == bindparam("at_line"))
-    .values(status=bindparam("new_status")),
-    *("new_status", "known_id", "at_shard", "at_line"),
-)
-ADD_QUARANTINE = Bulk(
-    insert(quarantine).values({name: bindparam(name) for name in ("file_id", "offset", "length", "reason")}),
-    *("file_id", "offset", "length", "reason"),
-)
-EXPECTED = Query(
-    select(
-        request.c.name,
-        request.c.fingerprint,
-        attempt.c.line,
-        attempt.c.request_id,
-        attempt.c.status,
-        attempt.c.file_id,
-        attempt.c.offset,
-        attempt.c.length,
-    )
-    .select_from(attempt.join(request, request.c.id == attempt.c.request_id))
-    .where(attempt.c.shard_id == bindparam("shard_id")),
-    "shard_id",
-)
 
 
 # ---------------------------------------------------------------- what is awaited
 
 
+def load_awaited(connection: Connection, shard_id: int) -> Awaited:
+    """The lines of a shard by their custom_ids: the open ones, and what is stored of the others."""
+    return Awaited(
+        open=by_custom_id(OPEN.rows(connection, shard_id)),
+        held={
+            custom_id(found[0], found[1]): Expected(found[2], found[3], STATUSES[found[4]], *found[5:])
+            for found in HELD.rows(connection, shard_id)
+        },
+    )
+
+
 def load_expected(connection: Connection, shard_id: int) -> dict[str, Expected]:
-    """Every line of a shard by its custom_id, with what is stored of it."""
-    return {
-        custom_id(found[0], found[1]): Expected(
-            found[2], found[3], None if found[4] is None else STATUSES[found[4]], *found[5:8]
-        )
-        for found in EXPECTED.rows(connection, shard_id)
-    }
+    """Every line of a shard by its custom_id, in their order."""
+    awaited = load_awaited(connection, shard_id)
+    nothing = {name: Expected(*one, None, None, None, None) for name, one in awaited.open.items()}
+    return dict(sorted((awaited.held | nothing).items(), key=lambda named: named[1].line))
 
 
 def keep_requests_of(connection: Connection, submission: Submission, folder: Path) -> None:
     """Which requests the shard holds, into a file of its own, before the shard is done."""
-    found = sorted(EXPECTED.rows(connection, submission.shard_id), key=itemgetter(2))
+    if kept_path(folder, submission.sha).exists():
+        return
+    found = REQUESTS.rows(connection, submission.shard_id)
     if len(found) == submission.requests:
-        requests = [KeptRequest(Fingerprint(values[1]), values[0]) for values in found]
-        keep_requests(folder, submission.sha, requests)
+        keep_requests(folder, submission.sha, found)
 
 
 def unsettled(connection: Connection, shard_id: int) -> int:
@@ -259,11 +119,15 @@ def store(
     file_id: int | None,
     items: Iterable[StoredItem],
     now_s: float,
+    answers: Sequence[Answers] = (),
 ) -> None:
-    """Outcomes of one shard's lines, from one raw file or (`file_id` None) from their absence."""
+    """Outcomes of one shard's lines, from one raw file or (`file_id` None) from their absence. Usual answers
+    can come as they were found."""
     usual_model, is_cancelled = connection.execute(
         select(shard.c.model, shard.c.cancel_requested).where(shard.c.id == shard_id)
     ).one()
+    if file_id is not None and answers:
+        _store_answers(connection, _answer_values(answers, usual_model), shard_id, file_id, int(now_s))
     by_status: dict[Status, list[StoredItem]] = {}
     for item in items:
         by_status.setdefault(item[2].status, []).append(item)
@@ -280,6 +144,36 @@ def store(
         ]
         if SETTLE[status].run(connection, settled) != len(settled):
             _close(connection, status, settled, is_wished=is_wished)
+
+
+def _answer_values(answers: Sequence[Answers], usual_model: str) -> list[AnswerValues]:
+    """In the order of the shard's lines: neighbours share a page."""
+    values: list[AnswerValues] = []
+    for model, rows, awaited in answers:
+        packed = pack_model(model, usual_model)
+        values += [
+            (input_tokens, output_tokens, packed, uuid, response_id, offset, length, line, request_id)
+            for (_, input_tokens, output_tokens, uuid, response_id, offset, length), (
+                line,
+                request_id,
+            ) in zip(rows, awaited, strict=True)
+        ]
+    values.sort(key=_LINE_OF_ANSWER)
+    return values
+
+
+def _store_answers(
+    connection: Connection, values: list[AnswerValues], shard_id: int, file_id: int, now_s: int
+) -> None:
+    """Most requests wait for this very attempt and are settled all at once; where one of them does not, each
+    is looked at by itself, for which those that are settled don't matter any more."""
+    STORE_ANSWER.run(connection, values, at_shard=shard_id, in_file=file_id, now_s=now_s)
+    failpoint("outcomes.attempts_written")
+    if SETTLE_ANSWERS.run(connection, [()], at_shard=shard_id, in_file=file_id) == len(values):
+        return
+    settled = [(0, 0, shard_id, line, request_id) for *_, line, request_id in values]
+    if SETTLE[Status.SUCCEEDED].run(connection, settled) != len(settled):
+        _close(connection, Status.SUCCEEDED, settled, is_wished=False)
 
 
 def _close(
@@ -327,48 +221,6 @@ def _stored(
         shard_id,
         line,
     )
-
-
-def pack_finish_reason(reason: str | None) -> str | None:
-    """None for the usual `stop`, empty where the server named none."""
-    return None if reason == _USUAL_FINISH else storable(reason) or ""
-
-
-def unpack_finish_reason(stored: str | None) -> str | None:
-    """The finish reason of an attempt that has ended."""
-    return _USUAL_FINISH if stored is None else stored or None
-
-
-def pack_model(model: str | None, usual: str) -> str | None:
-    """None for the shard's own model, empty where the server named none."""
-    return None if model == usual else storable(model) or ""
-
-
-def unpack_model(stored: str | None, usual: str) -> str | None:
-    """The model as answered."""
-    return usual if stored is None else stored or None
-
-
-def pack_response_id(text: str | None) -> tuple[bytes | None, str | None]:
-    """`batch_req_<uuid>` as 16 bytes, anything else as text; exactly what `unpack_response_id` undoes."""
-    if text is not None and _USUAL_RESPONSE_ID.fullmatch(text):
-        return bytes.fromhex(text[len(_UUID_PREFIX) :].replace("-", "")), None
-    return None, storable(text)
-
-
-def unpack_response_id(packed: bytes | None, text: str | None) -> str | None:
-    """The response's id as the server gave it."""
-    if packed is None:
-        return text
-    digits = packed.hex()
-    return f"{_UUID_PREFIX}{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
-def storable(text: str | None) -> str | None:
-    """A server's text as a database can hold it: NUL and lone surrogates become U+FFFD."""
-    if text is None or text.isprintable():
-        return text
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
 # ---------------------------------------------------------------- looked at again

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Select, and_, bindparam, func, or_, select
 from runner.core.identity import custom_id
 from runner.core.model import Fingerprint, Status
 from runner.ledger.bulk import Query
-from runner.ledger.outcomes import unpack_finish_reason, unpack_model, unpack_response_id
+from runner.ledger.packing import unpack_finish_reason, unpack_model, unpack_response_id
 from runner.ledger.plan_statements import ANSWERED_CODES, SLICE_ROWS
 from runner.ledger.records import LedgerRow, Repeatable, Totals
 from runner.ledger.tables import (

@@ -277,6 +277,28 @@ class Expected(NamedTuple):
     length: int | None
 
 
+class Awaited(NamedTuple):
+    """The lines of a shard by their custom_ids. `open`: line and request of those without an outcome; `held`:
+    what is stored of the others.
+    """
+
+    open: dict[str, tuple[int, int]]
+    held: dict[str, Expected]
+
+
+AnswerRow = tuple[str, int, int, bytes | None, str | None, int, int]
+"""A usual answer as it was found: custom_id, input and output tokens, the response's id (see
+`packing.pack_response_id`), offset and length of its line."""
+
+
+class Answers(NamedTuple):
+    """Usual answers of one model, and line and request of each."""
+
+    model: str
+    rows: Sequence[AnswerRow]
+    awaited: Sequence[tuple[int, int]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawFile:
     """A downloaded result file: its row in the ledger and its path."""

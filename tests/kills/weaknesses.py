@@ -12,7 +12,7 @@ from typing import Any
 from runner.commands import calls, watching
 from runner.core import states
 from runner.core.states import ShardState, Submission
-from runner.ledger import Expected, Ledger
+from runner.ledger import Awaited, Ledger
 
 VARIABLE = "RUNNER_KILLS_WEAKNESS"
 """Names the one that a run of `tests.kills.hurried` has. The program itself knows no such variable."""
@@ -50,14 +50,14 @@ def read_once() -> None:
 
 def join_by_order() -> None:
     """Results are matched by their order in the file, not by their custom_id."""
-    load = Ledger.expected
+    load = Ledger.awaited
 
-    def by_order(self: Ledger, shard_id: int) -> dict[str, Expected]:
-        expected = load(self, shard_id)
-        places = list(expected.values())
-        return dict(zip(expected, places[1:] + places[:1], strict=True))
+    def by_order(self: Ledger, shard_id: int) -> Awaited:
+        awaited = load(self, shard_id)
+        places = list(awaited.open.values())
+        return awaited._replace(open=dict(zip(awaited.open, places[1:] + places[:1], strict=True)))
 
-    Ledger.expected = by_order  # type: ignore[method-assign]
+    Ledger.awaited = by_order  # type: ignore[method-assign]
 
 
 WEAKNESSES: Mapping[str, Callable[[], None]] = {

@@ -142,18 +142,16 @@ KEEPING = (
     # ------------------------------------------------------------ lines to rows
     Mutant(
         name="splitlines",
-        path="commands/collecting.py",
-        old="        for start, line in split_lines(lines):\n",
-        new="        text = lines.read().decode()\n"
-        "        for start, line in enumerate(piece.encode() for piece in text.splitlines()):\n",
+        path="commands/judging.py",
+        old='    for line in data.split(b"\\n"):\n',
+        new="    for line in [one.encode() for one in data.decode().splitlines()]:\n",
         kills=(f"{_HOSTILE}::test_an_answer_keeps_every_character",),
     ),
     Mutant(
         name="joined-by-position",
         path="commands/collecting.py",
-        old='        entry = self._expected.get(result.custom_id or "")\n',
-        new="        at = tally.lines - 1\n"
-        "        entry = next((one for one in self._expected.values() if one.line == at), None)\n",
+        old="        awaited = [take(row[0], None) for row in run.rows]\n",
+        new='        awaited = [take(next(iter(self._open), ""), None) for row in run.rows]\n',
         kills=(f"{_HOSTILE}::test_a_row_gets_its_own_answer_whatever_else_the_server_sends",),
     ),
     Mutant(

@@ -15,7 +15,7 @@ from runner.core.identity import key_part
 from runner.core.model import Outcome, Status
 from runner.core.settling import is_better
 from runner.ledger import Comparison, StagedBlock, StagedRow, Staging
-from runner.ledger.outcomes import (
+from runner.ledger.packing import (
     pack_finish_reason,
     pack_model,
     pack_response_id,
