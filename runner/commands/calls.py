@@ -6,12 +6,13 @@ engine's own thread. Nothing here decides whether to call.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from runner.commands.barrier import has_caught_up
+from runner.commands.work import Message
 from runner.core.model import Accepted, Download, Provider, Refused, Unknown
 from runner.core.states import ShardState, Submission, looks_finished, scan_pause_s, seen
 from runner.core.wire import BatchObject, FileObject
@@ -34,11 +35,13 @@ class Read:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """What a poll brought: the batch as seen, the files read, and what went wrong with which."""
+    """What a poll brought: the batch as seen, the files read, and what went wrong with which. `prepared`:
+    what was made of files already, by the path of the download."""
 
     batch: BatchObject
     downloads: tuple[tuple[Read, Download], ...]
     errors: tuple[ProviderError, ...]
+    prepared: Mapping[str, Message] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,9 +155,15 @@ def draw_fence(client: Client, submission: Submission) -> FenceReply:
 
 
 def fetch(
-    client: Client, submission: Submission, provider: Provider, progress: Progress, scratch: Path
+    client: Client,
+    submission: Submission,
+    provider: Provider,
+    progress: Progress,
+    scratch: Path,
+    prepare: Callable[[int, Download], Message | None] = lambda *_: None,
 ) -> Fetched:
-    """Retrieve the batch and read what there is to read of its files."""
+    """Retrieve the batch and read what there is to read of its files. `prepare` is given the output file and
+    the shard's id, once all have come."""
     failpoint("poll.sending")
     batch = client.retrieve_batch(submission.batch_id or "")
     failpoint("poll.answered")
@@ -166,7 +175,14 @@ def fetch(
             downloads.append((read, client.download(read.file_id, target, skip=read.skip)))
         except ProviderError as error:
             errors.append(error)
-    return Fetched(batch=batch, downloads=tuple(downloads), errors=tuple(errors))
+    outputs = [file for read, file in downloads if read.kind == "output"]
+    found = {file.path: prepare(submission.shard_id, file) for file in outputs}
+    return Fetched(
+        batch=batch,
+        downloads=tuple(downloads),
+        errors=tuple(errors),
+        prepared={path: message for path, message in found.items() if message is not None},
+    )
 
 
 def reads_wanted(submission: Submission, provider: Provider, progress: Progress) -> tuple[Read, ...]:

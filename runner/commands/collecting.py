@@ -13,19 +13,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from runner.commands.judging import JudgedPiece, OtherLine, Run, judged_pieces
+from runner.commands.judging import AnswerRow, JudgedPiece, OtherLine, Run, answer_values, judged_pieces
+from runner.commands.preparing import Prepared
 from runner.commands.sharding import sync_folder
 from runner.core.model import Cause, Download, Outcome, Status
 from runner.core.settling import is_better, judge
 from runner.core.wire import BadLine, ResultLine, read_result_line
 from runner.failpoints import failpoint
-from runner.ledger import AnswerRow, Answers, Expected, Ledger, RawFile, without_collector
+from runner.ledger import AnswerValues, Awaited, Expected, Ledger, RawFile, without_collector
 
 _STORE_LINES = 50_000
 """A group is one durable transaction in the order of the shard's lines. The largest file is one group: with
@@ -56,9 +57,10 @@ class ShardBook:
     def __init__(self, ledger: Ledger, shard_id: int) -> None:
         self._ledger = ledger
         self._shard_id = shard_id
-        self._open, self._held = ledger.awaited(shard_id)
-        self._requests = len(self._open) + len(self._held)
-        self._taken: list[tuple[RawFile, Answers]] = []
+        self._awaited: Awaited | None = None
+        self._requests = 0
+        self._taken: list[tuple[RawFile, Sequence[AnswerRow], Sequence[tuple[int, int]]]] = []
+        self._is_held_stale = False
         self.blocked: Outcome | None = None
         self.retry_after_s = 0.0
         self._set_aside: set[bytes] = set()
@@ -67,7 +69,7 @@ class ShardBook:
     @property
     def failures(self) -> str:
         """How many requests failed and the first cause that was read, for people; empty for none."""
-        failed = sum(entry.status is Status.FAILED for entry in self._held.values())
+        failed = sum(entry.status is Status.FAILED for entry in self._known.held.values())
         if not failed or self._cause is None:
             return ""
         of_all = f"{failed:,} of {self._requests:,} requests failed"
@@ -76,18 +78,29 @@ class ShardBook:
     @property
     def outstanding(self) -> list[Expected]:
         """Requests without any outcome yet."""
-        return [_unanswered(awaited) for awaited in self._open.values()]
+        return [_unanswered(place) for place in self._known.open.values()]
 
     @property
     def accounted(self) -> int:
         """How many requests have an outcome."""
-        return self._requests - len(self._open)
+        return self._requests - len(self._known.open)
 
-    def take_in(self, download: Download, raw: RawFile, raw_folder: Path) -> Tally:
+    @property
+    def _known(self) -> Awaited:
+        """The requests, as the ledger knows them when they are first asked for."""
+        if self._awaited is None:
+            self._awaited = self._ledger.awaited(self._shard_id)
+            self._requests = len(self._awaited.open) + len(self._awaited.held)
+        return self._awaited
+
+    def take_in(
+        self, download: Download, raw: RawFile, raw_folder: Path, prepared: Prepared | None = None
+    ) -> Tally:
         """Read a downloaded file into the ledger; the download itself is gone afterwards.
 
         The first download of a file becomes its raw file as it is; of later ones only new lines are
-        appended. Either way a line is durable before the ledger says where it stands.
+        appended. Either way a line is durable before the ledger says where it stands. `prepared`: what a
+        worker made of the file, since this shard was last touched.
         """
         failpoint("collect.begins")
         part = Path(download.path)
@@ -95,6 +108,7 @@ class ShardBook:
         tally = Tally()
         with ExitStack() as stack:
             if target.exists():
+                prepared = None
                 lines = stack.enter_context(part.open("rb"))
                 kept: BinaryIO | None = stack.enter_context(_appending(target))
             else:
@@ -105,7 +119,7 @@ class ShardBook:
                 lines, kept = stack.enter_context(target.open("rb")), None
             held = stack.enter_context(target.open("rb"))
             store = _Store(self._ledger, self._shard_id, raw, lines=lines, kept=kept, held=held)
-            self._read(lines, store, tally)
+            self._read(lines, store, tally, prepared)
         part.unlink(missing_ok=True)
         failpoint("collect.part_removed")
         self._count(raw, tally)
@@ -131,12 +145,27 @@ class ShardBook:
             bad_lines=tally.bad,
         )
 
-    def _read(self, lines: BinaryIO, store: _Store, tally: Tally) -> None:
+    def _read(self, lines: BinaryIO, store: _Store, tally: Tally, prepared: Prepared | None = None) -> None:
         with without_collector():
-            self._read_pieces(judged_pieces(lines), store, tally)
+            if prepared is not None:
+                self._take_prepared(prepared, store, tally)
+            else:
+                self._read_pieces(judged_pieces(lines), store, tally)
+
+    def _take_prepared(self, prepared: Prepared, store: _Store, tally: Tally) -> None:
+        """No other line of the file is about a request that has a usual answer in it."""
+        self._awaited = prepared.awaited
+        self._requests = len(prepared.awaited.open) + len(prepared.awaited.held) + len(prepared.values)
+        self._taken.clear()
+        self._is_held_stale = True
+        tally.lines += len(prepared.values)
+        tally.stored += len(prepared.values)
+        store.add_answers(prepared.values)
+        store.flush()
+        self._read_pieces([JudgedPiece(0, [Run("", [], one) for one in prepared.others])], store, tally)
 
     def _read_pieces(self, pieces: Iterable[JudgedPiece], store: _Store, tally: Tally) -> None:
-        group_lines, group_begins = 0, 0
+        group_lines, group_begins = tally.lines, 0
         for piece in pieces:
             for run in piece.runs:
                 self._take_answers(run, store, tally)
@@ -150,20 +179,26 @@ class ShardBook:
     def _take_answers(self, run: Run, store: _Store, tally: Tally) -> None:
         """Usual answers. One whose request is not open is looked at by itself, in its turn."""
         tally.lines += len(run.rows)
-        take = self._open.pop
-        awaited = [take(row[0], None) for row in run.rows]
-        if None not in awaited:
-            self._settle(Answers(run.model, run.rows, awaited), store, tally)  # type: ignore[arg-type]
+        take = self._known.open.pop
+        places = [take(row[0], None) for row in run.rows]
+        if None not in places:
+            self._settle(run.model, run.rows, places, store)  # type: ignore[arg-type]
+            tally.stored += len(run.rows)
             return
-        for row, one in zip(run.rows, awaited, strict=True):
-            if one is not None:
-                self._settle(Answers(run.model, [row], [one]), store, tally)
+        for row, place in zip(run.rows, places, strict=True):
+            if place is not None:
+                self._settle(run.model, [row], [place], store)
+                tally.stored += 1
             else:
                 self._read_line(row[5], store.line_at(row[5], row[6]), store, tally)
 
-    def _settle(self, answers: Answers, store: _Store, tally: Tally) -> None:
-        tally.stored += len(answers.rows)
-        self._taken.append((store.raw, store.add_answers(answers)))
+    def _settle(
+        self, model: str, rows: Sequence[AnswerRow], places: Sequence[tuple[int, int]], store: _Store
+    ) -> None:
+        """Usual answers to requests that had no outcome."""
+        rows = store.placed(rows)
+        store.add_answers(answer_values(model, rows, places, self._known.model))
+        self._taken.append((store.raw, rows, places))
 
     def _read_other(self, place: OtherLine, store: _Store, tally: Tally) -> None:
         tally.lines += 1
@@ -178,22 +213,27 @@ class ShardBook:
             tally.bad += 1
             self._aside(start, line, store, result.reason)
             return
-        entry = self._entry(result.custom_id or "")
+        entry = self._entry(result.custom_id or "", store)
         if entry is None:
             tally.unknown += 1
             self._aside(start, line, store, "no request of this shard has this custom_id")
             return
         self._match(start, line, store, tally, entry, result)
 
-    def _entry(self, custom_id: str) -> Expected | None:
+    def _entry(self, custom_id: str, store: _Store) -> Expected | None:
         """The request with this custom_id, and what is held for it; None where the shard has none."""
-        awaited = self._open.get(custom_id)
-        if awaited is not None:
-            return _unanswered(awaited)
-        for raw, answers in self._taken:
-            self._held.update(_held(raw, answers))
+        known = self._known
+        place = known.open.get(custom_id)
+        if place is not None:
+            return _unanswered(place)
+        if self._is_held_stale and custom_id not in known.held:
+            store.flush()
+            known.held.update(self._ledger.awaited(self._shard_id).held)
+            self._is_held_stale = False
+        for raw, rows, places in self._taken:
+            known.held.update(_held(raw, rows, places))
         self._taken.clear()
-        return self._held.get(custom_id)
+        return known.held.get(custom_id)
 
     def _match(
         self, start: int, line: bytes, store: _Store, tally: Tally, entry: Expected, result: ResultLine
@@ -208,7 +248,7 @@ class ShardBook:
             elif outcome.status is entry.status and store.has_lost(entry, result.custom_id):
                 tally.repeated += 1
                 offset = store.place_again(entry, start, line)
-                self._held[result.custom_id or ""] = entry._replace(offset=offset, length=len(line))
+                self._known.held[result.custom_id or ""] = entry._replace(offset=offset, length=len(line))
             else:
                 tally.duplicates += 1
                 self._aside(start, line, store, "another line of this request is held already")
@@ -217,8 +257,8 @@ class ShardBook:
         if outcome.status is Status.FAILED:
             self._cause = self._cause or outcome.cause
         offset = store.add(entry, outcome, start, line)
-        self._open.pop(result.custom_id or "", None)
-        self._held[result.custom_id or ""] = Expected(
+        self._known.open.pop(result.custom_id or "", None)
+        self._known.held[result.custom_id or ""] = Expected(
             entry.line, entry.request_id, outcome.status, store.raw.id, offset, len(line)
         )
 
@@ -230,15 +270,15 @@ class ShardBook:
             store.set_aside(start, line, reason)
 
 
-def _unanswered(awaited: tuple[int, int]) -> Expected:
-    return Expected(*awaited, None, None, None, None)
+def _unanswered(place: tuple[int, int]) -> Expected:
+    return Expected(*place, None, None, None, None)
 
 
-def _held(raw: RawFile, answers: Answers) -> dict[str, Expected]:
-    """What is held once these are stored."""
+def _held(raw: RawFile, rows: Sequence[AnswerRow], places: Sequence[tuple[int, int]]) -> dict[str, Expected]:
+    """What is held once these answers are stored."""
     return {
         row[0]: Expected(line, request_id, Status.SUCCEEDED, raw.id, row[5], row[6])
-        for row, (line, request_id) in zip(answers.rows, answers.awaited, strict=True)
+        for row, (line, request_id) in zip(rows, places, strict=True)
     }
 
 
@@ -264,7 +304,7 @@ class _Store:
         self._lines = lines
         self._kept = kept
         self._held = held
-        self._answers: list[Answers] = []
+        self._answers: list[AnswerValues] = []
         self._items: list[tuple[int, int, Outcome, int, int]] = []
         self._quarantined: list[tuple[int, int, str]] = []
         self._placed: list[tuple[int, int, int]] = []
@@ -273,13 +313,13 @@ class _Store:
         """A line of the file that is being read."""
         return os.pread(self._lines.fileno(), length, offset)
 
-    def add_answers(self, answers: Answers) -> Answers:
-        """Take usual answers; returns them with the places that their lines have in the raw file."""
-        if self._kept is not None:
-            rows = [self._kept_row(row) for row in answers.rows]
-            answers = answers._replace(rows=rows)
-        self._answers.append(answers)
-        return answers
+    def placed(self, rows: Sequence[AnswerRow]) -> Sequence[AnswerRow]:
+        """Usual answers with the places that their lines have in the raw file."""
+        return rows if self._kept is None else [self._kept_row(row) for row in rows]
+
+    def add_answers(self, values: Iterable[AnswerValues]) -> None:
+        """Take usual answers, whose lines are in their places."""
+        self._answers += values
 
     def _kept_row(self, row: AnswerRow) -> AnswerRow:
         custom_id, input_tokens, output_tokens, uuid, response_id, offset, length = row

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from runner.commands import calls
+from runner.commands.ahead import Ahead
 from runner.commands.calls import Fetched
 from runner.commands.complaints import COMPLAINTS, batches_go_on, complaint_of, refusal
 from runner.commands.cutting import TOO_LARGE, Cutter
@@ -73,7 +74,8 @@ class Engine:
         self._stop = stop
         self._cutter = cutter
         self.pause_until_s = 0.0
-        self._watcher = Watcher(at)
+        self._ahead = Ahead(at.place)
+        self._watcher = Watcher(at, self._ahead)
         self._extras = Extras(at)
         self._tracks: list[Track] = []
         self._landed_calls: queue.SimpleQueue[tuple[Track, str, object]] = queue.SimpleQueue()
@@ -94,6 +96,7 @@ class Engine:
         """
         self._tracks = [Track(submission=submission) for submission in submissions]
         deadline_s = None if left_s is None else time.monotonic() + left_s
+        self._ahead.begin()
         try:
             while not self._is_over(pace):
                 self._check_stop(deadline_s)
@@ -106,6 +109,7 @@ class Engine:
             raise
         finally:
             self._leave()
+            self._ahead.close()
         if self._stopping is not None:
             raise refusal(self._at.provider.name, self._stopping)
         self._complaints += [
@@ -304,7 +308,9 @@ class Engine:
         self._call(
             track,
             "fetch",
-            lambda: calls.fetch(self._at.client, submission, self._at.provider, progress, scratch),
+            lambda: calls.fetch(
+                self._at.client, submission, self._at.provider, progress, scratch, self._ahead.prepare
+            ),
         )
 
     def _scan(self, track: Track) -> None:

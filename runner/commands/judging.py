@@ -7,18 +7,23 @@ and whoever collects reads and judges it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
 from runner.core.usual import usual_answer
 from runner.core.wire import JsonError, decode_json
-from runner.ledger import AnswerRow, pack_response_id
+from runner.ledger import AnswerValues, pack_model, pack_response_id
 
 _PIECE_BYTES = 1 << 20
 MAX_LINE_BYTES = 64 << 20
 """A longer line is no answer: it is counted and left where it is, and memory stays bounded."""
 _LOOKS = 4
 """Where so many lines at the beginning of a piece are not usual, its others will not be either."""
+
+
+AnswerRow = tuple[str, int, int, bytes | None, str | None, int, int]
+"""A usual answer as it is found: custom_id, input and output tokens, the response's id (packed), offset and
+length of its line."""
 
 
 class OtherLine(NamedTuple):
@@ -77,6 +82,19 @@ def judged(start: int, data: bytes) -> list[Run]:
     return runs
 
 
+def answer_values(
+    model: str, rows: Sequence[AnswerRow], places: Sequence[tuple[int, int]], usual_model: str
+) -> list[AnswerValues]:
+    """Usual answers of one model as they are stored, given line and request of each."""
+    packed = pack_model(model, usual_model)
+    return [
+        (input_tokens, output_tokens, packed, uuid, response_id, offset, length, line, request_id)
+        for (_, input_tokens, output_tokens, uuid, response_id, offset, length), (line, request_id) in zip(
+            rows, places, strict=True
+        )
+    ]
+
+
 def _usual(line: bytes) -> tuple[str, int, int, str, str] | None:
     try:
         return usual_answer(decode_json(line))
@@ -87,19 +105,16 @@ def _usual(line: bytes) -> tuple[str, int, int, str, str] | None:
 def _pieces(file: BinaryIO) -> Iterator[tuple[int, bytes | None, int]]:
     """Start, bytes and end of whole lines one after another; a line that is too long has None for bytes."""
     start, rest = 0, b""
-    while more := file.read(_PIECE_BYTES):
-        data = rest + more
+    while data := rest + (more := file.read(_PIECE_BYTES)):
         if len(data) >= MAX_LINE_BYTES and b"\n" not in data[:MAX_LINE_BYTES]:
             rest, end = _behind(file, data, start)
             yield start, None, end
             start = end
             continue
-        cut = data.rfind(b"\n") + 1
+        cut = data.rfind(b"\n") + 1 if more else len(data)
         if cut:
             yield start, data[:cut], start + cut
         start, rest = start + cut, data[cut:]
-    if rest:
-        yield start, rest, start + len(rest)
 
 
 def _behind(file: BinaryIO, data: bytes, offset: int) -> tuple[bytes, int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from runner.commands.ahead import Ahead
 from runner.commands.calls import Fetched, Progress
 from runner.commands.collecting import ShardBook
 from runner.commands.moments import AnswersStored, BatchDone, BatchSeen, Trouble
@@ -31,8 +32,9 @@ _LASTING = frozenset({ProblemKind.NOT_FOUND, ProblemKind.INVALID_REQUEST})
 class Watcher:
     """Takes what polls bring. Runs in the engine's thread."""
 
-    def __init__(self, at: Surroundings) -> None:
+    def __init__(self, at: Surroundings, ahead: Ahead) -> None:
         self._at = at
+        self._ahead = ahead
 
     def fetched(self, track: Track, fetched: Fetched, tracks: Sequence[Track]) -> None:
         """Record what a poll brought: the batch as seen, its lines, and whether that was all."""
@@ -45,11 +47,16 @@ class Watcher:
         was_full = track.progress.from_start or track.progress.output_lines == 0
         for read, download in fetched.downloads:
             raw = self._at.ledger.raw_file(track.submission.shard_id, read.kind, read.file_id)
-            tally = track.book.take_in(download, raw, self._at.place.folder / "raw")
+            message = fetched.prepared.get(download.path)
+            prepared = None if message is None else self._ahead.unpacked(message)
+            tally = track.book.take_in(download, raw, self._at.place.folder / "raw", prepared)
             if read.kind == "output":
+                self._ahead.taken_in(download)
                 track.progress = Progress(output_lines=read.skip + download.lines)
             if tally.stored:
                 self._tell_stored(track, tally.stored)
+        for what in self._ahead.told():
+            self._at.reporter.tell(Trouble(what=what, slot=track.submission.slot))
         for error in fetched.errors:
             self._at.reporter.tell(Trouble(what=error.what, slot=track.submission.slot))
         was_read = self._is_about(track, fetched.batch) and all(

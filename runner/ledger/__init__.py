@@ -20,11 +20,10 @@ if TYPE_CHECKING:
     from runner.ledger.facts import ShardFact
     from runner.ledger.kept_requests import KeptRequest, kept_path, load_requests
     from runner.ledger.ledger import Ledger
-    from runner.ledger.packing import pack_response_id
+    from runner.ledger.packing import pack_model, pack_response_id
     from runner.ledger.planning import PlanMovedError
     from runner.ledger.records import (
-        AnswerRow,
-        Answers,
+        AnswerValues,
         AttemptRecord,
         Awaited,
         ChangedRow,
@@ -57,8 +56,7 @@ __all__ = [
     "CREATE_INTENDED",
     "EXTRA_BATCH",
     "EXTRA_OUTPUT",
-    "AnswerRow",
-    "Answers",
+    "AnswerValues",
     "AttemptRecord",
     "Awaited",
     "ChangedRow",
@@ -101,6 +99,7 @@ __all__ = [
     "kept_path",
     "load_requests",
     "locate",
+    "pack_model",
     "pack_response_id",
     "read_journal",
     "scratch_folder",

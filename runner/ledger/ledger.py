@@ -21,7 +21,7 @@ from runner.failpoints import failpoint
 from runner.ledger import attempts, housekeeping, outcomes, planning, reading, runs, submissions
 from runner.ledger.open_ledger import OpenLedger
 from runner.ledger.records import (
-    Answers,
+    AnswerValues,
     AttemptRecord,
     Awaited,
     Expected,
@@ -349,10 +349,10 @@ class Ledger(OpenLedger):
         shard_id: int,
         raw: RawFile,
         items: Sequence[tuple[int, int, Outcome, int, int]],
-        answers: Sequence[Answers] = (),
+        answers: Sequence[AnswerValues] = (),
     ) -> None:
-        """Outcomes of lines: (line, request id, outcome, offset, length), and usual answers as they were
-        found. Repeating it changes nothing."""
+        """Outcomes of lines: (line, request id, outcome, offset, length), and usual answers as they
+        are stored. Repeating it changes nothing."""
         with self._writing() as connection:
             outcomes.store(connection, shard_id, raw.id, items, self._clock(), answers)
             failpoint("outcomes.before")

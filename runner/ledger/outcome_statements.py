@@ -149,7 +149,8 @@ SETTLE_ANSWERS = Bulk(
             .where(attempt.c.status == _word(Status.SUCCEEDED))
         )
     )
-    .where(request.c.open_shard_id == fixed("at_shard"), _may_settle(Status.SUCCEEDED, fixed("at_shard")))
+    .where(request.c.open_shard_id == fixed("at_shard"))
+    .where(_may_settle(Status.SUCCEEDED, fixed("at_shard")))
     .values(
         status=_word(Status.SUCCEEDED),
         retryable=literal_column("0"),

@@ -40,7 +40,7 @@ from runner.ledger.outcome_statements import (
     STORE_ANSWER,
 )
 from runner.ledger.packing import pack_finish_reason, pack_model, pack_response_id, storable
-from runner.ledger.records import Answers, Awaited, Expected, RawFile, ResultKind
+from runner.ledger.records import AnswerValues, Awaited, Expected, RawFile, ResultKind
 from runner.ledger.tables import (
     STATUS_CODES,
     STATUSES,
@@ -57,9 +57,8 @@ _NAME_LIMIT = 120
 StoredItem = tuple[int, int, Outcome, int | None, int | None]
 """Line, request id, outcome, and the place of the line in the raw file."""
 
-AnswerValues = tuple[int, int, str | None, bytes | None, str | None, int, int, int, int]
-"""As STORE_ANSWER takes them: tokens, model, response id, place; the line and its request."""
 _LINE_OF_ANSWER = itemgetter(7)
+"""Stored in this order, neighbours share a page."""
 
 Verdict = tuple[Status, Cause | None]
 """What an answer is after a closer look, and why."""
@@ -76,6 +75,7 @@ def load_awaited(connection: Connection, shard_id: int) -> Awaited:
             custom_id(found[0], found[1]): Expected(found[2], found[3], STATUSES[found[4]], *found[5:])
             for found in HELD.rows(connection, shard_id)
         },
+        model=connection.execute(select(shard.c.model).where(shard.c.id == shard_id)).scalar_one(),
     )
 
 
@@ -119,15 +119,15 @@ def store(
     file_id: int | None,
     items: Iterable[StoredItem],
     now_s: float,
-    answers: Sequence[Answers] = (),
+    answers: Sequence[AnswerValues] = (),
 ) -> None:
     """Outcomes of one shard's lines, from one raw file or (`file_id` None) from their absence. Usual answers
-    can come as they were found."""
+    can come as they are stored."""
     usual_model, is_cancelled = connection.execute(
         select(shard.c.model, shard.c.cancel_requested).where(shard.c.id == shard_id)
     ).one()
     if file_id is not None and answers:
-        _store_answers(connection, _answer_values(answers, usual_model), shard_id, file_id, int(now_s))
+        _store_answers(connection, sorted(answers, key=_LINE_OF_ANSWER), shard_id, file_id, int(now_s))
     by_status: dict[Status, list[StoredItem]] = {}
     for item in items:
         by_status.setdefault(item[2].status, []).append(item)
@@ -146,24 +146,8 @@ def store(
             _close(connection, status, settled, is_wished=is_wished)
 
 
-def _answer_values(answers: Sequence[Answers], usual_model: str) -> list[AnswerValues]:
-    """In the order of the shard's lines: neighbours share a page."""
-    values: list[AnswerValues] = []
-    for model, rows, awaited in answers:
-        packed = pack_model(model, usual_model)
-        values += [
-            (input_tokens, output_tokens, packed, uuid, response_id, offset, length, line, request_id)
-            for (_, input_tokens, output_tokens, uuid, response_id, offset, length), (
-                line,
-                request_id,
-            ) in zip(rows, awaited, strict=True)
-        ]
-    values.sort(key=_LINE_OF_ANSWER)
-    return values
-
-
 def _store_answers(
-    connection: Connection, values: list[AnswerValues], shard_id: int, file_id: int, now_s: int
+    connection: Connection, values: Sequence[AnswerValues], shard_id: int, file_id: int, now_s: int
 ) -> None:
     """Most requests wait for this very attempt and are settled all at once; where one of them does not, each
     is looked at by itself, for which those that are settled don't matter any more."""

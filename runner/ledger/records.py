@@ -279,24 +279,17 @@ class Expected(NamedTuple):
 
 class Awaited(NamedTuple):
     """The lines of a shard by their custom_ids. `open`: line and request of those without an outcome; `held`:
-    what is stored of the others.
+    what is stored of the others. `model` is the one that was asked.
     """
 
     open: dict[str, tuple[int, int]]
     held: dict[str, Expected]
-
-
-AnswerRow = tuple[str, int, int, bytes | None, str | None, int, int]
-"""A usual answer as it was found: custom_id, input and output tokens, the response's id (see
-`packing.pack_response_id`), offset and length of its line."""
-
-
-class Answers(NamedTuple):
-    """Usual answers of one model, and line and request of each."""
-
     model: str
-    rows: Sequence[AnswerRow]
-    awaited: Sequence[tuple[int, int]]
+
+
+AnswerValues = tuple[int, int, str | None, bytes | None, str | None, int, int, int, int]
+"""A usual answer as it is stored: input and output tokens, model and response id (see `packing`), offset and
+length of its line in the raw file; line and request in the shard."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

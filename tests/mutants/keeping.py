@@ -7,6 +7,7 @@ from tests.mutants.mutant import Mutant
 _SETTLING = "unit/test_core_settling.py"
 _SUBMISSIONS = "contract/test_ledger_submissions.py"
 _HOSTILE = "fault/test_run_hostile_output.py"
+_USUAL = "property/test_usual_answers.py"
 _DURABLE = "contract/test_durable_order.py"
 
 KEEPING = (
@@ -150,9 +151,30 @@ KEEPING = (
     Mutant(
         name="joined-by-position",
         path="commands/collecting.py",
-        old="        awaited = [take(row[0], None) for row in run.rows]\n",
-        new='        awaited = [take(next(iter(self._open), ""), None) for row in run.rows]\n',
+        old="        places = [take(row[0], None) for row in run.rows]\n",
+        new='        places = [take(next(iter(self._known.open), ""), None) for row in run.rows]\n',
         kills=(f"{_HOSTILE}::test_a_row_gets_its_own_answer_whatever_else_the_server_sends",),
+    ),
+    Mutant(
+        name="usual-though-refused",
+        path="core/usual.py",
+        old='            and message.get("refusal") is None\n',
+        new="",
+        kills=(f"{_USUAL}::test_what_is_told_in_one_look_is_what_is_judged",),
+    ),
+    Mutant(
+        name="prepared-whatever-other-lines-say",
+        path="commands/preparing.py",
+        old="        if any(name in before and name not in awaited.open for",
+        new="        if any(False for",
+        kills=(f"{_USUAL}::test_a_file_in_which_the_order_of_two_lines_matters_is_not_prepared",),
+    ),
+    Mutant(
+        name="settled-over-a-later-answer",
+        path="ledger/outcome_statements.py",
+        old='    .where(_may_settle(Status.SUCCEEDED, fixed("at_shard")))\n',
+        new="",
+        kills=(f"{_USUAL}::test_the_better_answer_of_a_later_shard_is_kept",),
     ),
     Mutant(
         name="error-file-ignored",

@@ -1,6 +1,7 @@
 """The usual answer is told in one look: the same as line by line, in any ledger, whatever else stands around.
 
-`taken_in(..., looks=False)` is the general path alone: `read_result_line` and `judge` for every line.
+There are three ways: every line by itself (`read_result_line` and `judge`), usual answers by the thousand,
+and files that were prepared before their turn.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from runner.commands import collecting, judging
 from runner.commands.collecting import ShardBook, Tally
 from runner.commands.judging import judged_pieces
+from runner.commands.preparing import prepare
 from runner.core.model import Download
 from runner.core.settling import judge
 from runner.core.states import Submission
@@ -31,7 +34,7 @@ from tests.contract.ledger_factories import UUID_ID, Project, to_send
 
 ROWS = 4
 _SHARDS_AT_ONCE = 100
-_FEW = settings(deadline=None, max_examples=60)
+_FEW = settings(deadline=None, max_examples=80)
 
 # ---------------------------------------------------------------- lines
 
@@ -166,7 +169,7 @@ lines = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=600)
+@settings(deadline=None, max_examples=800)
 @given(line=lines)
 @example(Line(usual()))
 @example(Line(usual(error={})))
@@ -229,7 +232,7 @@ downloads = st.lists(
 
 
 class Twins:
-    """A ledger with shards of four requests; two of them are taken for each example."""
+    """A ledger with shards of four requests; three of them are taken for each example."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
@@ -256,18 +259,19 @@ class Twins:
         connection.close()
         return shard_id
 
-    def taken_in(self, shard_id: int, files: Sequence[tuple[str, bytes]], *, looks: bool) -> list[Any]:
+    def taken_in(self, shard_id: int, files: Sequence[tuple[str, bytes]], way: str) -> list[Any]:
         """What a book says after each file."""
         book = ShardBook(self.ledger, shard_id)
         said: list[Any] = []
-        with patch.object(judging, "usual_answer", usual_answer if looks else lambda _: None):
+        with patch.object(judging, "usual_answer", usual_answer if way != "by line" else lambda _: None):
             for kind, data in files:
                 raw = self.ledger.raw_file(
                     shard_id, "output" if kind == "output" else "error", f"f-{shard_id}"
                 )
                 part = self.ledger.place.folder / "scratch" / "x.part"
                 part.write_bytes(data)
-                tally = book.take_in(_download(part, data), raw, self.ledger.place.folder / "raw")
+                prepared = prepare(self.ledger, shard_id, part) if way == "prepared" else None
+                tally = book.take_in(_download(part, data), raw, self.ledger.place.folder / "raw", prepared)
                 lines_left = [one.line for one in book.outstanding]
                 said.append(
                     (tally, lines_left, book.accounted, book.failures, book.retry_after_s, book.blocked)
@@ -337,7 +341,7 @@ TWINS = Twins()
     piece_bytes=st.sampled_from([1, 100, 700, 1 << 20]),
     group_lines=st.sampled_from([1, 3, 50_000]),
 )
-def test_taken_in_by_the_thousand_or_line_by_line_the_ledger_is_the_same(
+def test_whichever_way_a_file_is_taken_in_the_ledger_is_the_same(
     files: list[tuple[str, list[Line], bool]],
     states: list[Request],
     is_cancelled: bool,
@@ -345,7 +349,7 @@ def test_taken_in_by_the_thousand_or_line_by_line_the_ledger_is_the_same(
     group_lines: int,
 ) -> None:
     found = []
-    for looks in (True, False):
+    for way in ("by line", "by the thousand", "prepared"):
         shard_id = TWINS.shard(states, is_cancelled=is_cancelled)
         ids = list(TWINS.ledger.expected(shard_id))
         data = [
@@ -356,9 +360,10 @@ def test_taken_in_by_the_thousand_or_line_by_line_the_ledger_is_the_same(
             patch.object(judging, "_PIECE_BYTES", piece_bytes),
             patch.object(collecting, "_STORE_LINES", group_lines),
         ):
-            said = TWINS.taken_in(shard_id, data, looks=looks)
+            said = TWINS.taken_in(shard_id, data, way)
         found.append((said, TWINS.told(shard_id)))
-    assert found[0] == found[1]
+    assert found[1] == found[0]
+    assert found[2] == found[0]
 
 
 def test_the_usual_file_is_told_by_the_thousand() -> None:
@@ -370,8 +375,41 @@ def test_the_usual_file_is_told_by_the_thousand() -> None:
     assert [row[0] for row in run.rows] == [ids[place] for place in (2, 0, 3, 1)]
     assert (run.model, run.then, piece.end) == ("qwen", None, len(data))
     with patch.object(collecting, "read_result_line", None):
-        said = TWINS.taken_in(shard_id, [("output", data)], looks=True)
+        said = TWINS.taken_in(shard_id, [("output", data)], "prepared")
     assert said == [(Tally(lines=4, stored=4), [], 4, "", 0.0, None)]
+
+
+def test_the_better_answer_of_a_later_shard_is_kept() -> None:
+    later = Request(status=1, answered_in=1)
+    shard_id = TWINS.shard([later, Request(), Request(), Request()], is_cancelled=False)
+    ids = list(TWINS.ledger.expected(shard_id))
+    data = b"".join(Line(usual(f"@{place}")).data(ids) for place in range(ROWS))
+    TWINS.taken_in(shard_id, [("output", data)], "prepared")
+    attempts, requests_, *_ = TWINS.told(shard_id)
+    assert [attempt[2] for attempt in attempts] == [1, 1, 1, 1]
+    assert [request[5] for request in requests_] == [1, 0, 0, 0]
+    assert [request[7] for request in requests_] == [None] * ROWS
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        Line(usual("@2")),
+        Line(usual("@2", response=None, error={"code": "x"})),
+        Line(usual("@2"), damage=(b"yes", b"\\ud800")),
+    ],
+)
+def test_a_file_in_which_the_order_of_two_lines_matters_is_not_prepared(second: Line) -> None:
+    shard_id = TWINS.shard([Request()] * ROWS, is_cancelled=False)
+    ids = list(TWINS.ledger.expected(shard_id))
+    path = TWINS.ledger.place.folder / "scratch" / "x.part"
+    data = Line(usual("@0")).data(ids) + Line(usual("@2")).data(ids)
+    path.write_bytes(data + Line(usual("@1", response=None, error={"code": "x"})).data(ids))
+    prepared = prepare(TWINS.ledger, shard_id, path)
+    assert prepared is not None
+    assert ([values[-2] for values in prepared.values], len(prepared.others)) == ([0, 2], 1)
+    path.write_bytes(second.data(ids) + data)
+    assert prepare(TWINS.ledger, shard_id, path) is None
 
 
 # ---------------------------------------------------------------- lines of a file
@@ -385,7 +423,7 @@ def test_the_usual_file_is_told_by_the_thousand() -> None:
         ),
         max_size=12,
     ),
-    piece_bytes=st.sampled_from([1, 2, 4, 8]),
+    piece_bytes=st.integers(1, 4),
 )
 def test_lines_end_at_a_newline_and_nowhere_else(parts: list[bytes], piece_bytes: int) -> None:
     data = b"".join(parts)
