@@ -16,6 +16,7 @@ from sqlalchemy import (
     bindparam,
     case,
     false,
+    func,
     insert,
     literal_column,
     null,
@@ -26,9 +27,9 @@ from sqlalchemy import (
 
 from runner.core.model import Status
 from runner.core.settling import is_better
-from runner.ledger.bulk import Bulk, Lookup, Query, fixed
+from runner.ledger.bulk import Bulk, KeyedInsert, Lookup, Query, fixed
 from runner.ledger.plan_statements import ANSWERED_CODES
-from runner.ledger.tables import STATUS_CODES, attempt, attempt_cause, quarantine, request
+from runner.ledger.tables import STATUS_CODES, attempt, attempt_cause, file, quarantine, request, shard
 
 _OUTCOME_COLUMNS = (
     *("finish_reason", "input_tokens", "output_tokens", "model"),
@@ -239,4 +240,33 @@ REQUESTS = Query(
     .where(_OF_SHARD)
     .order_by(attempt.c.line),
     "shard_id",
+)
+SHARD_OF_LINES = Query(
+    select(shard.c.model, shard.c.cancel_requested, shard.c.attempt).where(
+        shard.c.id == bindparam("shard_id")
+    ),
+    "shard_id",
+)
+UNSETTLED = Query(
+    select(func.count()).where(attempt.c.shard_id == bindparam("shard_id"), attempt.c.status.is_(None)),
+    "shard_id",
+)
+RAW_FILE = Query(
+    select(file.c.id, file.c.raw_path).where(
+        file.c.shard_id == bindparam("shard_id"),
+        file.c.kind == bindparam("of_kind"),
+        file.c.file_id == bindparam("server_file_id"),
+    ),
+    *("shard_id", "of_kind", "server_file_id"),
+)
+FILE_AT = Query(select(file.c.id).where(file.c.raw_path == bindparam("at_path")), "at_path")
+ADD_RAW_FILE = KeyedInsert(
+    file, *("shard_id", "attempt", "kind", "file_id", "state", "raw_path", "created_at")
+)
+COUNTED = ("lines", "duplicate_lines", "unknown_lines", "bad_lines")
+COUNT_LINES = Bulk(
+    update(file)
+    .where(file.c.id == bindparam("this_file"))
+    .values({name: bindparam(f"new_{name}") for name in COUNTED}),
+    *(*(f"new_{name}" for name in COUNTED), "this_file"),
 )

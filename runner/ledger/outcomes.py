@@ -15,7 +15,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import Connection, select
 
 from runner.core.identity import by_custom_id, custom_id
 from runner.core.model import Cause, Outcome, Status
@@ -26,29 +26,29 @@ from runner.ledger.kept_requests import keep_requests, kept_path
 from runner.ledger.outcome_statements import (
     ADD_CAUSE,
     ADD_QUARANTINE,
+    ADD_RAW_FILE,
     ANSWER_PLACES,
     CLOSE,
     CLOSE_FAILED,
+    COUNT_LINES,
+    COUNTED,
+    FILE_AT,
     HELD,
     JUDGE_AGAIN,
     OPEN,
     PLACE_AGAIN,
+    RAW_FILE,
     REQUESTS,
     SETTLE,
     SETTLE_ANSWERS,
+    SHARD_OF_LINES,
     STORE,
     STORE_ANSWER,
+    UNSETTLED,
 )
 from runner.ledger.packing import pack_finish_reason, pack_model, pack_response_id, storable
 from runner.ledger.records import AnswerValues, Awaited, Expected, RawFile, ResultKind
-from runner.ledger.tables import (
-    STATUS_CODES,
-    STATUSES,
-    attempt,
-    file,
-    quarantine,
-    shard,
-)
+from runner.ledger.tables import STATUS_CODES, STATUSES, quarantine
 from runner.ledger.times import iso
 
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]")
@@ -75,7 +75,7 @@ def load_awaited(connection: Connection, shard_id: int) -> Awaited:
             custom_id(found[0], found[1]): Expected(found[2], found[3], STATUSES[found[4]], *found[5:])
             for found in HELD.rows(connection, shard_id)
         },
-        model=connection.execute(select(shard.c.model).where(shard.c.id == shard_id)).scalar_one(),
+        model=SHARD_OF_LINES.first(connection, shard_id),
     )
 
 
@@ -97,8 +97,7 @@ def keep_requests_of(connection: Connection, submission: Submission, folder: Pat
 
 def unsettled(connection: Connection, shard_id: int) -> int:
     """How many lines of a shard have no outcome."""
-    query = select(func.count()).where(attempt.c.shard_id == shard_id, attempt.c.status.is_(None))
-    return int(connection.execute(query).scalar_one())
+    return int(UNSETTLED.first(connection, shard_id))
 
 
 # ---------------------------------------------------------------- outcomes
@@ -123,9 +122,7 @@ def store(
 ) -> None:
     """Outcomes of one shard's lines, from one raw file or (`file_id` None) from their absence. Usual answers
     can come as they are stored."""
-    usual_model, is_cancelled = connection.execute(
-        select(shard.c.model, shard.c.cancel_requested).where(shard.c.id == shard_id)
-    ).one()
+    ((usual_model, is_cancelled, _),) = SHARD_OF_LINES.rows(connection, shard_id)
     if file_id is not None and answers:
         _store_answers(connection, sorted(answers, key=_LINE_OF_ANSWER), shard_id, file_id, int(now_s))
     by_status: dict[Status, list[StoredItem]] = {}
@@ -232,25 +229,16 @@ def ensure_raw_file(
     connection: Connection, shard_id: int, kind: ResultKind, server_file_id: str, now_s: float
 ) -> RawFile:
     """The row of a result file; the same for the same shard, kind and id."""
-    this = and_(file.c.shard_id == shard_id, file.c.kind == kind, file.c.file_id == server_file_id)
-    held = connection.execute(select(file.c.id, file.c.raw_path).where(this)).one_or_none()
-    if held is not None:
-        return RawFile(id=held.id, path=held.raw_path)
+    held = RAW_FILE.rows(connection, shard_id, kind, server_file_id)
+    if held:
+        key, path = held[0]
+        return RawFile(id=key, path=path)
     path = f"raw/{_safe_name(server_file_id)}-{kind}.jsonl"
-    taken = connection.execute(select(file.c.id).where(file.c.raw_path == path)).one_or_none()
-    if taken is not None:
+    if FILE_AT.first(connection, path) is not None:
         path = f"raw/{_safe_name(server_file_id)}-{kind}-of-shard-{shard_id}.jsonl"
-    values = {
-        "shard_id": shard_id,
-        "attempt": select(shard.c.attempt).where(shard.c.id == shard_id).scalar_subquery(),
-        "kind": kind,
-        "file_id": server_file_id,
-        "state": "offered",
-        "raw_path": path,
-        "created_at": iso(now_s),
-    }
-    (key,) = connection.execute(insert(file).values(values)).inserted_primary_key or (0,)
-    return RawFile(id=int(key), path=path)
+    ((_, _, attempt_number),) = SHARD_OF_LINES.rows(connection, shard_id)
+    offered = (shard_id, attempt_number, kind, server_file_id, "offered", path, iso(now_s))
+    return RawFile(id=ADD_RAW_FILE.key(connection, *offered), path=path)
 
 
 def _safe_name(server_file_id: str) -> str:
@@ -267,7 +255,7 @@ def store_counts(
     counts: Mapping[str, int],
 ) -> None:
     """How many lines a raw file has, and of which kinds."""
-    connection.execute(update(file).where(file.c.id == raw.id).values(**counts))
+    COUNT_LINES.run(connection, [(*(counts[name] for name in COUNTED), raw.id)])
 
 
 def store_quarantine(connection: Connection, raw: RawFile, items: Sequence[tuple[int, int, str]]) -> None:
