@@ -18,7 +18,7 @@ from runner.commands.documents import changes, document_of, repeats_of, schema_o
 from runner.commands.inputs import same_inputs
 from runner.commands.options import ManifestOptions
 from runner.commands.past import Past, past_of, utc_text
-from runner.commands.publishing import RawAnswers
+from runner.commands.raw_answers import RawAnswers
 from runner.commands.workplace import open_workplace
 from runner.core.model import Cause, Message, Status
 from runner.core.settling import Answer, read_answer

@@ -33,9 +33,8 @@ encode_text: Callable[[str], bytes] = orjson.dumps
 """`encode_json` for one text, without a call in between: there are some for every row."""
 
 
-def decode_json(data: bytes | bytearray | memoryview | str) -> Any:
-    """Strict JSON. Raises JsonError for invalid UTF-8, NaN, lone surrogates, too deep nesting, garbage."""
-    return orjson.loads(data)
+decode_json: Callable[[bytes | bytearray | memoryview | str], Any] = orjson.loads
+"""Strict JSON. Raises JsonError for invalid UTF-8, NaN, lone surrogates, too deep nesting, garbage."""
 
 
 def shown_json(value: object) -> str:

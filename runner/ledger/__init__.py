@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from runner.ledger.facts import ShardFact
     from runner.ledger.kept_requests import KeptRequest, kept_path, load_requests
     from runner.ledger.ledger import Ledger
-    from runner.ledger.packing import pack_model, pack_response_id
+    from runner.ledger.packing import (
+        SUCCEEDED_CODE,
+        pack_model,
+        pack_response_id,
+        unpack_finish_reason,
+        unpack_model,
+        unpack_response_id,
+    )
     from runner.ledger.planning import PlanMovedError
     from runner.ledger.records import (
         AnswerValues,
@@ -49,6 +56,7 @@ if TYPE_CHECKING:
     from runner.ledger.restoring import Journaled, JournaledShard, Restoration, append_facts, read_journal
     from runner.ledger.schedules import Claim, DueRecord, DueState, ScheduleRecord, Schedules
     from runner.ledger.staging import Staging
+    from runner.ledger.stored import Place, StoredRow, StoredRows, ledger_row
     from runner.ledger.submissions import CREATE_INTENDED, EXTRA_BATCH, EXTRA_OUTPUT
     from runner.ledger.swapping import is_file_of_ours, scratch_folder, swap_in
 
@@ -56,6 +64,7 @@ __all__ = [
     "CREATE_INTENDED",
     "EXTRA_BATCH",
     "EXTRA_OUTPUT",
+    "SUCCEEDED_CODE",
     "AnswerValues",
     "AttemptRecord",
     "Awaited",
@@ -74,6 +83,7 @@ __all__ = [
     "LedgerPlace",
     "LedgerRow",
     "ManifestRecord",
+    "Place",
     "PlanMovedError",
     "PlannedShard",
     "RawFile",
@@ -92,11 +102,14 @@ __all__ = [
     "StagedRow",
     "Staging",
     "StoredRaw",
+    "StoredRow",
+    "StoredRows",
     "Totals",
     "append_facts",
     "hold",
     "is_file_of_ours",
     "kept_path",
+    "ledger_row",
     "load_requests",
     "locate",
     "pack_model",
@@ -104,12 +117,16 @@ __all__ = [
     "read_journal",
     "scratch_folder",
     "swap_in",
+    "unpack_finish_reason",
+    "unpack_model",
+    "unpack_response_id",
     "without_collector",
 ]
 
 _ROOMS = (
     "records",
     "packing",
+    "stored",
     "bulk",
     "ledger",
     "facts",

@@ -12,9 +12,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, func, select
 
 from runner.core.model import Cause, Status
-from runner.ledger.packing import unpack_finish_reason, unpack_model, unpack_response_id
+from runner.ledger.packing import STATUSES, unpack_finish_reason, unpack_model, unpack_response_id
 from runner.ledger.records import AttemptRecord
-from runner.ledger.tables import STATUSES, attempt, attempt_cause, batch, file, request, run, shard
+from runner.ledger.tables import attempt, attempt_cause, batch, file, request, run, shard
 from runner.ledger.times import moment_or_none
 
 _INPUT = file.alias("input")

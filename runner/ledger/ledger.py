@@ -43,6 +43,7 @@ from runner.ledger.records import (
 from runner.ledger.restoring import Restoration
 from runner.ledger.schedules import Schedules
 from runner.ledger.staging import Staging
+from runner.ledger.stored import StoredRows
 
 
 class Ledger(OpenLedger):
@@ -432,25 +433,20 @@ class Ledger(OpenLedger):
         with self._reading() as connection:
             return reading.load_rows(connection, manifest_id, start, stop)
 
+    def stored_rows(self, manifest_id: int, start: int, stop: int) -> StoredRows:
+        """The same rows as they are stored: for those who read all of them."""
+        with self._reading() as connection:
+            return reading.load_stored_rows(connection, manifest_id, start, stop)
+
     def row_by_key(self, manifest_id: int, key: str) -> list[LedgerRow]:
         """The rows with this key: one, or none."""
         with self._reading() as connection:
             return reading.load_row_by_key(connection, manifest_id, key)
 
-    def spent(self, manifest_id: int) -> tuple[int, int]:
-        """Input and output tokens of the answers held for the current rows, each request counted once."""
-        with self._reading() as connection:
-            return reading.load_spent(connection, manifest_id)
-
     def paid(self, run_id: int) -> tuple[int, int]:
         """Input and output tokens of every attempt that a run collected, whatever became of it."""
         with self._reading() as connection:
             return reading.load_paid(connection, run_id)
-
-    def failed_since(self, manifest_id: int) -> int:
-        """Current rows that keep an earlier answer because asking again failed."""
-        with self._reading() as connection:
-            return reading.count_failed_since(connection, manifest_id)
 
     def attempts(self, fingerprint: bytes) -> list[AttemptRecord]:
         """Every sending of this request, by any manifest, the first one first."""

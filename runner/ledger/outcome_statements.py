@@ -28,8 +28,8 @@ from sqlalchemy import (
 from runner.core.model import Status
 from runner.core.settling import is_better
 from runner.ledger.bulk import Bulk, KeyedInsert, Lookup, Query, fixed
-from runner.ledger.plan_statements import ANSWERED_CODES
-from runner.ledger.tables import STATUS_CODES, attempt, attempt_cause, file, quarantine, request, shard
+from runner.ledger.packing import ANSWERED_CODES, STATUS_CODES
+from runner.ledger.tables import attempt, attempt_cause, file, quarantine, request, shard
 
 _OUTCOME_COLUMNS = (
     *("finish_reason", "input_tokens", "output_tokens", "model"),

@@ -46,9 +46,16 @@ from runner.ledger.outcome_statements import (
     STORE_ANSWER,
     UNSETTLED,
 )
-from runner.ledger.packing import pack_finish_reason, pack_model, pack_response_id, storable
+from runner.ledger.packing import (
+    STATUS_CODES,
+    STATUSES,
+    pack_finish_reason,
+    pack_model,
+    pack_response_id,
+    storable,
+)
 from runner.ledger.records import AnswerValues, Awaited, Expected, RawFile, ResultKind
-from runner.ledger.tables import STATUS_CODES, STATUSES, quarantine
+from runner.ledger.tables import quarantine
 from runner.ledger.times import iso
 
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]")

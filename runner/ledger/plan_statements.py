@@ -8,17 +8,12 @@ from __future__ import annotations
 
 from sqlalchemy import and_, bindparam, delete, func, insert, literal_column, select, update
 
-from runner.core.model import Status
 from runner.ledger.bulk import Bulk, Lookup, Query
-from runner.ledger.tables import STATUS_CODES, attempt, request, row_cause
+from runner.ledger.tables import attempt, request, row_cause
 from runner.ledger.tables import row as row_table
 
 SLICE_ROWS = 10_000
 """So many rows are in memory at a time."""
-SUCCEEDED_CODE = STATUS_CODES[Status.SUCCEEDED]
-ANSWERED_CODES = frozenset(
-    STATUS_CODES[status] for status in (Status.SUCCEEDED, Status.TRUNCATED, Status.REFUSED, Status.INVALID)
-)
 
 
 HELD = Lookup(

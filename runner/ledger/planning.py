@@ -36,13 +36,13 @@ from runner.core.model import Cause
 from runner.core.planning import Held
 from runner.errors import StillRunningError
 from runner.failpoints import failpoint
+from runner.ledger.packing import ANSWERED_CODES, STATUSES, SUCCEEDED_CODE
 from runner.ledger.plan_statements import (
     ADD_ATTEMPT,
     ADD_REQUEST,
     ADD_ROW,
     ADD_ROW_CAUSE,
     ANSWERED_AT,
-    ANSWERED_CODES,
     HELD,
     HELD_BY_ID,
     HELD_WITH_ANSWER,
@@ -54,11 +54,10 @@ from runner.ledger.plan_statements import (
     ROWS_BETWEEN,
     SEND_AGAIN,
     SLICE_ROWS,
-    SUCCEEDED_CODE,
 )
 from runner.ledger.records import StagedBlock, StagedRow
 from runner.ledger.staging import Staging
-from runner.ledger.tables import STATUSES, attempt, manifest, request, row_cause
+from runner.ledger.tables import attempt, manifest, request, row_cause
 from runner.ledger.tables import row as row_table
 
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from operator import itemgetter
+from typing import Any
 
-from sqlalchemy import Connection, Select, and_, bindparam, func, or_, select
+from sqlalchemy import Connection, Select, and_, bindparam, case, func, literal_column, or_, select
 
-from runner.core.identity import custom_id
-from runner.core.model import Fingerprint, Status
+from runner.core.model import Status
 from runner.ledger.bulk import Query
-from runner.ledger.packing import unpack_finish_reason, unpack_model, unpack_response_id
-from runner.ledger.plan_statements import ANSWERED_CODES, SLICE_ROWS
+from runner.ledger.packing import ANSWERED_CODES, SUCCEEDED_CODE
+from runner.ledger.plan_statements import SLICE_ROWS
 from runner.ledger.records import LedgerRow, Repeatable, Totals
+from runner.ledger.stored import Place, StoredRow, StoredRows, ledger_row, row_status
 from runner.ledger.tables import (
-    STATUSES,
     attempt,
     attempt_cause,
     batch,
@@ -31,12 +31,15 @@ from runner.ledger.tables import (
 )
 from runner.ledger.tables import row as row_table
 
+_shard, _open_shard, _file = (itemgetter(place) for place in (Place.SHARD, Place.OPEN_SHARD, Place.FILE))
 _ANSWER = and_(attempt.c.shard_id == request.c.answer_shard_id, attempt.c.line == request.c.answer_line)
-_ROW_CAUSE = and_(
-    row_cause.c.manifest_id == row_table.c.manifest_id, row_cause.c.position == row_table.c.position
-)
+# Most rows have no cause, and looking for one takes a quarter of the time (measured). Only a row without a
+# request has one of its own, and a success has none: for the others nothing is looked for.
+_UNSENDABLE_AT = case((row_table.c.request_id.is_(None), row_table.c.position))
+_UNSUCCESSFUL_IN = case((request.c.status != literal_column(str(SUCCEEDED_CODE)), attempt.c.shard_id))
+_ROW_CAUSE = and_(row_cause.c.manifest_id == row_table.c.manifest_id, row_cause.c.position == _UNSENDABLE_AT)
 _ATTEMPT_CAUSE = and_(
-    attempt_cause.c.shard_id == attempt.c.shard_id,
+    attempt_cause.c.shard_id == _UNSUCCESSFUL_IN,
     attempt_cause.c.line == attempt.c.line,
     attempt_cause.c.status == request.c.status,
 )
@@ -44,6 +47,7 @@ _JOINED = row_table.outerjoin(request, request.c.id == row_table.c.request_id).o
 
 
 def _rows() -> Select[Any]:
+    """In the order of `Place`."""
     return select(
         row_table.c.position,
         row_table.c.key,
@@ -53,9 +57,7 @@ def _rows() -> Select[Any]:
         request.c.status,
         request.c.attempts,
         request.c.open_shard_id,
-        func.coalesce(row_cause.c.error_class, attempt_cause.c.error_class),
-        func.coalesce(row_cause.c.error_code, attempt_cause.c.error_code),
-        func.coalesce(row_cause.c.error_message, attempt_cause.c.error_message),
+        request.c.failed_shard_id,
         attempt.c.shard_id,
         attempt.c.finish_reason,
         attempt.c.input_tokens,
@@ -67,6 +69,9 @@ def _rows() -> Select[Any]:
         attempt.c.offset,
         attempt.c.length,
         attempt.c.answered_at,
+        func.coalesce(row_cause.c.error_class, attempt_cause.c.error_class),
+        func.coalesce(row_cause.c.error_code, attempt_cause.c.error_code),
+        func.coalesce(row_cause.c.error_message, attempt_cause.c.error_message),
     ).select_from(_JOINED.outerjoin(row_cause, _ROW_CAUSE).outerjoin(attempt_cause, _ATTEMPT_CAUSE))
 
 
@@ -131,90 +136,39 @@ ANSWERS_MARK = (
     .order_by(request.c.status)
 )
 """A request's answer is replaced by that of a later shard only, so the sum of the shards moves with it."""
-FAILED_SINCE = (
-    select(func.count())
-    .select_from(row_table.join(request, request.c.id == row_table.c.request_id))
-    .where(row_table.c.manifest_id == bindparam("manifest_id"), request.c.failed_shard_id.is_not(None))
-)
 
 
-class _ShardFacts(NamedTuple):
-    """What all rows of one shard share."""
-
-    model: str
-    batch_id: str | None
-
-
-class _Facts:
-    """Shards and files, asked for once each."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._shards: dict[int | None, _ShardFacts] = {None: _ShardFacts("", None)}
-        self._paths: dict[int | None, str | None] = {None: None}
-
-    def shard(self, shard_id: int | None) -> _ShardFacts:
-        if shard_id not in self._shards:
-            of_attempt = and_(batch.c.shard_id == shard.c.id, batch.c.attempt == shard.c.attempt)
-            query = select(shard.c.model, batch.c.batch_id).select_from(shard.outerjoin(batch, of_attempt))
-            found = self._connection.execute(query.where(shard.c.id == shard_id)).one()
-            self._shards[shard_id] = _ShardFacts(found.model, found.batch_id)
-        return self._shards[shard_id]
-
-    def path(self, file_id: int | None) -> str | None:
-        if file_id not in self._paths:
-            query = select(file.c.raw_path).where(file.c.id == file_id)
-            self._paths[file_id] = self._connection.execute(query).scalar_one()
-        return self._paths[file_id]
+def load_stored_rows(connection: Connection, manifest_id: int, start: int, stop: int) -> StoredRows:
+    """The rows from position `start` up to, not including, `stop`, as they are stored."""
+    return _with_facts(connection, ROWS.rows(connection, manifest_id, start, stop))
 
 
 def load_rows(connection: Connection, manifest_id: int, start: int, stop: int) -> list[LedgerRow]:
     """The rows from position `start` up to, not including, `stop`."""
-    facts = _Facts(connection)
-    return [_ledger_row(values, facts) for values in ROWS.rows(connection, manifest_id, start, stop)]
+    return _read(load_stored_rows(connection, manifest_id, start, stop))
 
 
 def load_row_by_key(connection: Connection, manifest_id: int, key: str) -> list[LedgerRow]:
     """The rows with this key: one, or none."""
-    facts = _Facts(connection)
-    return [_ledger_row(values, facts) for values in ROW_BY_KEY.rows(connection, manifest_id, key)]
+    return _read(_with_facts(connection, ROW_BY_KEY.rows(connection, manifest_id, key)))
 
 
-def _ledger_row(values: tuple[Any, ...], facts: _Facts) -> LedgerRow:
-    (
-        position, own_key, request_id, fingerprint, name, code, attempts, open_shard_id,
-        error_class, error_code, error_message,
-        shard_id, finish_reason, input_tokens, output_tokens, model,
-        response_uuid, response_id, file_id, offset, length, answered_at,
-    ) = values  # fmt: skip
-    if request_id is None:
-        return LedgerRow(
-            position, own_key, Status.UNSENDABLE, error_class, error_code, error_message,
-            None, None, None, None, None, None, None, 0, None, None, None, None, None,
-        )  # fmt: skip
-    key = name if own_key is None else own_key
-    status = row_status(code, is_open=open_shard_id is not None)
-    named = custom_id(name, Fingerprint(fingerprint))
-    if status is Status.PENDING:
-        batch_id = facts.shard(open_shard_id).batch_id
-        return LedgerRow(
-            position, key, status, None, None, None,
-            None, None, None, None, named, batch_id, None, attempts, None, fingerprint, None, None, None,
-        )  # fmt: skip
-    shared = facts.shard(shard_id)
-    return LedgerRow(
-        position, key, status, error_class, error_code, error_message,
-        unpack_finish_reason(finish_reason), input_tokens, output_tokens, unpack_model(model, shared.model),
-        named, shared.batch_id, unpack_response_id(response_uuid, response_id), attempts, answered_at,
-        fingerprint, facts.path(file_id), offset, length,
-    )  # fmt: skip
+def _read(stored: StoredRows) -> list[LedgerRow]:
+    return [ledger_row(values, stored.shards, stored.paths) for values in stored.rows]
 
 
-def row_status(code: int | None, *, is_open: bool) -> Status:
-    """A row's word: a failure that is asked again is pending, an answer stays an answer."""
-    if code is None or (is_open and code not in ANSWERED_CODES):
-        return Status.PENDING
-    return STATUSES[code]
+def _with_facts(connection: Connection, rows: list[StoredRow]) -> StoredRows:
+    """The rows, and of the shards and files that they name what they share: asked for once each."""
+    shards: dict[int | None, tuple[str, str | None]] = {None: ("", None)}
+    for shard_id in {*map(_shard, rows), *map(_open_shard, rows)} - {None}:
+        of_attempt = and_(batch.c.shard_id == shard.c.id, batch.c.attempt == shard.c.attempt)
+        query = select(shard.c.model, batch.c.batch_id).select_from(shard.outerjoin(batch, of_attempt))
+        found = connection.execute(query.where(shard.c.id == shard_id)).one()
+        shards[shard_id] = found.model, found.batch_id
+    paths: dict[int | None, str | None] = {None: None}
+    for file_id in set(map(_file, rows)) - {None}:
+        paths[file_id] = connection.execute(select(file.c.raw_path).where(file.c.id == file_id)).scalar_one()
+    return StoredRows(rows, shards, paths)
 
 
 def load_totals(connection: Connection, manifest_id: int) -> Totals:
@@ -229,23 +183,6 @@ def load_totals(connection: Connection, manifest_id: int) -> Totals:
         input_tokens += int(found.input_tokens)
         output_tokens += int(found.output_tokens)
     return Totals(rows=rows, by_status=by_status, input_tokens=input_tokens, output_tokens=output_tokens)
-
-
-def load_spent(connection: Connection, manifest_id: int) -> tuple[int, int]:
-    """Input and output tokens of the answers that the current rows hold, each request counted once."""
-    wanted = select(row_table.c.request_id).where(
-        row_table.c.manifest_id == manifest_id, row_table.c.request_id.is_not(None)
-    )
-    query = (
-        select(
-            func.coalesce(func.sum(attempt.c.input_tokens), 0),
-            func.coalesce(func.sum(attempt.c.output_tokens), 0),
-        )
-        .select_from(request.join(attempt, _ANSWER))
-        .where(request.c.id.in_(wanted))
-    )
-    input_tokens, output_tokens = connection.execute(query).one()
-    return int(input_tokens), int(output_tokens)
 
 
 def load_paid(connection: Connection, run_id: int) -> tuple[int, int]:
@@ -272,11 +209,6 @@ def load_answers_mark(connection: Connection, manifest_id: int) -> str:
     """See `Ledger.answers_mark`. One walk over the rows."""
     groups = connection.execute(ANSWERS_MARK, {"manifest_id": manifest_id})
     return ";".join(",".join("" if value is None else str(value) for value in group) for group in groups)
-
-
-def count_failed_since(connection: Connection, manifest_id: int) -> int:
-    """Rows that keep an answer because asking again failed."""
-    return int(connection.execute(FAILED_SINCE, {"manifest_id": manifest_id}).scalar_one())
 
 
 def in_slices(flat: array[int]) -> Iterator[list[Repeatable]]:

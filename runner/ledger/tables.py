@@ -39,24 +39,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from runner.core.model import Status
 from runner.core.states import ShardState
-
-STATUS_CODES: dict[Status, int] = {
-    Status.FAILED: 0,
-    Status.SUCCEEDED: 1,
-    Status.TRUNCATED: 2,
-    Status.REFUSED: 3,
-    Status.INVALID: 4,
-    Status.EXPIRED: 5,
-    Status.CANCELLED: 6,
-    Status.UNACCOUNTED: 7,
-    Status.UNSENDABLE: 8,
-    Status.PENDING: 9,
-}
-"""How `attempt.status` and `request.status` are stored; the table `status` says it in words. Fixed for
-good. 0 and 1 take no space in SQLite, so the commonest two have them."""
-STATUSES: dict[int, Status] = {code: status for status, code in STATUS_CODES.items()}
 
 RUN_STATES = ("running", "finished", "interrupted", "failed", "detached")
 DUE_STATES = ("claimed", "started", "finished", "failed", "replaced", "skipped", "missed")

@@ -18,6 +18,7 @@ from runner.results.comparing import (
 )
 from runner.results.faults import PublishError
 from runner.results.fields import field_reader, fields_of, schema_fields
+from runner.results.lineage import LineForm, Lines
 from runner.results.publishing import Published, check_targets, publish
 from runner.results.reading import FORMATS, query
 from runner.results.sqlite_table import APPLICATION_ID, TABLE
@@ -29,6 +30,8 @@ __all__ = [
     "SUFFIXES",
     "TABLE",
     "ChangedAnswer",
+    "LineForm",
+    "Lines",
     "LoneAnswer",
     "PublishError",
     "Published",

@@ -2,13 +2,13 @@
 
     publish
       |- _wrong_targets         suffixes, twins, files of others: all mistakes at once
-      |- write_lineage          records to scratch, order checked
+      |- write_lineage          lines to scratch, order checked
       |- join                   row counts checked, one streaming statement
       |- write_table, per draft every row checked inside the engine
       `- seal all, place all    durable first, then renamed
 
 The one rule: whoever reads a target sees the whole old table or the whole new one. Knows nothing of the
-ledger or of manifests; the records come as they are to be written.
+ledger or of manifests; the lines come as they are to be written.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from runner.errors import InputError, Mistake
 from runner.failpoints import failpoint
@@ -29,7 +28,7 @@ from runner.results.engine import open_engine
 from runner.results.faults import in_our_words, program_fault, told_plainly
 from runner.results.foreign import foreign_file
 from runner.results.joining import join
-from runner.results.lineage import write_lineage
+from runner.results.lineage import Lines, write_lineage
 from runner.results.placing import Draft, draft_name, drafting, scratch_folder
 from runner.results.writing import SUFFIXES, write_table
 
@@ -45,7 +44,7 @@ class Published:
 
 def publish(
     snapshot: str,
-    lineage: Iterable[Mapping[str, Any]],
+    lineage: Iterable[Lines],
     columns: Sequence[ResultColumn],
     targets: Sequence[Path],
     *,
@@ -54,12 +53,12 @@ def publish(
 ) -> Published:
     """Join the snapshot's rows with their results and replace every target by the table.
 
-    Shape:  the snapshot has `_position`, `_key` and the dataset's columns; records come in position
-            order, at least one for every position, repeats of a position one after another.
+    Shape:  the snapshot has `_position`, `_key` and the dataset's columns; lines come in position
+            order, one for every position, made by a `LineForm` of these columns.
     Errors: InputError for targets that can't be written to; RunnerError (a fault of this program) where
-            records and rows don't agree; PublishError for disk, permission, memory. Nothing is
+            lines and rows don't agree; PublishError for disk, permission, memory. Nothing is
             replaced in any of these cases.
-    Memory: flat, below 400 MB; disk: the records once more under `scratch`, gone afterwards.
+    Memory: flat, below 400 MB; disk: the lines once more under `scratch`, gone afterwards.
     """
     mistakes = _wrong_targets(targets)
     if mistakes:
@@ -74,7 +73,7 @@ def publish(
             with told_plainly(str(target)):
                 drafts.append(stack.enter_context(drafting(target)))
         failpoint("publish.drafted")
-        written = write_lineage(lineage, columns, folder)
+        written = write_lineage(lineage, folder)
         failpoint("publish.lineage_written")
         engine = stack.enter_context(open_engine(folder))
         with told_plainly(str(scratch)):

@@ -12,7 +12,7 @@ from typing import Any
 
 import duckdb
 
-from runner.results import Published, ResultColumn, lineage_columns, publish
+from runner.results import LineForm, Published, ResultColumn, lineage_columns, publish
 
 SUFFIXES = (".parquet", ".csv", ".jsonl", ".db")
 COLUMNS = lineage_columns(None, "", embeddings=False)
@@ -56,7 +56,8 @@ def put(
 ) -> Published:
     """Publish to `folder/out/table<suffix>`."""
     targets = [folder / "out" / f"table{suffix}" for suffix in suffixes]
-    return publish(snapshot, lineage, columns, targets, scratch=folder / "scratch", csv_safe=csv_safe)
+    lines = LineForm(columns).groups(lineage)
+    return publish(snapshot, lines, columns, targets, scratch=folder / "scratch", csv_safe=csv_safe)
 
 
 def read_back(path: Path) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from runner.errors import LedgerError
 from runner.ledger import StagedRow
 from runner.ledger.engine import APPLICATION_ID, checkpoint, reading_engine, writing_engine
+from runner.ledger.packing import STATUS_CODES
 from runner.ledger.schema import (
     BETWEEN_STATEMENTS,
     FRESH,
@@ -25,7 +26,7 @@ from runner.ledger.schema import (
     migrate,
     version_of,
 )
-from runner.ledger.tables import STATUS_CODES, metadata
+from runner.ledger.tables import metadata
 from tests.contract.ledger_factories import Project, to_send
 
 

@@ -58,7 +58,6 @@ BULKS = dict(bulks())
 PLAIN: dict[str, ClauseElement] = {
     "TOTALS": reading.TOTALS.params(manifest_id=1),
     "ANSWERS_MARK": reading.ANSWERS_MARK.params(manifest_id=1),
-    "FAILED_SINCE": reading.FAILED_SINCE.params(manifest_id=1),
     "REPEATABLE": reading.REPEATABLE.params(manifest_id=1, max_attempts=3),
 }
 

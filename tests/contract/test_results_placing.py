@@ -172,7 +172,7 @@ def test_all_targets_that_can_not_be_are_named_at_once(tmp_path: Path) -> None:
         tmp_path / "x" / ".." / "b.csv",
     ]
     with pytest.raises(InputError) as caught:
-        publish(plain_snapshot(tmp_path, 1), [record(0)], COLUMNS, targets, scratch=tmp_path / "scratch")
+        publish(plain_snapshot(tmp_path, 1), [], COLUMNS, targets, scratch=tmp_path / "scratch")
     assert [mistake.what for mistake in caught.value.mistakes] == [
         "unknown kind of table '.xlsx'",
         "this is not a file",
