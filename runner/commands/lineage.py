@@ -102,6 +102,8 @@ class LineageMaker:
         self._fields = field_reader(source.schema, prefix=source.prefix) if source.schema else None
         self._templates: dict[_Shared, bytes] = {}
         self._holes = _HOLES if self._prices is None else _PRICED_HOLES
+        self.leaves_cycles = source.schema is not None
+        """A schema's errors hold each other."""
         self._none_is_usual = source.schema is not None or source.repeats > 1
         self.seen = Seen()
 

@@ -139,7 +139,8 @@ def _lines(
         yield from maker.groups(stored)
         ledger.judge_again(maker.seen.verdicts)
         maker.seen.verdicts.clear()
-        gc.collect(1)  # what is left of these rows; a schema's errors hold each other
+        if maker.leaves_cycles:
+            gc.collect(1)  # what is left of these rows
 
 
 def _told(groups: Iterator[Lines], total: int, reporter: Reporter) -> Iterator[Lines]:

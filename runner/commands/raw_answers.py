@@ -29,7 +29,7 @@ class RawAnswers:
         self._files: dict[str, int] = {}
         self._sizes: dict[str, int] = {}
         self._read_bytes: dict[str, int] = {}
-        self._whole: dict[str, memoryview] = {}
+        self._whole: dict[str, bytes] = {}
         self._closing = ExitStack()
         self.paths: set[str] = set()
 
@@ -44,10 +44,10 @@ class RawAnswers:
         if row.raw_path is None or row.offset is None or row.length is None:
             return None
         data = self.data(row.raw_path, row.offset, row.length)
-        line = None if data is None else read_result_line(bytes(data))
+        line = None if data is None else read_result_line(data)
         return line if isinstance(line, ResultLine) and line.custom_id == row.custom_id else None
 
-    def data(self, path: str, offset: int, length: int) -> bytes | memoryview | None:
+    def data(self, path: str, offset: int, length: int) -> bytes | None:
         """The bytes at a place, less where the file ends before; None where the file is gone."""
         whole = self._whole.get(path)
         if whole is not None and offset + length <= len(whole):
@@ -84,4 +84,4 @@ class RawAnswers:
             self._read_bytes[oldest] = 0
         with os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:
             file.seek(0)
-            self._whole[path] = memoryview(file.readall())
+            self._whole[path] = file.readall()

@@ -89,6 +89,15 @@ ROW_BY_KEY = Query(
     .order_by(row_table.c.position),
     *("manifest_id", "key"),
 )
+SHARD_FACTS = Query(
+    select(shard.c.model, batch.c.batch_id)
+    .select_from(
+        shard.outerjoin(batch, and_(batch.c.shard_id == shard.c.id, batch.c.attempt == shard.c.attempt))
+    )
+    .where(shard.c.id == bindparam("shard_id")),
+    "shard_id",
+)
+RAW_PATH = Query(select(file.c.raw_path).where(file.c.id == bindparam("file_id")), "file_id")
 TOTALS = (
     select(
         row_table.c.request_id.is_(None).label("is_unsendable"),
@@ -161,13 +170,11 @@ def _with_facts(connection: Connection, rows: list[StoredRow]) -> StoredRows:
     """The rows, and of the shards and files that they name what they share: asked for once each."""
     shards: dict[int | None, tuple[str, str | None]] = {None: ("", None)}
     for shard_id in {*map(_shard, rows), *map(_open_shard, rows)} - {None}:
-        of_attempt = and_(batch.c.shard_id == shard.c.id, batch.c.attempt == shard.c.attempt)
-        query = select(shard.c.model, batch.c.batch_id).select_from(shard.outerjoin(batch, of_attempt))
-        found = connection.execute(query.where(shard.c.id == shard_id)).one()
-        shards[shard_id] = found.model, found.batch_id
+        ((model, batch_id),) = SHARD_FACTS.rows(connection, shard_id)
+        shards[shard_id] = model, batch_id
     paths: dict[int | None, str | None] = {None: None}
     for file_id in set(map(_file, rows)) - {None}:
-        paths[file_id] = connection.execute(select(file.c.raw_path).where(file.c.id == file_id)).scalar_one()
+        ((paths[file_id],),) = RAW_PATH.rows(connection, file_id)
     return StoredRows(rows, shards, paths)
 
 
