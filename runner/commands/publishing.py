@@ -108,7 +108,7 @@ def write_results(
         tokens = Tokens()
         published = publish(
             str(snapshot),
-            _told(_lines(ledger, manifest_id, rows * source.repeats, maker, tokens), rows, reporter),
+            _told(_lines(ledger, manifest_id, rows * source.repeats, maker, tokens, raw), rows, reporter),
             source.columns(),
             [Path(path) for path in output.paths] + ([history] if history is not None else []),
             scratch=workplace.place.folder / "scratch",
@@ -128,7 +128,7 @@ def write_results(
 
 
 def _lines(
-    ledger: Ledger, manifest_id: int, rows: int, maker: LineageMaker, tokens: Tokens
+    ledger: Ledger, manifest_id: int, rows: int, maker: LineageMaker, tokens: Tokens, raw: RawAnswers
 ) -> Iterator[Lines]:
     """All of a table's lines, a few thousand rows at a time. What the answers turn out to be goes into the
     ledger as they are seen."""
@@ -141,6 +141,7 @@ def _lines(
         maker.seen.verdicts.clear()
         if maker.leaves_cycles:
             gc.collect(1)  # what is left of these rows
+    raw.forget()  # joining needs the memory
 
 
 def _told(groups: Iterator[Lines], total: int, reporter: Reporter) -> Iterator[Lines]:

@@ -62,6 +62,11 @@ class RawAnswers:
             self._take_whole(path, descriptor)
         return os.pread(descriptor, length, offset)  # also of what was appended after it was read whole
 
+    def forget(self) -> None:
+        """Let go of the bytes; what is read later is read again."""
+        self._whole.clear()
+        self._read_bytes = dict.fromkeys(self._read_bytes, 0)
+
     def _open(self, path: str) -> int | None:
         if len(self._files) >= _OPEN_FILES:
             self._closing.close()
