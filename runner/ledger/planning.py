@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice, repeat
+from itertools import islice
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -36,6 +36,7 @@ from runner.core.model import Cause
 from runner.core.planning import Held
 from runner.errors import StillRunningError
 from runner.failpoints import failpoint
+from runner.ledger.new_blocks import BlockWriter, Named, named_by
 from runner.ledger.packing import ANSWERED_CODES, STATUSES, SUCCEEDED_CODE
 from runner.ledger.plan_statements import (
     ADD_ATTEMPT,
@@ -55,7 +56,7 @@ from runner.ledger.plan_statements import (
     SEND_AGAIN,
     SLICE_ROWS,
 )
-from runner.ledger.records import StagedBlock, StagedRow
+from runner.ledger.records import PackedBlock, StagedRow
 from runner.ledger.staging import Staging
 from runner.ledger.tables import attempt, manifest, request, row_cause
 from runner.ledger.tables import row as row_table
@@ -124,13 +125,7 @@ class _Known(NamedTuple):
     failed_shard_id: int | None
 
 
-BLOCK_ROWS = 40_000
-"""New requests go in by so many, sorted: the more, the fewer pages of the fingerprint index does each of them
-touch. With 10,000 a million requests took a third longer (measured)."""
-_Named = tuple[int | None, str | None]
-"""A request's id, and its name once nothing changes it any more: rows whose key equals it leave theirs
-out. Plain, because there is one for every row."""
-_NOT_NAMED: _Named = (None, None)
+_NOT_NAMED: Named = (None, None)
 _NO_CAUSE = (None, None, None)
 
 
@@ -154,8 +149,8 @@ class _Additions:
 class PlanWriter:
     """Writes one plan inside the caller's transaction. `shard_ids` maps slots to shards.
 
-    write -> per slice: _known, _place_requests (requests, attempts), _replace_rows -> _remove_beyond
-    Where nothing of a block is known, `_place_block` does the same by column.
+    write -> _blocks.place (requests, attempts of blocks of which nothing is known)
+          -> per slice: _known, _place_requests (requests, attempts), _replace_rows -> _remove_beyond
     """
 
     def __init__(
@@ -174,13 +169,13 @@ class PlanWriter:
         self._retry = retry
         highest = connection.execute(select(func.max(request.c.id))).scalar()
         self._first_new_id = self._next_id = int(highest or 0) + 1
-        self._knows_none = highest is None
-        """The requests there are stand in this plan's blocks, which have none twice."""
+        self._blocks = BlockWriter(connection, manifest_id, shard_ids)
 
     def write(self, staging: Staging, run_id: int) -> None:
         """Everything. Errors: PlanMovedError, and then the transaction must be rolled back."""
+        self._next_id = self._blocks.place(staging, self._next_id)
         after = -1
-        for found in _in_larger_blocks(staging.slices()):
+        for found in staging.slices():
             replace, last = self._place(found)
             failpoint("commit.requests_placed")
             replace(after)
@@ -191,57 +186,26 @@ class PlanWriter:
             update(manifest).where(manifest.c.id == self._manifest_id).values(current_run_id=run_id)
         )
 
-    def _place(self, found: list[StagedRow] | StagedBlock) -> tuple[Callable[[int], None], int]:
+    def _place(self, found: list[StagedRow] | PackedBlock) -> tuple[Callable[[int], None], int]:
         """Requests and attempts; gives what replaces the rows after a position, and the last position."""
-        if isinstance(found, StagedBlock) and (ids := self._place_block(found)) is not None:
-            return partial(self._replace_block, found, ids), found.positions[-1]
-        rows = list(found)
-        return partial(self._replace_rows, rows, self._place_requests(rows)), rows[-1].position
-
-    def _place_block(self, block: StagedBlock) -> Sequence[int] | None:
-        """Requests and attempts of a block; gives each row's request id. None, and nothing is written, where
-        a request of it is known by now: that is looked into row by row."""
-        marks = block.marks()
-        # In the order of the fingerprints, because their index takes sorted values a third faster.
-        order = sorted(range(len(marks)), key=marks.__getitem__)
-        if not self._knows_none and HELD.rows(self._connection, [marks[place] for place in order]):
-            return None
-        first_id = self._next_id
-        self._next_id += len(marks)
-        ids = [0] * len(marks)
-        for request_id, place in enumerate(order, first_id):
-            ids[place] = request_id
-        shard_ids = [self._shard_ids[slot] for slot in block.slots()]
-        lines = list(block.lines())
-        ADD_REQUEST.run(
-            self._connection,
-            zip(
-                range(first_id, self._next_id),
-                [marks[place] for place in order],
-                [block.names[place] for place in order],
-                repeat(1),
-                [shard_ids[place] for place in order],
-                [lines[place] for place in order],
-            ),
-        )
-        ADD_ATTEMPT.run(self._connection, zip(shard_ids, lines, ids, repeat(1)))
-        return ids
-
-    def _replace_block(self, block: StagedBlock, ids: Sequence[int], after: int) -> None:
-        """The rows of a block whose requests are new."""
-        if self._rows_between(after, block.positions[-1]):
-            named = zip(ids, block.names, strict=True)
-            self._replace_rows(list(block), dict(zip(block.marks(), named, strict=True)), after)
-            return
-        if block.names is block.keys:
-            keys: Iterable[str | None] = repeat(None)
+        if isinstance(found, PackedBlock) and (first_id := self._blocks.first_id(found)) is not None:
+            if not found.inside:
+                return partial(self._replace_block, found, first_id), found.ends[1]
+            named = named_by(found.unpacked(), first_id) | self._place_requests(found.inside)
         else:
-            keys = (None if name == key else key for key, name in zip(block.keys, block.names, strict=True))
-        ADD_ROW.run(self._connection, zip(repeat(self._manifest_id), block.positions, keys, ids))
+            named = self._place_requests(list(found))
+        rows = list(found)
+        return partial(self._replace_rows, rows, named), rows[-1].position
 
-    def _place_requests(self, rows: Sequence[StagedRow]) -> dict[bytes, _Named]:
+    def _replace_block(self, block: PackedBlock, first_id: int, after: int) -> None:
+        """The rows of a block whose requests are new."""
+        if self._rows_between(after, block.ends[1]):
+            self._replace_rows(list(block), named_by(block.unpacked(), first_id), after)
+        else:
+            self._blocks.add_rows(block, first_id)
+
+    def _place_requests(self, rows: Sequence[StagedRow]) -> dict[bytes, Named]:
         """Requests and attempts of a slice. Gives each fingerprint's request."""
-        self._knows_none = False
         wanted = {row.fingerprint: row for row in reversed(rows) if row.fingerprint is not None}
         placed = {
             row.fingerprint: row for row in rows if row.slot is not None and row.fingerprint is not None
@@ -251,7 +215,7 @@ class PlanWriter:
         # In the order of the fingerprints, because their index takes sorted values a third faster.
         known = self._known(sorted(wanted))
         additions = _Additions()
-        named: dict[bytes, _Named] = {
+        named: dict[bytes, Named] = {
             fingerprint: (found.request_id, found.name if self._is_settled(found) else None)
             for fingerprint, found in known.items()
         }
@@ -277,7 +241,7 @@ class PlanWriter:
         wanted: Mapping[bytes, StagedRow],
         known: Mapping[bytes, _Known],
         additions: _Additions,
-        named: dict[bytes, _Named],
+        named: dict[bytes, Named],
     ) -> None:
         """Requests nobody has wanted before. Written for a million of them: no calls but the unavoidable."""
         shard_ids = self._shard_ids
@@ -296,7 +260,7 @@ class PlanWriter:
             request_id += 1
         self._next_id = request_id
 
-    def _send_known(self, row: StagedRow, known: _Known, additions: _Additions) -> _Named:
+    def _send_known(self, row: StagedRow, known: _Known, additions: _Additions) -> Named:
         if known.open_shard_id is not None or self._is_answered(known):
             raise _moved(row)
         name = row.name
@@ -317,7 +281,7 @@ class PlanWriter:
             return False
         return known.status == SUCCEEDED_CODE or (known.status in ANSWERED_CODES and not self._retry)
 
-    def _replace_rows(self, rows: Sequence[StagedRow], named: Mapping[bytes, _Named], after: int) -> None:
+    def _replace_rows(self, rows: Sequence[StagedRow], named: Mapping[bytes, Named], after: int) -> None:
         """The slice's rows; what stands there already and is equal stays untouched."""
         held = self._rows_between(after, rows[-1].position)
         added: list[tuple[Any, ...]] = []
@@ -351,25 +315,6 @@ class PlanWriter:
             self._connection.execute(
                 delete(table).where(table.c.manifest_id == self._manifest_id, table.c.position > after)
             )
-
-
-def _in_larger_blocks(
-    slices: Iterable[list[StagedRow] | StagedBlock],
-) -> Iterator[list[StagedRow] | StagedBlock]:
-    """The same, neighbouring blocks as one of some BLOCK_ROWS."""
-    waiting: list[StagedBlock] = []
-    for found in slices:
-        if isinstance(found, StagedBlock):
-            waiting.append(found)
-            if sum(map(len, waiting)) < BLOCK_ROWS:
-                continue
-        if waiting:
-            yield StagedBlock.joined(waiting)
-            waiting = []
-        if not isinstance(found, StagedBlock):
-            yield found
-    if waiting:
-        yield StagedBlock.joined(waiting)
 
 
 def _cause_values(cause: Cause | None) -> tuple[str, str | None, str]:

@@ -7,15 +7,18 @@ UTC datetimes in `_at`, Unix seconds in `_s`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain, repeat
+from operator import itemgetter
 from typing import Literal, NamedTuple
 
 from runner.core.model import Cause, Fingerprint, Status
 from runner.core.planning import Standing
 from runner.core.states import ShardState
+from runner.core.wire import decode_json
 
 ResultKind = Literal["output", "error"]
 RunState = Literal["running", "finished", "interrupted", "failed", "detached"]
@@ -216,21 +219,6 @@ class StagedBlock:
     def __len__(self) -> int:
         return len(self.positions)
 
-    @classmethod
-    def joined(cls, blocks: Sequence[StagedBlock]) -> StagedBlock:
-        """One block after the other as one."""
-        if len(blocks) == 1:
-            return blocks[0]
-        keys = [key for block in blocks for key in block.keys]
-        are_keys = all(block.names is block.keys for block in blocks)
-        return cls(
-            positions=[position for block in blocks for position in block.positions],
-            keys=keys,
-            fingerprints=b"".join([block.fingerprints for block in blocks]),
-            names=keys if are_keys else [name for block in blocks for name in block.names],
-            places=[place for block in blocks for place in block.places],
-        )
-
     def marks(self) -> list[bytes]:
         """The fingerprints one by one."""
         whole = self.fingerprints
@@ -251,6 +239,44 @@ class StagedBlock:
         )
         for position, key, fingerprint, slot, line, name in columns:
             yield StagedRow(position, key, fingerprint, standing, slot, line, None, name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedBlock:
+    """A `StagedBlock` as it lies in staging: `positions` are 8 bytes each, `keys` and `names` JSON lists
+    (None: the names are the keys). `inside` are rows that stand among its own and are none of them."""
+
+    positions: bytes
+    keys: bytes
+    fingerprints: bytes
+    names: bytes | None
+    places: Sequence[tuple[int, int, int]]
+    inside: Sequence[StagedRow] = ()
+
+    def __len__(self) -> int:
+        return len(self.positions) // 8
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The first position and the last one."""
+        first, last = array("Q", self.positions[:8]), array("Q", self.positions[-8:])
+        return first[0], last[0]
+
+    def unpacked(self) -> StagedBlock:
+        """The rows, by column."""
+        keys = decode_json(self.keys)
+        return StagedBlock(
+            positions=array("Q", self.positions),
+            keys=keys,
+            fingerprints=self.fingerprints,
+            names=keys if self.names is None else decode_json(self.names),
+            places=self.places,
+        )
+
+    def __iter__(self) -> Iterator[StagedRow]:
+        """All rows in the order of their positions, those inside too."""
+        rows: Iterable[StagedRow] = self.unpacked()
+        return iter(sorted([*rows, *self.inside], key=itemgetter(0)) if self.inside else rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from runner.failpoints import failpoint
 from runner.ledger.engine import broken_references, is_sqlite
 from runner.ledger.faults import REBUILD
 
-VERSIONS = ("0001", "0002")
+VERSIONS = ("0001", "0002", "0003")
 """Every migration that this program knows, oldest first; the last one is the shape it works with."""
 _VERSION = re.compile("[0-9]{4}")
 MIGRATIONS = Path(__file__).parent / "migrations"

@@ -12,8 +12,8 @@ import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
-from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,7 +24,7 @@ from runner.core.wire import decode_json, encode_json
 from runner.errors import LedgerError
 from runner.ledger.faults import translated
 from runner.ledger.plan_statements import SLICE_ROWS
-from runner.ledger.records import ChangedRow, Comparison, StagedBlock, StagedRow
+from runner.ledger.records import ChangedRow, Comparison, PackedBlock, StagedBlock, StagedRow
 
 _WHERE = "the scratch file of the plan"
 _CLAIM_CHUNK = 500
@@ -323,17 +323,29 @@ class Staging:
         with translated(_WHERE):
             return int(self._one(_DUPLICATES)[0])
 
-    def slices(self, size: int = SLICE_ROWS) -> Iterator[list[StagedRow] | StagedBlock]:
+    def slices(self, size: int = SLICE_ROWS) -> Iterator[list[StagedRow] | PackedBlock]:
         """All rows in the order of their positions: blocks as they were added, of the others so many at a
-        time. Where rows stand among those of a block, they come with them, one by one."""
+        time. Where rows stand among those of a block, they come with it."""
         after = -1
-        while (block := self._block_after(after)) is not None:
-            yield from self._rows_between(after, block.positions[0], size)
-            last = block.positions[-1]
-            inside = list(chain.from_iterable(self._rows_between(block.positions[0], last, size)))
-            yield sorted([*block, *inside], key=itemgetter(0)) if inside else block
+        for block in self.blocks():
+            first, last = block.ends
+            yield from self._rows_between(after, first, size)
+            inside = list(chain.from_iterable(self._rows_between(first, last, size)))
+            yield replace(block, inside=inside) if inside else block
             after = last
         yield from self._rows_between(after, _NO_END, size)
+
+    def blocks(self) -> Iterator[PackedBlock]:
+        """The blocks alone, in the order of their positions."""
+        after = -1
+        while (block := self._block_after(after)) is not None:
+            yield block
+            after = block.ends[1]
+
+    def rows_in_blocks(self) -> int:
+        """How many rows stand in blocks."""
+        with translated(_WHERE):
+            return int(self._one("SELECT coalesce(sum(rows), 0) FROM block")[0])
 
     def _rows_between(self, after: int, before: int, size: int) -> Iterator[list[StagedRow]]:
         """Rows that stand in no block."""
@@ -345,7 +357,7 @@ class Staging:
             after = found[-1][0]
             yield [_row(values) if values[6] is not None else StagedRow._make(values[:8]) for values in found]
 
-    def _block_after(self, position: int) -> StagedBlock | None:
+    def _block_after(self, position: int) -> PackedBlock | None:
         """The next block."""
         if not self._blocks:
             return None
@@ -354,12 +366,11 @@ class Staging:
         if found is None:
             return None
         positions, keys, fingerprints, names, places = found
-        decoded = decode_json(keys)
-        return StagedBlock(
-            positions=array("Q", positions),
-            keys=decoded,
+        return PackedBlock(
+            positions=positions,
+            keys=keys,
             fingerprints=fingerprints,
-            names=decoded if names is None else decode_json(names),
+            names=names,
             places=[(slot, line, number) for slot, line, number in decode_json(places)],
         )
 
@@ -367,10 +378,10 @@ class Staging:
         """Every block becomes rows, so that SQL can ask about them."""
         after = -1
         while (block := self._block_after(after)) is not None:
-            after = block.positions[-1]
+            first, after = block.ends
             self._connection.execute("BEGIN")
             self._connection.executemany(_ADD, ((*row[:6], None, row.name) for row in block))
-            self._connection.execute("DELETE FROM block WHERE first = ?", (block.positions[0],))
+            self._connection.execute("DELETE FROM block WHERE first = ?", (first,))
             self._connection.execute("COMMIT")
         self._blocks = 0
 

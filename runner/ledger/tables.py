@@ -136,7 +136,7 @@ request = Table(
     "request",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("fingerprint", LargeBinary(16), nullable=False, unique=True),
+    Column("fingerprint", LargeBinary(16), nullable=False),
     Column("name", Text, nullable=False),
     Column("status", SmallInteger),
     Column("retryable", SmallInteger, nullable=False),
@@ -157,6 +157,8 @@ request = Table(
     CheckConstraint("(open_line IS NULL) = (open_shard_id IS NULL)", name="open_has_a_place"),
     CheckConstraint("(failed_line IS NULL) = (failed_shard_id IS NULL)", name="failure_has_a_place"),
 )
+ONE_FINGERPRINT = Index("request_one_fingerprint", request.c.fingerprint, unique=True)
+"""An index of its own and no constraint of the table, so that it can be built anew (see `new_blocks`)."""
 
 row = Table(
     "row",

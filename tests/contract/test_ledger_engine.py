@@ -304,6 +304,24 @@ def test_a_fresh_ledger_is_what_the_migrations_make(tmp_path: Path) -> None:
     fresh.dispose()
 
 
+def test_requests_of_an_older_ledger_are_kept_and_none_comes_twice(tmp_path: Path) -> None:
+    engine = writing_engine(url_in(tmp_path), foreign_keys=False)
+    migrate(engine, target="0002")
+    columns = "id, fingerprint, name, retryable, attempts, excused"
+    add = f"INSERT INTO request ({columns}) VALUES (?, ?, 'n', 0, 1, 0)"
+    with engine.begin() as connection:
+        for number in (3, 7):
+            connection.exec_driver_sql(add, (number, bytes([number]) * 16))
+    migrate(engine)
+    with engine.begin() as connection:
+        found = connection.exec_driver_sql("SELECT id, hex(fingerprint), attempts FROM request").all()
+        assert [tuple(one) for one in found] == [(3, "03" * 16, 1), (7, "07" * 16, 1)]
+        assert connection.exec_driver_sql("SELECT count(*) FROM results").scalar() == 0
+        with pytest.raises(IntegrityError):
+            connection.exec_driver_sql(add, (8, bytes([7]) * 16))
+    engine.dispose()
+
+
 def test_the_known_versions_are_the_migrations(tmp_path: Path) -> None:
     engine = writing_engine(url_in(tmp_path), foreign_keys=False)
     migrate(engine)

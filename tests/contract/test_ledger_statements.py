@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,15 @@ from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from runner.core.model import Status
-from runner.ledger import facts, outcome_statements, plan_statements, reading, runs, submissions
+from runner.ledger import (
+    facts,
+    outcome_statements,
+    plan_statements,
+    reading,
+    runs,
+    submissions,
+    unpacking,
+)
 from runner.ledger.bulk import Bulk, KeyedInsert, Lookup, Query
 from runner.ledger.engine import spelling
 from runner.ledger.migrations.versions import m0001_first
@@ -112,6 +121,14 @@ def test_a_key_is_looked_for_among_the_manifests_rows_only(project: Project) -> 
     with project.ledger._reader.begin() as connection:
         compiled = bulk.compiled(connection.dialect)
     assert "manifest_id=?" in plan_of(project, compiled.text, (1, "a"))[0]
+
+
+@pytest.mark.parametrize("name", ["ADD_REQUESTS", "ADD_ATTEMPTS", "ADD_ROWS", "ADD_NAMED_ROWS"])
+def test_what_unpacks_a_block_walks_through_no_table(project: Project, name: str) -> None:
+    text = getattr(unpacking, name)
+    highest = max(map(int, re.findall(r"[?]([0-9])", text)))
+    steps = plan_of(project, text, (1,) * highest)
+    assert [step for step in steps if step.startswith("SCAN") and "VIRTUAL TABLE" not in step] == []
 
 
 # ---------------------------------------------------------------- PostgreSQL: compiled, not run

@@ -263,9 +263,9 @@ PAYING = (
     ),
     Mutant(
         name="block-committed-although-overtaken",
-        path="ledger/planning.py",
-        old="        if not self._knows_none and HELD.rows(",
-        new="        if False and HELD.rows(",
+        path="ledger/new_blocks.py",
+        old="self._known(staging) if next_id > 1 else set()",
+        new="set()",
         kills=("contract/test_ledger_planning.py",),
     ),
     Mutant(

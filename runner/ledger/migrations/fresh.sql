@@ -25,32 +25,6 @@ CREATE TABLE template (
 	CONSTRAINT template_key PRIMARY KEY (digest)
 )
 --
-CREATE TABLE request (
-	id INTEGER NOT NULL, 
-	fingerprint BLOB NOT NULL, 
-	name TEXT NOT NULL, 
-	status SMALLINT, 
-	retryable SMALLINT NOT NULL, 
-	attempts SMALLINT NOT NULL, 
-	excused SMALLINT NOT NULL, 
-	answer_shard_id INTEGER, 
-	answer_line INTEGER, 
-	open_shard_id INTEGER, 
-	open_line INTEGER, 
-	failed_shard_id INTEGER, 
-	failed_line INTEGER, 
-	CONSTRAINT request_key PRIMARY KEY (id), 
-	CONSTRAINT request_answer_has_a_place CHECK ((answer_line IS NULL) = (answer_shard_id IS NULL)), 
-	CONSTRAINT request_open_has_a_place CHECK ((open_line IS NULL) = (open_shard_id IS NULL)), 
-	CONSTRAINT request_failure_has_a_place CHECK ((failed_line IS NULL) = (failed_shard_id IS NULL)), 
-	CONSTRAINT request_status_has_an_attempt CHECK ((status IS NULL) = (answer_shard_id IS NULL)), 
-	CONSTRAINT request_attempts_count_up CHECK (attempts >= 0), 
-	CONSTRAINT request_excused_count_up CHECK (excused >= 0), 
-	CONSTRAINT request_fingerprint_is_whole CHECK (length(fingerprint) = 16), 
-	CONSTRAINT request_name_is_short CHECK (length(name) <= 40), 
-	CONSTRAINT request_one_fingerprint UNIQUE (fingerprint)
-)
---
 CREATE TABLE "row" (
 	manifest_id INTEGER NOT NULL, 
 	position INTEGER NOT NULL, 
@@ -255,6 +229,70 @@ CREATE TABLE attempt_cause (
 	CONSTRAINT attempt_cause_shard_id_line_exists FOREIGN KEY(shard_id, line) REFERENCES attempt (shard_id, line)
 )
 --
+CREATE TRIGGER event_is_kept_on_update BEFORE UPDATE ON event BEGIN SELECT raise(ABORT, 'events are only ever added'); END
+--
+CREATE TRIGGER event_is_kept_on_delete BEFORE DELETE ON event BEGIN SELECT raise(ABORT, 'events are only ever added'); END
+--
+CREATE TABLE schedule (
+	manifest_id INTEGER NOT NULL, 
+	rule TEXT NOT NULL, 
+	since TEXT NOT NULL, 
+	problem TEXT NOT NULL, 
+	CONSTRAINT schedule_key PRIMARY KEY (manifest_id), 
+	CONSTRAINT schedule_manifest_id_exists FOREIGN KEY(manifest_id) REFERENCES manifest (id)
+)
+--
+CREATE TABLE due (
+	id INTEGER NOT NULL, 
+	manifest_id INTEGER NOT NULL, 
+	due_at TEXT NOT NULL, 
+	previous_at TEXT, 
+	state TEXT NOT NULL, 
+	claimed_at TEXT NOT NULL, 
+	claimed_by TEXT NOT NULL, 
+	begun_at TEXT, 
+	ended_at TEXT, 
+	run_id INTEGER, 
+	exit_code INTEGER, 
+	message TEXT NOT NULL, 
+	CONSTRAINT due_key PRIMARY KEY (id), 
+	CONSTRAINT due_state_is_known CHECK (state IN ('claimed', 'started', 'finished', 'failed', 'replaced', 'skipped', 'missed')), 
+	CONSTRAINT due_start_is_a_run CHECK (state NOT IN ('started', 'finished') OR run_id IS NOT NULL), 
+	CONSTRAINT due_end_has_a_time CHECK ((ended_at IS NULL) = (state IN ('claimed', 'started'))), 
+	CONSTRAINT due_manifest_id_exists FOREIGN KEY(manifest_id) REFERENCES manifest (id), 
+	CONSTRAINT due_run_id_exists FOREIGN KEY(run_id) REFERENCES run (id), 
+	CONSTRAINT due_one_manifest_id_due_at UNIQUE (manifest_id, due_at)
+)
+--
+CREATE UNIQUE INDEX due_one_started_at_a_time ON due (manifest_id) WHERE state = 'started'
+--
+CREATE TABLE "request" (
+	id INTEGER NOT NULL, 
+	fingerprint BLOB NOT NULL, 
+	name TEXT NOT NULL, 
+	status SMALLINT, 
+	retryable SMALLINT NOT NULL, 
+	attempts SMALLINT NOT NULL, 
+	excused SMALLINT NOT NULL, 
+	answer_shard_id INTEGER, 
+	answer_line INTEGER, 
+	open_shard_id INTEGER, 
+	open_line INTEGER, 
+	failed_shard_id INTEGER, 
+	failed_line INTEGER, 
+	CONSTRAINT request_key PRIMARY KEY (id), 
+	CONSTRAINT request_answer_has_a_place CHECK ((answer_line IS NULL) = (answer_shard_id IS NULL)), 
+	CONSTRAINT request_open_has_a_place CHECK ((open_line IS NULL) = (open_shard_id IS NULL)), 
+	CONSTRAINT request_failure_has_a_place CHECK ((failed_line IS NULL) = (failed_shard_id IS NULL)), 
+	CONSTRAINT request_status_has_an_attempt CHECK ((status IS NULL) = (answer_shard_id IS NULL)), 
+	CONSTRAINT request_attempts_count_up CHECK (attempts >= 0), 
+	CONSTRAINT request_excused_count_up CHECK (excused >= 0), 
+	CONSTRAINT request_fingerprint_is_whole CHECK (length(fingerprint) = 16), 
+	CONSTRAINT request_name_is_short CHECK (length(name) <= 40)
+)
+--
+CREATE UNIQUE INDEX request_one_fingerprint ON request (fingerprint)
+--
 CREATE VIEW results AS
 SELECT
     manifest.name AS manifest,
@@ -297,43 +335,6 @@ LEFT JOIN shard ON shard.id = coalesce(attempt.shard_id, request.open_shard_id)
 LEFT JOIN batch ON batch.shard_id = shard.id AND batch.attempt = shard.attempt
 LEFT JOIN file ON file.id = attempt.file_id
 --
-CREATE TRIGGER event_is_kept_on_update BEFORE UPDATE ON event BEGIN SELECT raise(ABORT, 'events are only ever added'); END
---
-CREATE TRIGGER event_is_kept_on_delete BEFORE DELETE ON event BEGIN SELECT raise(ABORT, 'events are only ever added'); END
---
-CREATE TABLE schedule (
-	manifest_id INTEGER NOT NULL, 
-	rule TEXT NOT NULL, 
-	since TEXT NOT NULL, 
-	problem TEXT NOT NULL, 
-	CONSTRAINT schedule_key PRIMARY KEY (manifest_id), 
-	CONSTRAINT schedule_manifest_id_exists FOREIGN KEY(manifest_id) REFERENCES manifest (id)
-)
---
-CREATE TABLE due (
-	id INTEGER NOT NULL, 
-	manifest_id INTEGER NOT NULL, 
-	due_at TEXT NOT NULL, 
-	previous_at TEXT, 
-	state TEXT NOT NULL, 
-	claimed_at TEXT NOT NULL, 
-	claimed_by TEXT NOT NULL, 
-	begun_at TEXT, 
-	ended_at TEXT, 
-	run_id INTEGER, 
-	exit_code INTEGER, 
-	message TEXT NOT NULL, 
-	CONSTRAINT due_key PRIMARY KEY (id), 
-	CONSTRAINT due_state_is_known CHECK (state IN ('claimed', 'started', 'finished', 'failed', 'replaced', 'skipped', 'missed')), 
-	CONSTRAINT due_start_is_a_run CHECK (state NOT IN ('started', 'finished') OR run_id IS NOT NULL), 
-	CONSTRAINT due_end_has_a_time CHECK ((ended_at IS NULL) = (state IN ('claimed', 'started'))), 
-	CONSTRAINT due_manifest_id_exists FOREIGN KEY(manifest_id) REFERENCES manifest (id), 
-	CONSTRAINT due_run_id_exists FOREIGN KEY(run_id) REFERENCES run (id), 
-	CONSTRAINT due_one_manifest_id_due_at UNIQUE (manifest_id, due_at)
-)
---
-CREATE UNIQUE INDEX due_one_started_at_a_time ON due (manifest_id) WHERE state = 'started'
---
 INSERT INTO status (code, word) VALUES (0, 'failed')
 --
 INSERT INTO status (code, word) VALUES (1, 'succeeded')
@@ -354,6 +355,6 @@ INSERT INTO status (code, word) VALUES (8, 'unsendable')
 --
 INSERT INTO status (code, word) VALUES (9, 'pending')
 --
-INSERT INTO alembic_version (version_num) VALUES ('0002')
+INSERT INTO alembic_version (version_num) VALUES ('0003')
 --
 PRAGMA application_id=1381322289
