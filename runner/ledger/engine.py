@@ -18,8 +18,8 @@ Each line below answers a fact that was measured (SQLAlchemy 2.1, Python 3.11 to
 7. Rebuilding a parent table with foreign keys on would fire ON DELETE CASCADE; the pragma does nothing
    inside a transaction, so migrations run on an engine that has it off, and check before each commit.
 
-Everything that only SQLite understands is in this module and in `unpacking`. PostgreSQL gets SERIALIZABLE transactions in
-place of all of it: the same code, a conflict is an error that a repeated command cures.
+Everything that only SQLite understands is in this module and in `unpacking`. PostgreSQL gets SERIALIZABLE
+transactions in place of all of it: the same code, a conflict is an error that a repeated command cures.
 """
 
 from __future__ import annotations

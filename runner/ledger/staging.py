@@ -22,12 +22,13 @@ from runner.core.model import Cause
 from runner.core.planning import Standing
 from runner.core.wire import decode_json, encode_json
 from runner.errors import LedgerError
+from runner.ledger.claims import CLAIM_TABLES, Claims
 from runner.ledger.faults import translated
 from runner.ledger.plan_statements import SLICE_ROWS
 from runner.ledger.records import ChangedRow, Comparison, PackedBlock, StagedBlock, StagedRow
 
 _WHERE = "the scratch file of the plan"
-_CLAIM_CHUNK = 500
+_CHUNK = 500
 _PRAGMAS = """
 PRAGMA journal_mode=off; PRAGMA synchronous=off; PRAGMA cache_size=-32768; PRAGMA locking_mode=exclusive;
 """
@@ -40,7 +41,6 @@ CREATE TABLE block (
     first INTEGER PRIMARY KEY, rows INTEGER NOT NULL, positions BLOB NOT NULL, keys BLOB NOT NULL,
     fingerprints BLOB NOT NULL, names BLOB, places BLOB NOT NULL
 );
-CREATE TABLE claimed (fingerprint BLOB PRIMARY KEY, call INTEGER) WITHOUT ROWID;
 CREATE TABLE previous (position INTEGER PRIMARY KEY, key TEXT NOT NULL, fingerprint BLOB);
 """
 _ADD = """
@@ -57,13 +57,6 @@ _ADD_BLOCK = "INSERT INTO block VALUES (?, ?, ?, ?, ?, ?, ?)"
 _BLOCK = """
 SELECT positions, keys, fingerprints, names, places FROM block WHERE first > ? ORDER BY first LIMIT 1
 """
-# One call for all of them: it takes half the time of a call for each (measured).
-_CLAIM = """
-WITH RECURSIVE mark(start) AS (
-    SELECT 1 WHERE ?2 > 0 UNION ALL SELECT start + 16 FROM mark WHERE start + 16 <= ?2
-) INSERT OR IGNORE INTO claimed SELECT substr(?1, start, 16), ?3 FROM mark
-"""
-_WON = f"SELECT fingerprint FROM claimed WHERE fingerprint IN ({', '.join('?' * _CLAIM_CHUNK)}) AND call = ?"  # noqa: S608
 # Rows that kept their place are compared by place; only the others need to be sorted by key.
 _COMPARE_IN_PLACE = """
 SELECT count(*),
@@ -127,7 +120,7 @@ class Staging:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._calls = 0
+        self._claims = Claims(connection)
         self._blocks = 0
         self._standings: Counter[str] = Counter()
 
@@ -140,7 +133,7 @@ class Staging:
                 translated(_WHERE),
             ):
                 connection = sqlite3.connect(scratch.name, isolation_level=None, check_same_thread=False)
-                connection.executescript(_PRAGMAS + _TABLES)
+                connection.executescript(_PRAGMAS + _TABLES + CLAIM_TABLES)
         except OSError as error:
             raise LedgerError(
                 f"{folder}: a scratch file can't be made: {error.strerror}",
@@ -193,35 +186,8 @@ class Staging:
 
         Right for duplicates inside one call too: the first of them is True.
         """
-        distinct = sorted(set(fingerprints))
-        self._calls += 1
         with translated(_WHERE):
-            before = self._connection.total_changes
-            marks = b"".join(distinct)
-            self._connection.execute(_CLAIM, (marks, len(marks), self._calls))
-            claimed = self._connection.total_changes - before
-            # Nearly always all are new, and then there is nothing to look up.
-            if claimed == len(fingerprints):
-                return [True] * claimed
-            won = set(distinct) if claimed == len(distinct) else self._won(distinct)
-        return [self._take(fingerprint, won) for fingerprint in fingerprints]
-
-    def _won(self, fingerprints: Sequence[bytes]) -> set[bytes]:
-        """Those that this call claimed."""
-        won: set[bytes] = set()
-        for start in range(0, len(fingerprints), _CLAIM_CHUNK):
-            chunk = list(fingerprints[start : start + _CLAIM_CHUNK])
-            chunk += chunk[-1:] * (_CLAIM_CHUNK - len(chunk))
-            won.update(found for (found,) in self._connection.execute(_WON, (*chunk, self._calls)))
-        return won
-
-    @staticmethod
-    def _take(fingerprint: bytes, won: set[bytes]) -> bool:
-        """True once."""
-        if fingerprint in won:
-            won.remove(fingerprint)
-            return True
-        return False
+            return self._claims.claim(fingerprints)
 
     def load_previous(self, chunks: Iterable[Sequence[tuple[str, bytes | None]]]) -> None:
         """The manifest's rows of before, as `Ledger.previous_rows` streams them."""
@@ -239,8 +205,8 @@ class Staging:
         found: dict[str, bytes | None] = {}
         with translated(_WHERE):
             self._connection.execute(_INDEX_PREVIOUS)
-            for start in range(0, len(keys), _CLAIM_CHUNK):
-                chunk = keys[start : start + _CLAIM_CHUNK]
+            for start in range(0, len(keys), _CHUNK):
+                chunk = keys[start : start + _CHUNK]
                 marks = ", ".join("?" * len(chunk))
                 query = f"SELECT key, fingerprint FROM previous WHERE key IN ({marks})"  # noqa: S608
                 found.update(self._connection.execute(query, chunk).fetchall())
@@ -321,6 +287,9 @@ class Staging:
     def duplicates(self) -> int:
         """How many rows have a request that an earlier row has too."""
         with translated(_WHERE):
+            if not self._one("SELECT EXISTS (SELECT 1 FROM staged WHERE fingerprint IS NOT NULL)")[0]:
+                return self.rows_in_blocks() - self._claims.count
+            self._claims.tabulate()
             return int(self._one(_DUPLICATES)[0])
 
     def slices(self, size: int = SLICE_ROWS) -> Iterator[list[StagedRow] | PackedBlock]:

@@ -57,10 +57,17 @@ def test_a_comparison_by_key_is_that_of_two_dictionaries(
 
 
 @FEW
-@given(st.lists(st.lists(st.integers(0, 12), max_size=12), max_size=4))
-def test_every_fingerprint_is_claimed_exactly_once(calls: list[list[int]]) -> None:
+@given(
+    calls=st.lists(st.lists(st.integers(0, 12), max_size=12), max_size=4), words=st.sampled_from([1, 8, 1024])
+)
+def test_every_fingerprint_is_claimed_exactly_once(calls: list[list[int]], words: int) -> None:
+    """Also where the filter is so small that it is hardly ever sure."""
     seen: set[int] = set()
-    with tempfile.TemporaryDirectory() as folder, Staging.create(Path(folder)) as staging:
+    with (
+        mock.patch("runner.ledger.claims._WORDS", words),
+        tempfile.TemporaryDirectory() as folder,
+        Staging.create(Path(folder)) as staging,
+    ):
         for call in calls:
             expected = []
             for number in call:
