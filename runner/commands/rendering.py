@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from runner.core.identity import FINGERPRINT_BYTES, RequestShape, custom_id, key_part
+from runner.core.identity import FINGERPRINT_BYTES, RequestShape, key_part
 from runner.core.model import Cause, Fingerprint, Message, Provider
 from runner.dataset import read_rows
 from runner.prompt import Prompt, PromptSource
@@ -192,7 +192,7 @@ class Renderer:
             return len(body.message)
         name = key_part(key)
         fingerprint = self._shape.fingerprint(body)
-        line = self._shape.line(custom_id(name, fingerprint), body)
+        line = self._shape.named_line(name, fingerprint, body)
         growing.add(key, name, fingerprint, line)
         return len(line)
 

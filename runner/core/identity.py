@@ -98,25 +98,25 @@ class RequestShape:
         self._first = self._origin + b"1\0"
         self._line_middle = b',"method":"POST","url":' + encode_json(endpoint) + b',"body":'
         self._has_roles = endpoint in _WITH_ROLES
-        self._encoded: dict[str, tuple[str, bytes]] = {}
+        self._before: tuple[Message, ...] | None = None
+        self._opening = b""
 
     def body(self, messages: Sequence[Message]) -> bytes:
         """The canonical body. Raises TypeError where a text can't be UTF-8 (a lone surrogate)."""
         if not self._has_roles:
             joined = encode_text("\n\n".join([content for _, content in messages]))
             return b"%b%b%b" % (self._head, joined, self._tail)
-        parts = []
-        for role, content in messages:
-            if role == "user":
-                parts.append(b'{"role":"user","content":%b}' % encode_text(content))
-                continue
-            # What a system message says is mostly what it said in the row before.
-            last = self._encoded.get(role)
-            if last is None or last[0] is not content:
-                encoded = b'{"role":%b,"content":%b}' % (encode_text(role), encode_text(content))
-                last = self._encoded[role] = (content, encoded)
-            parts.append(last[1])
-        return b"%b[%b]%b" % (self._head, b",".join(parts), self._tail)
+        if not messages:
+            return self._head + b"[]" + self._tail
+        before = tuple(messages[:-1])
+        # What comes before the last message is mostly what it was in the row before: a system prompt.
+        if before != self._before:
+            self._opening = b"".join([self._head, b"[", *(_encoded(one) + b"," for one in before)])
+            self._before = before
+        role, content = messages[-1]
+        if role != "user":
+            return b"".join((self._opening, _encoded(messages[-1]), b"]", self._tail))
+        return b"".join((self._opening, _USER, encode_text(content), b"}]", self._tail))
 
     def moved_from(self, other: RequestShape, body: bytes) -> bytes:
         """A body of `other` with all that these requests have in common instead: the same messages asked
@@ -131,6 +131,12 @@ class RequestShape:
     def line(self, custom_id_: CustomId, body: bytes) -> bytes:
         """One line of an input file: exactly the four keys of the API, newline at the end."""
         return b'{"custom_id":%b%b%b}\n' % (encode_json(custom_id_), self._line_middle, body)
+
+    def named_line(self, name: str, fingerprint: Fingerprint, body: bytes) -> bytes:
+        """The line of `custom_id(name, fingerprint)`, where the name is a `key_part`: plain in JSON too."""
+        digits = fingerprint[: _HASH_HEX_DIGITS // 2].hex()
+        parts = (b'{"custom_id":"', f'{name}-{digits}"'.encode(), self._line_middle, body, b"}\n")
+        return b"".join(parts)
 
     def line_bytes(self, name: str) -> int:
         """How many bytes a line whose custom_id has this name is larger than its body."""
@@ -172,6 +178,11 @@ def recognise(
     return None
 
 
+def _encoded(message: Message) -> bytes:
+    return b'{"role":%b,"content":%b}' % (encode_text(message.role), encode_text(message.content))
+
+
+_USER = b'{"role":"user","content":'
 _HOLES = {
     "/v1/chat/completions": "messages",
     "/v1/responses": "input",

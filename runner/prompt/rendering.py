@@ -25,6 +25,8 @@ from runner.prompt.environment import PromptEnvironment
 from runner.prompt.limits import RenderTimeoutError
 
 _MAX_MESSAGE_CHARS = 500
+_made: Callable[[type[Message], tuple[str, str]], Message] = tuple.__new__
+"""`Message` without its checks of arguments: there is one for every row."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
@@ -138,7 +140,7 @@ class Renderer:
                 message = last[letter]
                 # The same object where the text is that of the row before: system prompts mostly.
                 if message[1] != content:
-                    message = last[letter] = Message(message[0], content)
+                    message = last[letter] = _made(Message, (message[0], content))
                 messages.append(message)
         return tuple(messages)
 

@@ -45,6 +45,29 @@ def test_a_custom_id_is_printable_ascii_of_at_most_64_bytes(key: str, digest: by
     assert text.endswith(digest.hex()[:16])
 
 
+@given(key=st.text(), digest=st.binary(min_size=16, max_size=16), body=st.binary())
+def test_a_line_by_name_is_the_line_of_that_custom_id(key: str, digest: bytes, body: bytes) -> None:
+    name, fingerprint = key_part(key), Fingerprint(digest)
+    shape = make_shape()
+    assert shape.named_line(name, fingerprint, body) == shape.line(custom_id(name, fingerprint), body)
+
+
+ROLES = st.sampled_from(["system", "user", "assistant"])
+
+
+@given(
+    dialogues=st.lists(
+        st.lists(st.builds(Message, role=ROLES, content=st.sampled_from(["", "a", "é\n"]) | TEXT), max_size=4)
+    )
+)
+def test_a_body_has_the_messages_in_their_order_whatever_came_before(dialogues: list[list[Message]]) -> None:
+    shape = make_shape()
+    for messages in dialogues:
+        told = json.loads(shape.body(messages))["messages"]
+        assert told == [{"role": role, "content": content} for role, content in messages]
+        assert shape.body(messages) == make_shape().body(messages)
+
+
 @pytest.mark.parametrize(
     ("key", "part"),
     [
