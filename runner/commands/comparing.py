@@ -13,6 +13,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress, pairwise
 
+from runner.commands.keeping import Keeper
 from runner.commands.narrowing import Selection
 from runner.commands.rendering import Piece, Rendered
 from runner.commands.sharding import SealedShard, Shards
@@ -79,9 +80,11 @@ class Comparison:
         selection: Selection,
         taken_back: Container[int] = (),
         only_raised: bool = False,
+        keeper: Keeper | None = None,
     ) -> None:
         """`taken_back`: requests in shards that were never sent, which a run plans anew. `only_raised`: send
-        nothing but what asks again for an answer that was cut at the token limit."""
+        nothing but what asks again for an answer that was cut at the token limit. `keeper`: where rows that
+        are what they were need not be compared (see `may_keep`)."""
         self._manifest = workplace.manifest
         self._provider = workplace.provider
         self._ledger = ledger
@@ -93,6 +96,7 @@ class Comparison:
         self._selection = selection
         self._taken_back = taken_back
         self._only_raised = only_raised
+        self._keeper = keeper
         self._backoff = workplace.backoff
         self._now_s = time.time()
         self._ladder = [workplace.shape(parameters) for parameters in workplace.ladder]
@@ -117,6 +121,12 @@ class Comparison:
         if self._manifest.repeats > 1:
             rendered = [one for row in piece.rows(self._shape) for one in self._repeated(row)]
             self._compare(rendered, self._held(_fingerprints(rendered)))
+            return
+        if self._keeper is not None and len(others := self._keeper.others(piece)) < len(piece.keys):
+            self.rows += len(piece.keys) - len(others)
+            if others:
+                rendered = list(piece.rows(self._shape, others))
+                self._compare(rendered, self._held(_fingerprints(rendered)))
             return
         fingerprints = piece.fingerprints_made()
         held = self._held(fingerprints)
@@ -293,6 +303,8 @@ class Comparison:
         held = {
             fingerprint: self._as_run_sees(known) for fingerprint, known in self._ledger.held(wanted).items()
         }
+        if self._keeper is not None:
+            self._keeper.note(held.values())
         if self._policy.retry_failed_before_s < math.inf and held:
             moments = self._ledger.last_word_at([known.request_id for known in held.values()])
             held = {
@@ -348,6 +360,8 @@ class Comparison:
         """No more rows than these, of the dataset: the shards as they are now."""
         if rows != self._next_row or self.rows != rows * self._manifest.repeats:
             raise AssertionError(f"{self._next_row} of {rows} rows were rendered, {self.rows} compared")
+        if self._keeper is not None:
+            self._keeper.finish(rows)
         return self._shards.seal()
 
     def plan(self, shards: Sequence[SealedShard], compared: Compared, reasons: tuple[Reason, ...]) -> Plan:
@@ -364,7 +378,7 @@ class Comparison:
             failed_before=counts.get(Standing.FAILED.value, 0),
             in_flight=counts.get(Standing.IN_FLIGHT.value, 0),
             unsendable=counts.get(Standing.UNSENDABLE.value, 0),
-            duplicates=self._staging.duplicates(),
+            duplicates=self._staging.duplicates() + (self._keeper.duplicates() if self._keeper else 0),
             requests_to_send=requests,
             shards=len(shards),
             size_bytes=sum(shard.size_bytes for shard in shards),

@@ -18,9 +18,10 @@ from pathlib import Path
 
 from runner.commands.checking import check_everything, render_source
 from runner.commands.comparing import Comparison
-from runner.commands.documents import document_of, texts_as_json
+from runner.commands.documents import document_of, repeats_of, texts_as_json
+from runner.commands.keeping import Keeper
 from runner.commands.moments import Planned, Reporter, RowsRead, RowsRendered, Trouble
-from runner.commands.narrowing import selection_of
+from runner.commands.narrowing import Selection, selection_of
 from runner.commands.options import PlanDigests, RunOptions
 from runner.commands.reasons import reasons_of
 from runner.commands.render_pool import render_all
@@ -91,15 +92,25 @@ def prepared(
         files = ShardFiles(limits, folder=folder, scratch=scratch) if write_shards else None
         with Staging.create(scratch) as staging:
             try:
-                previous = _load_previous(workplace, ledger, staging)
+                previous = _last_run(workplace, ledger)
+                policy = policy_of(workplace, options)
+                selection = selection_of(options.narrowing, snapshot.path, snapshot.rows)
+                taken_back = frozenset() if write_shards else _to_be_taken_back(workplace, ledger)
+                keeper = None
+                if ledger is not None and previous is not None:
+                    if not taken_back and _may_keep(workplace, previous, policy, selection):
+                        keeper = Keeper(ledger, previous.manifest_id, staging)
+                    else:
+                        staging.load_previous(ledger.previous_rows(previous.manifest_id))
                 comparison = Comparison(
                     workplace,
                     ledger,
                     staging,
                     files or CountingShards(limits),
-                    policy=policy_of(workplace, options),
-                    selection=selection_of(options.narrowing, snapshot.path, snapshot.rows),
-                    taken_back=frozenset() if write_shards else _to_be_taken_back(workplace, ledger),
+                    policy=policy,
+                    selection=selection,
+                    taken_back=taken_back,
+                    keeper=keeper,
                 )
                 rendered = render_all(
                     source,
@@ -187,15 +198,21 @@ def _times_read(workplace: Workplace, snapshot: Snapshot, prompt: Prompt, times:
     return {name: text for name, text in as_record(times).items() if name in names}
 
 
-def _load_previous(workplace: Workplace, ledger: Ledger | None, staging: Staging) -> RunRecord | None:
-    """The last run's record, and its rows into staging."""
-    if ledger is None:
-        return None
-    manifest_id = ledger.find_manifest(workplace.manifest_path)
-    previous = ledger.current_run(manifest_id) if manifest_id is not None else None
-    if previous is not None:
-        staging.load_previous(ledger.previous_rows(previous.manifest_id))
-    return previous
+def _last_run(workplace: Workplace, ledger: Ledger | None) -> RunRecord | None:
+    manifest_id = ledger.find_manifest(workplace.manifest_path) if ledger is not None else None
+    return ledger.current_run(manifest_id) if ledger is not None and manifest_id is not None else None
+
+
+def _may_keep(workplace: Workplace, previous: RunRecord, policy: Policy, selection: Selection) -> bool:
+    """Whether a row that is what it was, and has succeeded, needs nothing: no answer is asked again, no row
+    has repeats or had, none is left out."""
+    return (
+        workplace.manifest.repeats == repeats_of(previous) == 1
+        and len(workplace.ladder) == 1
+        and policy.refresh_before_s is None
+        and not policy.retry_failed
+        and selection.takes_all
+    )
 
 
 def _to_be_taken_back(workplace: Workplace, ledger: Ledger | None) -> frozenset[int]:

@@ -26,6 +26,7 @@ from runner.ledger.records import (
     Awaited,
     Expected,
     Ids,
+    LastRow,
     LedgerRow,
     ManifestRecord,
     PlannedShard,
@@ -157,6 +158,11 @@ class Ledger(OpenLedger):
                 return
             after = found[-1][0]
             yield [(key, fingerprint) for _, key, fingerprint in found]
+
+    def last_rows(self, manifest_id: int, start: int, stop: int) -> list[LastRow]:
+        """The manifest's current rows from position `start` up to, not including, `stop`, as they stand."""
+        with self._reading() as connection:
+            return planning.load_last_rows(connection, manifest_id, start, stop)
 
     def commit_plan(
         self,

@@ -6,14 +6,18 @@ query plans). What they mean, and in which order they run, is in `planning`.
 
 from __future__ import annotations
 
-from sqlalchemy import and_, bindparam, delete, func, insert, literal_column, select, update
+from typing import Any
+
+from sqlalchemy import Select, and_, bindparam, delete, func, insert, literal_column, select, update
 
 from runner.ledger.bulk import Bulk, Lookup, Query
+from runner.ledger.packing import SUCCEEDED_CODE
 from runner.ledger.tables import attempt, request, row_cause
 from runner.ledger.tables import row as row_table
 
 SLICE_ROWS = 10_000
 """So many rows are in memory at a time."""
+PLACES_TOGETHER = 250
 
 
 HELD = Lookup(
@@ -120,20 +124,31 @@ ADD_ATTEMPT = Bulk(
 _ROW_CAUSE = and_(
     row_cause.c.manifest_id == row_table.c.manifest_id, row_cause.c.position == row_table.c.position
 )
+
+
+def _rows_with_causes() -> Select[Any]:
+    return (
+        select(
+            row_table.c.position,
+            func.coalesce(row_table.c.key, request.c.name),
+            row_table.c.request_id,
+            row_cause.c.error_class,
+            row_cause.c.error_code,
+            row_cause.c.error_message,
+        )
+        .select_from(
+            row_table.outerjoin(request, request.c.id == row_table.c.request_id).outerjoin(
+                row_cause, _ROW_CAUSE
+            )
+        )
+        .where(row_table.c.manifest_id == bindparam("manifest_id"))
+    )
+
+
 ROWS_BETWEEN = Query(
-    select(
-        row_table.c.position,
-        func.coalesce(row_table.c.key, request.c.name),
-        row_table.c.request_id,
-        row_cause.c.error_class,
-        row_cause.c.error_code,
-        row_cause.c.error_message,
-    )
-    .select_from(
-        row_table.outerjoin(request, request.c.id == row_table.c.request_id).outerjoin(row_cause, _ROW_CAUSE)
-    )
-    .where(row_table.c.manifest_id == bindparam("manifest_id"))
-    .where(row_table.c.position > bindparam("after"), row_table.c.position <= bindparam("up_to")),
+    _rows_with_causes().where(
+        row_table.c.position > bindparam("after"), row_table.c.position <= bindparam("up_to")
+    ),
     *("manifest_id", "after", "up_to"),
 )
 _ROW_COLUMNS = ("manifest_id", "position", "key", "request_id")
@@ -153,6 +168,29 @@ REMOVE_ROW = Bulk(
         row_table.c.manifest_id == bindparam("at_manifest"), row_table.c.position == bindparam("at_position")
     ),
     *("at_manifest", "at_position"),
+)
+LAST_ROWS = Query(
+    select(
+        row_table.c.position,
+        func.coalesce(row_table.c.key, request.c.name),
+        request.c.fingerprint,
+        row_table.c.request_id,
+        and_(
+            request.c.status == literal_column(str(SUCCEEDED_CODE)),
+            request.c.open_shard_id.is_(None),
+            request.c.failed_shard_id.is_(None),
+        ),
+    )
+    .select_from(row_table.outerjoin(request, request.c.id == row_table.c.request_id))
+    .where(row_table.c.manifest_id == bindparam("manifest_id"))
+    .where(row_table.c.position >= bindparam("start"), row_table.c.position < bindparam("stop"))
+    .order_by(row_table.c.position),
+    *("manifest_id", "start", "stop"),
+)
+_PLACES = [f"place_{number}" for number in range(PLACES_TOGETHER)]
+ROWS_AT = Query(
+    _rows_with_causes().where(row_table.c.position.in_([bindparam(name) for name in _PLACES])),
+    *("manifest_id", *_PLACES),
 )
 PREVIOUS_ROWS = Query(
     select(row_table.c.position, func.coalesce(row_table.c.key, request.c.name), request.c.fingerprint)

@@ -47,16 +47,19 @@ from runner.ledger.plan_statements import (
     HELD,
     HELD_BY_ID,
     HELD_WITH_ANSWER,
+    LAST_ROWS,
     LAST_WORD_AT,
+    PLACES_TOGETHER,
     PREVIOUS_ROWS,
     REMOVE_ROW,
     REMOVE_ROW_CAUSE,
     RENAME,
+    ROWS_AT,
     ROWS_BETWEEN,
     SEND_AGAIN,
     SLICE_ROWS,
 )
-from runner.ledger.records import PackedBlock, StagedRow
+from runner.ledger.records import LastRow, PackedBlock, StagedRow
 from runner.ledger.staging import Staging
 from runner.ledger.tables import attempt, manifest, request, row_cause
 from runner.ledger.tables import row as row_table
@@ -109,6 +112,11 @@ def load_previous(
 ) -> list[tuple[int, str, bytes | None]]:
     """Position, key and fingerprint of the next slice of the manifest's current rows."""
     return PREVIOUS_ROWS.rows(connection, manifest_id, after)
+
+
+def load_last_rows(connection: Connection, manifest_id: int, start: int, stop: int) -> list[LastRow]:
+    """The manifest's current rows from position `start` up to, not including, `stop`."""
+    return [LastRow._make(values) for values in LAST_ROWS.rows(connection, manifest_id, start, stop)]
 
 
 # ---------------------------------------------------------------- a whole plan
@@ -170,9 +178,12 @@ class PlanWriter:
         highest = connection.execute(select(func.max(request.c.id))).scalar()
         self._first_new_id = self._next_id = int(highest or 0) + 1
         self._blocks = BlockWriter(connection, manifest_id, shard_ids)
+        self._keeps = False
+        """Rows stand where this plan has none of its own: they are kept, and none is missing between."""
 
     def write(self, staging: Staging, run_id: int) -> None:
         """Everything. Errors: PlanMovedError, and then the transaction must be rolled back."""
+        self._keeps = staging.last_kept >= 0
         self._next_id = self._blocks.place(staging, self._next_id)
         after = -1
         for found in staging.slices():
@@ -181,6 +192,7 @@ class PlanWriter:
             replace(after)
             failpoint("commit.rows_replaced")
             after = last
+        after = max(after, staging.last_kept)
         self._remove_beyond(after)
         self._connection.execute(
             update(manifest).where(manifest.c.id == self._manifest_id).values(current_run_id=run_id)
@@ -199,7 +211,7 @@ class PlanWriter:
 
     def _replace_block(self, block: PackedBlock, first_id: int, after: int) -> None:
         """The rows of a block whose requests are new."""
-        if self._rows_between(after, block.ends[1]):
+        if self._rows_between(block.ends[0] - 1 if self._keeps else after, block.ends[1]):
             self._replace_rows(list(block), named_by(block.unpacked(), first_id), after)
         else:
             self._blocks.add_rows(block, first_id)
@@ -283,7 +295,10 @@ class PlanWriter:
 
     def _replace_rows(self, rows: Sequence[StagedRow], named: Mapping[bytes, Named], after: int) -> None:
         """The slice's rows; what stands there already and is equal stays untouched."""
-        held = self._rows_between(after, rows[-1].position)
+        if self._keeps:
+            held = self._rows_at([row.position for row in rows])
+        else:
+            held = self._rows_between(after, rows[-1].position)
         added: list[tuple[Any, ...]] = []
         causes: list[tuple[Any, ...]] = []
         removed: list[int] = []
@@ -309,6 +324,15 @@ class PlanWriter:
     def _rows_between(self, after: int, up_to: int) -> dict[int, tuple[Any, ...]]:
         found = ROWS_BETWEEN.rows(self._connection, self._manifest_id, after, up_to)
         return {values[0]: values[1:] for values in found}
+
+    def _rows_at(self, positions: Sequence[int]) -> dict[int, tuple[Any, ...]]:
+        held: dict[int, tuple[Any, ...]] = {}
+        for start in range(0, len(positions), PLACES_TOGETHER):
+            chunk = list(positions[start : start + PLACES_TOGETHER])
+            chunk += chunk[-1:] * (PLACES_TOGETHER - len(chunk))
+            found = ROWS_AT.rows(self._connection, self._manifest_id, *chunk)
+            held.update((values[0], values[1:]) for values in found)
+        return held
 
     def _remove_beyond(self, after: int) -> None:
         for table in (row_cause, row_table):

@@ -179,6 +179,16 @@ class ShardRecord:
     finished_at: datetime | None
 
 
+class LastRow(NamedTuple):
+    """One of a manifest's current rows. `is_settled`: its request has succeeded and was not asked since."""
+
+    position: int
+    key: str
+    fingerprint: bytes | None
+    request_id: int | None
+    is_settled: bool | int | None
+
+
 class StagedRow(NamedTuple):
     """One row of a plan. `slot` and `line` place the request that is sent for it, if one is.
 

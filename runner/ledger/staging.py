@@ -25,7 +25,7 @@ from runner.errors import LedgerError
 from runner.ledger.claims import CLAIM_TABLES, Claims
 from runner.ledger.faults import translated
 from runner.ledger.plan_statements import SLICE_ROWS
-from runner.ledger.records import ChangedRow, Comparison, PackedBlock, StagedBlock, StagedRow
+from runner.ledger.records import ChangedRow, Comparison, LastRow, PackedBlock, StagedBlock, StagedRow
 
 _WHERE = "the scratch file of the plan"
 _CHUNK = 500
@@ -123,6 +123,10 @@ class Staging:
         self._claims = Claims(connection)
         self._blocks = 0
         self._standings: Counter[str] = Counter()
+        self._kept = 0
+        self.last_kept = -1
+        """The last position of a row that is kept; -1: none is. Where one is, every position up to the plan's
+        last is that of a row, staged or kept."""
 
     @classmethod
     def create(cls, folder: Path) -> Self:
@@ -200,6 +204,20 @@ class Staging:
                 self._connection.execute("COMMIT")
                 start += len(rows)
 
+    def add_previous(self, rows: Iterable[LastRow]) -> None:
+        """Some of the manifest's rows of before, in their places: all but those that are kept."""
+        with translated(_WHERE):
+            self._connection.execute("BEGIN")
+            self._connection.executemany("INSERT INTO previous VALUES (?, ?, ?)", (row[:3] for row in rows))
+            self._connection.execute("COMMIT")
+
+    def keep(self, rows: int, last: int) -> None:
+        """So many rows of the plan, the last of them at this position, are answered and what they were:
+        neither they nor those of before are staged."""
+        self._standings[Standing.ANSWERED.value] += rows
+        self._kept += rows
+        self.last_kept = max(self.last_kept, last)
+
     def before(self, keys: Sequence[str]) -> dict[str, bytes | None]:
         """The fingerprints that these keys had before; a key that is new is missing."""
         found: dict[str, bytes | None] = {}
@@ -232,7 +250,7 @@ class Staging:
         kept, equal = in_place + moved, equal_in_place + equal_moved
         unasked = unasked_in_place + unasked_moved
         return Comparison(
-            unchanged=equal - unasked,
+            unchanged=equal - unasked + self._kept,
             new=staged - kept + unasked,
             changed=kept - equal,
             removed=before - kept,

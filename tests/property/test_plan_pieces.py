@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from runner.commands.checking import render_source
 from runner.commands.comparing import Comparison
+from runner.commands.keeping import Keeper
 from runner.commands.narrowing import selection_of
 from runner.commands.options import ManifestOptions, Narrowing
 from runner.commands.render_pool import RenderWork
@@ -27,8 +28,9 @@ from runner.core.identity import custom_id, key_part
 from runner.core.model import Cause, Message, Outcome
 from runner.core.planning import Plan, Policy
 from runner.ledger import Ledger, StagedRow, Staging
-from tests.contract.ledger_factories import Project, failed, succeeded
+from tests.contract.ledger_factories import Project, failed, shard_file, succeeded
 from tests.project_factory import make_project
+from tests.property.test_ledger_properties import WHAT_A_PLAN_LEAVES
 
 texts = st.text(st.characters(exclude_categories=()), max_size=30)  # lone surrogates too
 keys = st.text(st.characters(codec="utf-8"), min_size=1, max_size=50)
@@ -156,6 +158,101 @@ def test_a_piece_of_known_rows_is_staged_and_placed_as_its_rows_are(
         project.ledger.close()
     assert whole == by_row
     assert [row.position for row in whole.staged] == list(range(sum(map(len, pieces))))
+
+
+BEFORE = st.lists(st.tuples(st.integers(0, 9), st.sampled_from([*ENDS, succeeded()])), min_size=1, max_size=8)
+EDITS = st.lists(st.sampled_from(["same"] * 5 + ["other", "gone", "new", "cause"]), min_size=9, max_size=9)
+
+
+@settings(max_examples=40)
+@given(
+    before=BEFORE,
+    edits=EDITS,
+    piece_rows=st.integers(1, 9),
+    policy=st.sampled_from([USUAL, Policy(max_attempts=1)]),
+)
+def test_rows_that_are_kept_are_planned_and_recorded_as_all_others_are(
+    before: list[tuple[int, Outcome | None]], edits: list[str], piece_rows: int, policy: Policy
+) -> None:
+    """Contents are numbers, some of them shared. What the ledger holds afterwards is compared too."""
+    now = _edited([content for content, _ in before], edits)
+    pieces = [now[start : start + piece_rows] for start in range(0, len(now), piece_rows)]
+    found = [_planned_again(before, pieces, policy, keeps=keeps) for keeps in (False, True)]
+    assert found[0] == found[1]
+
+
+def _edited(contents: list[int], edits: list[str]) -> list[tuple[str, str | Cause]]:
+    """Key and outcome of each row now."""
+    now: list[tuple[str, str | Cause]] = []
+    for number, (content, edit) in enumerate(zip([*contents, 0], edits, strict=False)):
+        if edit == "new" or number == len(contents):
+            now.append((f"new{number}", f"text {content}"))
+        if edit == "cause" and number < len(contents):
+            now.append((f"k{number}", Cause(error_class="template_error", message="no")))
+        elif edit != "gone" and number < len(contents):
+            now.append((f"k{number}", f"text {content + 1 if edit == 'other' else content}"))
+    return now if edits[-1] == "new" else now[:-1]
+
+
+def _planned_again(
+    before: list[tuple[int, Outcome | None]],
+    pieces: list[list[tuple[str, str | Cause]]],
+    policy: Policy,
+    *,
+    keeps: bool,
+) -> tuple[object, ...]:
+    with tempfile.TemporaryDirectory() as folder, Staging.create(Path(folder)) as staging:
+        project = Project.open(Path(folder))
+        _run_before(project, before)
+        keeper = Keeper(project.ledger, project.manifest_id, staging) if keeps else None
+        if keeper is None:
+            staging.load_previous(project.ledger.previous_rows(project.manifest_id))
+        comparison = Comparison(
+            WORKPLACE,
+            project.ledger,
+            staging,
+            CountingShards(WORKPLACE.provider.limits),
+            policy=policy,
+            selection=selection_of(Narrowing(), "no snapshot is read", 0),
+            keeper=keeper,
+        )
+        start = 0
+        for rows in pieces:
+            comparison.add(_piece(start, rows))
+            start += len(rows)
+        shards = comparison.seal(start)
+        compared = staging.compare()
+        told = (
+            comparison.plan(shards, compared, ()),
+            comparison.causes,
+            staging.counts(),
+            staging.changed(9),
+        )
+        project.ledger.commit_plan(
+            run_id=project.start_run(),
+            manifest_id=project.manifest_id,
+            staging=staging,
+            shards=[shard_file(shard.slot, requests=shard.requests) for shard in shards],
+        )
+        left = [project.asked(query) for query in WHAT_A_PLAN_LEAVES]
+        project.ledger.close()
+        return *told, [shard.sha for shard in shards], compared, left
+
+
+def _run_before(project: Project, before: list[tuple[int, Outcome | None]]) -> None:
+    """A run of these rows: of equal requests the first is sent, and ends as it says (None: still open)."""
+    rows: list[StagedRow] = []
+    ends: list[Outcome | None] = []
+    piece = _piece(0, [(f"k{number}", f"text {content}") for number, (content, _) in enumerate(before)])
+    asked: set[bytes | None] = set()
+    for row, (_, end) in zip(piece.rows(SHAPE), before, strict=True):
+        is_first = row.fingerprint not in asked
+        asked.add(row.fingerprint)
+        slot, line = (0, len(ends)) if is_first else (None, None)
+        rows.append(StagedRow(row.position, row.key, row.fingerprint, "unasked", slot, line, None))
+        ends += [end] if is_first else []
+    for shard in project.commit(rows):
+        project.answer(project.send(shard), [(line, end) for line, end in enumerate(ends) if end is not None])
 
 
 class _Found(NamedTuple):

@@ -1,0 +1,104 @@
+"""Rows that are what they were in the last run, and answered: nothing of them is compared but that.
+
+Theory
+------
+A manifest's rows in the ledger are those of its last run. A row that stands at the same position with the
+same key and the same fingerprint, whose request has succeeded and was not asked since, is unchanged and
+answered whatever else the plan says, as long as nothing that is answered is asked again. So a piece is laid
+beside the same places of the last run, and what is equal there is counted and forgotten: no look into the
+index of fingerprints, nothing staged, nothing looked at again when the plan is recorded. All other rows, and
+the rows of before in their places, go the general way (a property test compares the two); keys are used once
+each, so none of those can be the pair of a kept row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from runner.commands.rendering import Piece
+from runner.core.identity import FINGERPRINT_BYTES
+from runner.core.planning import Held
+from runner.ledger import LastRow, Ledger, Staging
+
+_SLICE_ROWS = 10_000
+
+
+class Keeper:
+    """Lays pieces, in order, beside the rows of the last run."""
+
+    def __init__(self, ledger: Ledger, manifest_id: int, staging: Staging) -> None:
+        self._ledger = ledger
+        self._manifest_id = manifest_id
+        self._staging = staging
+        self._kept_requests = bytearray()
+        self._other_requests = bytearray()
+        self._kept = 0
+
+    def others(self, piece: Piece) -> Sequence[int]:
+        """The places in the piece whose rows are not kept; the others are dealt with."""
+        start, count = piece.start, len(piece.keys)
+        last = self._ledger.last_rows(self._manifest_id, start, start + count)
+        if _is_same(piece, last):
+            self._keep(last)
+            return ()
+        kept = [row for row in last if _is_kept(piece, row)]
+        self._keep(kept)
+        places = {row.position - start for row in kept}
+        self._staging.add_previous([row for row in last if row.position - start not in places])
+        return [place for place in range(count) if place not in places]
+
+    def _keep(self, rows: Sequence[LastRow]) -> None:
+        if rows:
+            self._staging.keep(len(rows), rows[-1].position)
+            _note(self._kept_requests, [row.request_id or 0 for row in rows])
+            self._kept += len(rows)
+
+    def note(self, held: Iterable[Held]) -> None:
+        """Requests that rows want which are not kept."""
+        _note(self._other_requests, [known.request_id for known in held])
+
+    def finish(self, rows: int) -> None:
+        """The plan has so many rows: what the last run had beyond them."""
+        while last := self._ledger.last_rows(self._manifest_id, rows, rows + _SLICE_ROWS):
+            self._staging.add_previous(last)
+            rows += _SLICE_ROWS
+
+    def duplicates(self) -> int:
+        """How many rows have the request of a kept one, beside those among the others themselves."""
+        kept, others = self._kept_requests, self._other_requests
+        shared = int.from_bytes(kept, "little") & int.from_bytes(others, "little")
+        return self._kept - kept.count(1) + shared.bit_count()
+
+
+def _is_same(piece: Piece, last: Sequence[LastRow]) -> bool:
+    """Whether every row of a piece is kept."""
+    if not last or len(last) != len(piece.keys):
+        return False
+    positions, keys, fingerprints, _, settled = zip(*last, strict=True)
+    return (
+        all(settled)
+        and positions[0] == piece.start
+        and positions[-1] == piece.start + len(last) - 1
+        and b"".join(fingerprints) == piece.fingerprints
+        and list(keys) == piece.keys
+    )
+
+
+def _is_kept(piece: Piece, row: LastRow) -> bool:
+    """Whether the row of the piece at this position is this one of the last run."""
+    place = row.position - piece.start
+    first = place * FINGERPRINT_BYTES
+    return (
+        bool(row.is_settled)
+        and piece.line_bytes[place] > 0
+        and piece.keys[place] == row.key
+        and piece.fingerprints[first : first + FINGERPRINT_BYTES] == row.fingerprint
+    )
+
+
+def _note(requests: bytearray, ids: Sequence[int]) -> None:
+    """One byte for each request there is."""
+    if ids and (lacking := max(ids) + 1 - len(requests)) > 0:
+        requests.extend(bytes(lacking))
+    for request_id in ids:
+        requests[request_id] = 1
