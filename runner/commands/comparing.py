@@ -137,6 +137,15 @@ class Comparison:
         else:
             self._compare(list(piece.rows(self._shape)), held)
 
+    def add_differing(self, start: int, stop: int, rendered: Sequence[Rendered]) -> None:
+        """Take the next rows [start, stop), of which all but these are kept."""
+        if start != self._next_row:
+            raise AssertionError(f"rows {self._next_row} to {start - 1} were not rendered")
+        self._next_row = stop
+        self.rows += stop - start - len(rendered)
+        if rendered:
+            self._compare(rendered, self._held(_fingerprints(rendered)))
+
     # ------------------------------------------------------------ rows that have what they want
 
     def _unsettled(

@@ -47,6 +47,16 @@ class Keeper:
         self._staging.add_previous([row for row in last if row.position - start not in places])
         return [place for place in range(count) if place not in places]
 
+    def others_in(self, start: int, stop: int, differs: bytearray) -> list[int]:
+        """The same for the positions [start, stop), of which nothing is rendered: a row that does not differ
+        (see `incremental`) has the fingerprint that it had."""
+        last = self._ledger.last_rows(self._manifest_id, start, stop)
+        kept = [row for row in last if row.is_settled and not differs[row.position]]
+        self._keep(kept)
+        positions = {row.position for row in kept}
+        self._staging.add_previous([row for row in last if row.position not in positions])
+        return [position for position in range(start, stop) if position not in positions]
+
     def _keep(self, rows: Sequence[LastRow]) -> None:
         if rows:
             self._staging.keep(len(rows), rows[-1].position)

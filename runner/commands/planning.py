@@ -19,12 +19,14 @@ from pathlib import Path
 from runner.commands.checking import check_everything, render_source
 from runner.commands.comparing import Comparison
 from runner.commands.documents import document_of, repeats_of, texts_as_json
+from runner.commands.incremental import compare_what_differs, rows_that_differ
 from runner.commands.keeping import Keeper
 from runner.commands.moments import Planned, Reporter, RowsRead, RowsRendered, Trouble
 from runner.commands.narrowing import Selection, selection_of
 from runner.commands.options import PlanDigests, RunOptions
 from runner.commands.reasons import reasons_of
 from runner.commands.render_pool import render_all
+from runner.commands.rendering import RenderSource
 from runner.commands.sharding import CountingShards, SealedShard, ShardFiles
 from runner.commands.tables import says_what_is_so
 from runner.commands.times import as_parameters, as_record, usual_times
@@ -112,17 +114,21 @@ def prepared(
                     taken_back=taken_back,
                     keeper=keeper,
                 )
-                rendered = render_all(
-                    source,
-                    snapshot.rows,
-                    workers=options.workers,
-                    check_stop=check_stop,
-                    tell=lambda what: reporter.tell(Trouble(what=what)),
-                )
-                with closing(rendered) as pieces:
-                    for piece in pieces:
-                        comparison.add(piece)
-                        reporter.tell(RowsRendered(rows=comparison.rows, total=snapshot.rows))
+                differs = None
+                if keeper is not None and previous is not None:
+                    differs = rows_that_differ(workplace, previous, snapshot, prompt)
+                if differs is not None and keeper is not None:
+                    compare_what_differs(
+                        source,
+                        snapshot.rows,
+                        differs,
+                        keeper=keeper,
+                        comparison=comparison,
+                        check_stop=check_stop,
+                        tell=lambda: reporter.tell(RowsRendered(rows=comparison.rows, total=snapshot.rows)),
+                    )
+                else:
+                    _compare_all(source, snapshot.rows, comparison, options, check_stop, reporter)
                 failpoint("plan.rendered")
                 read = _times_read(workplace, snapshot, prompt, times)
                 plan = _conclude(
@@ -134,6 +140,28 @@ def prepared(
                 if files is not None:
                     files.discard()
                 raise
+
+
+def _compare_all(
+    source: RenderSource,
+    rows: int,
+    comparison: Comparison,
+    options: RunOptions,
+    check_stop: Callable[[], None],
+    reporter: Reporter,
+) -> None:
+    """Every row rendered, and compared piece by piece."""
+    rendered = render_all(
+        source,
+        rows,
+        workers=options.workers,
+        check_stop=check_stop,
+        tell=lambda what: reporter.tell(Trouble(what=what)),
+    )
+    with closing(rendered) as pieces:
+        for piece in pieces:
+            comparison.add(piece)
+            reporter.tell(RowsRendered(rows=comparison.rows, total=rows))
 
 
 def _conclude(

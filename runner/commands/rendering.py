@@ -183,6 +183,15 @@ class Renderer:
         if growing.keys:
             yield growing.whole()
 
+    def render_only(self, start: int, stop: int, positions: Sequence[int]) -> list[Rendered]:
+        """The rows with these positions, all in [start, stop), in order."""
+        growing = GrowingPiece(start)
+        for batch in read_rows(self._snapshot, start, stop, columns=self._columns, only=positions):
+            for _, key, row in batch:
+                self._add(growing, key, row)
+        rows = growing.whole().rows(self._shape)
+        return [row._replace(position=at) for row, at in zip(rows, positions, strict=True)]
+
     def _add(self, growing: GrowingPiece, key: str, row: dict[str, Any]) -> int:
         """Render a row; gives the bytes that the piece has grown by."""
         outcome = self._prompt.render(row)

@@ -8,6 +8,7 @@ The home of duckdb for reading. Knows manifests and rows; must not know prompts,
 
 from runner.dataset.differing import differing_rows
 from runner.dataset.inputs import InputFile, InputsState, contents_of_inputs, fingerprint_of_inputs
+from runner.dataset.places import differing_places
 from runner.dataset.repeat_names import keys_like_repeats
 from runner.dataset.rows import close_snapshots, range_rows, read_rows
 from runner.dataset.selection import select_rows
@@ -21,6 +22,7 @@ __all__ = [
     "close_snapshots",
     "contents_of_inputs",
     "describe",
+    "differing_places",
     "differing_rows",
     "fingerprint_of_inputs",
     "keys_like_repeats",

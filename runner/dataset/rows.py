@@ -8,7 +8,7 @@ statistics). A process keeps one connection per snapshot: opening one costs as m
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -46,11 +46,13 @@ def read_rows(
     *,
     batch_rows: int = BATCH_ROWS,
     columns: Collection[str] | None = None,
+    only: Sequence[int] | None = None,
 ) -> Iterator[list[Row]]:
     """Rows with positions [start, stop) of a snapshot in order: position, key, columns by name.
 
     Shape: batches of at most `batch_rows` rows; positions beyond the end are left out. NULL is None.
-    `columns`: only these of the dataset's, in its order; None: all. Others are not even decoded.
+    `columns`: only these of the dataset's, in its order; None: all. Others are not even decoded. `only`: no
+    other positions than these.
     """
     found = Path(path).stat()
     snapshot = _open(path, os.getpid(), (found.st_ino, found.st_mtime_ns))
@@ -64,7 +66,7 @@ def read_rows(
     try:
         cursor.execute(
             f"SELECT {listed} FROM read_parquet({engine.text(snapshot.plain_path)}) "
-            f"WHERE _position >= {int(start)} AND _position < {int(stop)}"
+            f"WHERE _position >= {int(start)} AND _position < {int(stop)}{_among(only)}"
         )
         while batch := cursor.fetchmany(batch_rows):
             rows: list[Row] = [(cells[0], cells[1], dict(zip(names, cells[2:]))) for cells in batch]  # noqa: B905
@@ -78,6 +80,12 @@ def read_rows(
             yield rows
     finally:
         cursor.close()
+
+
+def _among(only: Sequence[int] | None) -> str:
+    if only is None:
+        return ""
+    return f" AND _position IN ({', '.join(str(int(position)) for position in only) or 'NULL'})"
 
 
 def _restore(row: dict[str, Any]) -> None:
