@@ -43,6 +43,7 @@ class Claims:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._filter: memoryview | None = memoryview(bytearray(_WORDS * 8)).cast("Q")
+        self._is_tabulated = False
         self._calls = 0
         self.count = 0
 
@@ -57,14 +58,18 @@ class Claims:
                 self._connection.execute("INSERT INTO claimed_by_call VALUES (?)", (marks,))
                 self.count += len(fingerprints)
                 return [True] * len(fingerprints)
-            self.tabulate()
+        self.tabulate()
         return self._ask(fingerprints)
+
+    def rest(self) -> None:
+        """Nothing more will be claimed, as it seems: let go of the filter's memory."""
+        self._filter = None
 
     def tabulate(self) -> None:
         """All that is claimed into the table `claimed`, if it is not there yet; and all that comes."""
-        if self._filter is None:
+        if self._is_tabulated:
             return
-        self._filter = None
+        self._filter, self._is_tabulated = None, True
         run = self._connection.execute
         run("BEGIN")
         run("CREATE TABLE listed (fingerprint BLOB)")

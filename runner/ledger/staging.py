@@ -155,6 +155,7 @@ class Staging:
 
     def close(self) -> None:
         """Throw it away."""
+        self._claims.rest()
         self._connection.close()
 
     # ------------------------------------------------------------ filling
@@ -234,6 +235,7 @@ class Staging:
 
     def compare(self) -> Comparison:
         """The staged rows against those of before, by key. Keys are unique in each."""
+        self._claims.rest()
         with translated(_WHERE):
             (before,) = self._one("SELECT count(*) FROM previous")
             if before:
