@@ -110,6 +110,7 @@ POINTS: Final[Mapping[str, str]] = {
     "raw.line_appended": "a line is appended to a raw file; not flushed",
     "raw.appended": "new lines are flushed to a raw file; not synced",
     "raw.synced": "every line to be stored is durable; the ledger does not know",
+    "outcomes.answers_written": "attempts have usual answers; the transaction is open, requests don't",
     "outcomes.attempts_written": "attempts have outcomes; the transaction is open, requests don't",
     "outcomes.before": "outcomes are written; the transaction is open",
     "outcomes.committed": "outcomes are durable",

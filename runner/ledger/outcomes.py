@@ -156,7 +156,7 @@ def _store_answers(
     """Most requests wait for this very attempt and are settled all at once; where one of them does not, each
     is looked at by itself, for which those that are settled don't matter any more."""
     STORE_ANSWER.run(connection, values, at_shard=shard_id, in_file=file_id, now_s=now_s)
-    failpoint("outcomes.attempts_written")
+    failpoint("outcomes.answers_written")
     if SETTLE_ANSWERS.run(connection, [()], at_shard=shard_id, in_file=file_id) == len(values):
         return
     settled = [(0, 0, shard_id, line, request_id) for *_, line, request_id in values]

@@ -51,6 +51,7 @@ _ROUTES: Mapping[str, Route] = {
     "raw.line_appended": Route(fault=_CUT_AFTER_A_LINE),
     "raw.appended": Route(fault=_CUT_AFTER_A_LINE),
     "quarantine": Route(fault={"kind": "foreign-ids", "times": 4}),  # one may be cut before its lines
+    "outcomes.attempts_written": Route(failing=True, joins=False),
     "retry": Route(failing=True, joins=False),
     "cut": Route(has_fence=True, fault={"kind": "too-large-413"}),
     "raise": Route(truncated=True, joins=False),
