@@ -13,6 +13,7 @@ table with an index, sorted, and from there on every call asks the table.
 
 from __future__ import annotations
 
+import mmap
 import sqlite3
 from array import array
 from collections.abc import Sequence
@@ -42,7 +43,8 @@ class Claims:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._filter: memoryview | None = memoryview(bytearray(_WORDS * 8)).cast("Q")
+        # Of a mapping, only what is touched is taken; `bytearray` would touch all of it.
+        self._filter: memoryview | None = memoryview(mmap.mmap(-1, _WORDS * 8)).cast("Q")
         self._is_tabulated = False
         self._calls = 0
         self.count = 0
