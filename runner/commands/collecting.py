@@ -51,7 +51,8 @@ class ShardBook:
     """The requests of one shard and what is known of each, while its batch is being collected.
 
     `blocked`: a failure that the account is to blame for. `retry_after_s`: the longest wait that a line
-    asks for. Memory: one entry per request of the shard, which the provider's limit bounds (50,000).
+    asks for. Memory: one entry per request of the shard, which the provider's limit bounds (50,000), from the
+    first line that is read until `rest`: what waits for the server holds nothing.
     """
 
     def __init__(self, ledger: Ledger, shard_id: int) -> None:
@@ -69,8 +70,10 @@ class ShardBook:
     @property
     def failures(self) -> str:
         """How many requests failed and the first cause that was read, for people; empty for none."""
+        if self._cause is None:
+            return ""
         failed = sum(entry.status is Status.FAILED for entry in self._known.held.values())
-        if not failed or self._cause is None:
+        if not failed:
             return ""
         of_all = f"{failed:,} of {self._requests:,} requests failed"
         return f"{of_all}, the first with {self._cause.error_class}: {self._cause.message}"
@@ -81,9 +84,24 @@ class ShardBook:
         return [_unanswered(place) for place in self._known.open.values()]
 
     @property
+    def is_complete(self) -> bool:
+        """Whether every request has an outcome. Only counted where the requests are not at hand."""
+        if self._awaited is None:
+            return self._ledger.unsettled(self._shard_id) == 0
+        return not self._awaited.open
+
+    def rest(self) -> None:
+        """Let go of the requests: all that was taken in is in the ledger, and read from there when it is
+        needed again."""
+        self._awaited = None
+        self._taken.clear()
+        self._is_held_stale = False
+
+    @property
     def accounted(self) -> int:
         """How many requests have an outcome."""
-        return self._requests - len(self._known.open)
+        known = self._known
+        return self._requests - len(known.open)
 
     @property
     def _known(self) -> Awaited:

@@ -64,6 +64,8 @@ class Watcher:
         )
         is_full = was_full and not fetched.errors and all(one.is_whole for _, one in fetched.downloads)
         self._conclude(track, fetched.batch, tracks, was_read=was_read, is_full=is_full)
+        if track.book is not None:
+            track.book.rest()
 
     def _saw(self, track: Track, batch: BatchObject) -> None:
         moved = states.seen(track.submission, batch)
@@ -108,8 +110,7 @@ class Watcher:
         """Done when every request is accounted for; a finished batch that lacks lines is read again."""
         if track.book is None:
             return
-        outstanding = track.book.outstanding
-        if not outstanding:
+        if track.book.is_complete:
             self._finish(track, batch, [])
             return
         submission = track.submission
@@ -131,7 +132,8 @@ class Watcher:
             enough = 2 * (2 if agrees else FULL_READS)
             if track.full_reads >= enough:
                 absence = judge_absence(word, batch.errors)
-                self._finish(track, batch, [(one.line, one.request_id, absence) for one in outstanding])
+                lacking = track.book.outstanding
+                self._finish(track, batch, [(one.line, one.request_id, absence) for one in lacking])
                 return
             self._tell_lacking(track, word, (enough - track.full_reads + 1) // 2 * self._at.reread_pause_s)
         track.next_at_s = self._at.clock() + self._at.reread_pause_s

@@ -341,6 +341,11 @@ class Ledger(OpenLedger):
         with self._reading() as connection:
             return outcomes.load_awaited(connection, shard_id)
 
+    def unsettled(self, shard_id: int) -> int:
+        """How many lines of a shard have no outcome."""
+        with self._reading() as connection:
+            return outcomes.unsettled(connection, shard_id)
+
     def expected(self, shard_id: int) -> dict[str, Expected]:
         """Every line of a shard by its custom_id, with what is stored of it so far."""
         with self._reading() as connection:

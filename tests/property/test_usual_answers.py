@@ -272,7 +272,12 @@ class Twins:
                 part.write_bytes(data)
                 prepared = prepare(self.ledger, shard_id, part) if way == "prepared" else None
                 tally = book.take_in(_download(part, data), raw, self.ledger.place.folder / "raw", prepared)
+                is_complete = book.is_complete
+                if way == "resting":
+                    book.rest()
+                    assert book.is_complete == is_complete
                 lines_left = [one.line for one in book.outstanding]
+                assert is_complete is (lines_left == [])
                 said.append(
                     (tally, lines_left, book.accounted, book.failures, book.retry_after_s, book.blocked)
                 )
@@ -349,7 +354,7 @@ def test_whichever_way_a_file_is_taken_in_the_ledger_is_the_same(
     group_lines: int,
 ) -> None:
     found = []
-    for way in ("by line", "by the thousand", "prepared"):
+    for way in ("by line", "by the thousand", "prepared", "resting"):
         shard_id = TWINS.shard(states, is_cancelled=is_cancelled)
         ids = list(TWINS.ledger.expected(shard_id))
         data = [
@@ -364,6 +369,15 @@ def test_whichever_way_a_file_is_taken_in_the_ledger_is_the_same(
         found.append((said, TWINS.told(shard_id)))
     assert found[1] == found[0]
     assert found[2] == found[0]
+    assert found[3] == found[0]
+
+
+def test_what_waits_for_the_server_holds_no_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    shard_id = TWINS.shard([Request(None, 0, 0, False)] * ROWS, is_cancelled=False)
+    book = ShardBook(TWINS.ledger, shard_id)
+    monkeypatch.setattr(TWINS.ledger, "awaited", lambda _: pytest.fail("nobody asked for the requests"))
+    assert not book.is_complete
+    assert book.failures == ""
 
 
 def test_the_usual_file_is_told_by_the_thousand() -> None:
