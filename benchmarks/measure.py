@@ -86,7 +86,8 @@ def measured(
             stdout=subprocess.PIPE,
             stderr=complaints,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **(environ or {})},
+            # Who installs the program has it compiled; where this is set, each start would do that anew.
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "", **(environ or {})},
             preexec_fn=_pinned(core),
         )
         watch = _Watch(process.pid)
