@@ -33,7 +33,7 @@ from runner.commands.times import as_parameters, as_record, usual_times
 from runner.commands.workplace import Workplace
 from runner.core.model import RunTimes
 from runner.core.planning import Plan, Policy
-from runner.dataset import Snapshot, take_snapshot
+from runner.dataset import Snapshot, close_snapshots, take_snapshot
 from runner.failpoints import failpoint
 from runner.ledger import Ledger, RunRecord, Staging
 from runner.prompt import Prompt
@@ -129,6 +129,7 @@ def prepared(
                     )
                 else:
                     _compare_all(source, snapshot.rows, comparison, options, check_stop, reporter)
+                close_snapshots()  # hours of waiting may follow, and nothing more is read of the rows
                 failpoint("plan.rendered")
                 read = _times_read(workplace, snapshot, prompt, times)
                 plan = _conclude(
