@@ -98,10 +98,11 @@ def prepared(
                 policy = policy_of(workplace, options)
                 selection = selection_of(options.narrowing, snapshot.path, snapshot.rows)
                 taken_back = frozenset() if write_shards else _to_be_taken_back(workplace, ledger)
-                keeper = None
+                keeper = differs = None
                 if ledger is not None and previous is not None:
                     if not taken_back and _may_keep(workplace, previous, policy, selection):
                         keeper = Keeper(ledger, previous.manifest_id, staging)
+                        differs = rows_that_differ(workplace, previous, snapshot, prompt)
                     else:
                         staging.load_previous(ledger.previous_rows(previous.manifest_id))
                 comparison = Comparison(
@@ -114,9 +115,6 @@ def prepared(
                     taken_back=taken_back,
                     keeper=keeper,
                 )
-                differs = None
-                if keeper is not None and previous is not None:
-                    differs = rows_that_differ(workplace, previous, snapshot, prompt)
                 if differs is not None and keeper is not None:
                     compare_what_differs(
                         source,
