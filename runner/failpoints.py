@@ -39,6 +39,8 @@ POINTS: Final[Mapping[str, str]] = {
     "discard.begins": "an unpaid shard of an earlier run is locked; it is to be discarded",
     "discard.committed": "it is discarded and its requests are free; its file is there",
     "discard.file_removed": "its file is gone too",
+    # ------------------------------------------------------------ a run that was cut off goes on
+    "resume.recorded": "the ledger says that the run is under way again; nothing else is done",
     # ------------------------------------------------------------ planning
     "plan.snapshot": "the dataset is copied; nothing is rendered",
     "plan.rendered": "the rows are rendered and compared; the last shard is not closed",

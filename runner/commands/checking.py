@@ -10,7 +10,7 @@ from pathlib import Path
 from runner.commands.rendering import RenderSource
 from runner.commands.times import as_variables
 from runner.commands.workplace import Workplace
-from runner.core.model import RunTimes
+from runner.core.model import Manifest, RunTimes
 from runner.dataset import Snapshot, keys_like_repeats
 from runner.errors import InputError, Mistake
 from runner.prompt import Prompt, PromptSource
@@ -65,9 +65,14 @@ def mistakes_together(
         ]
         if manifest.repeats > 1:
             mistakes += _like_repeats(workplace, snapshot)
+    return mistakes + mistakes_of_targets(manifest)
+
+
+def mistakes_of_targets(manifest: Manifest) -> list[Mistake]:
+    """Output paths where no table can be written."""
     paths = manifest.output.paths
     places = [manifest.where(f"output.path.{index}") for index in range(len(paths))]
-    return mistakes + check_targets([Path(path) for path in paths], places)
+    return check_targets([Path(path) for path in paths], places)
 
 
 def _like_repeats(workplace: Workplace, snapshot: Snapshot) -> list[Mistake]:

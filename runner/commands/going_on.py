@@ -1,9 +1,14 @@
-"""The last run of a manifest, to be brought to its end as it was planned, whatever was edited since.
+"""The last run of a manifest, to be brought to its end as it was planned.
 
 Nothing is planned: no row is rendered, nothing is asked that this run did not want. What it asked comes from
 the ledger (model, params, schema, the kept template and snapshot); where the table goes, what may fail and
-which server is meant, the manifest says as it is now. So a schedule collects every few minutes at the price
-of a look, and an edit in between waits for the next run.
+which server is meant, the manifest says as it is now.
+
+Two ask for that. A schedule's look does, whatever was edited since (`last_run`): it collects every few
+minutes at the price of a look, and an edit waits for the next run. And `run` does where a run was cut off or
+left alone and nothing at all moved since (`cut_off_run`): a plan would come to what is on its way already.
+A plan is made all the same where something is still to be sent: a shard that was not created, a row that
+nobody asked, a failure that may be repeated.
 """
 
 from __future__ import annotations
@@ -13,8 +18,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from runner.commands.asked import asked_by
+from runner.commands.checking import mistakes_of_targets
 from runner.commands.documents import document_of, params_of, repeats_of, schema_of
 from runner.commands.raising import Asked
+from runner.commands.repeating import inputs_of_unmoved
+from runner.commands.under_way import under_way
 from runner.commands.workplace import Workplace
 from runner.core.model import Manifest
 from runner.core.states import ShardState, Submission
@@ -22,15 +30,20 @@ from runner.core.wire import decode_json
 from runner.errors import LedgerError
 from runner.ledger import Ledger, RunRecord
 
+_CUT_OFF = frozenset({"running", "interrupted", "detached"})
+"""`running` is what a run that was killed says: the manifest's lock is ours."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Going:
-    """A run that goes on. `workplace` asks as the run did; `ended` are its shards that are done."""
+    """A run that goes on. `workplace` asks as the run did; `ended` are its shards that are done, `begun` the
+    ids of those that an earlier process had begun to send."""
 
     run: RunRecord
     workplace: Workplace
     asked: Asked
     ended: tuple[Submission, ...]
+    begun: frozenset[int]
 
 
 def last_run(workplace: Workplace, ledger: Ledger, manifest_id: int) -> Going:
@@ -46,15 +59,48 @@ def last_run(workplace: Workplace, ledger: Ledger, manifest_id: int) -> Going:
         raise LedgerError(
             f"{workplace.manifest_path}: its last run can't go on: {asked}", next_step=_again(workplace)
         )
+    shards = ledger.shards(manifest_id)
     return Going(
         run=run,
         workplace=replace(workplace, manifest=_as_asked(workplace.manifest, run)),
         asked=Asked(snapshot=str(asked.snapshot), rows=run.rows, prompt=asked.prompt),
         ended=tuple(
             ledger.submission(record.shard_id)
-            for record in ledger.shards(manifest_id)
+            for record in shards
             if record.run_id == run.id and record.state is ShardState.DONE
         ),
+        begun=frozenset(record.shard_id for record in shards if not record.state.is_unpaid),
+    )
+
+
+def cut_off_run(workplace: Workplace, ledger: Ledger, manifest_id: int) -> Going | None:
+    """The last run, where it was cut off and nothing is to be done but to bring it to its end. One that
+    failed is not among them: what made it fail might do so each time."""
+    newest = next(iter(ledger.runs(manifest_id, 1)), None)
+    run = ledger.current_run(manifest_id)
+    if run is None or newest is None or newest.id != run.id or run.state not in _CUT_OFF:
+        return None
+    if not _is_all_on_its_way(workplace, ledger, manifest_id) or mistakes_of_targets(workplace.manifest):
+        return None
+    if inputs_of_unmoved(workplace, run) is None:
+        return None
+    try:
+        return last_run(workplace, ledger, manifest_id)
+    except LedgerError:
+        return None  # planned anew, it needs nothing that is gone
+
+
+def _is_all_on_its_way(workplace: Workplace, ledger: Ledger, manifest_id: int) -> bool:
+    """Whether every row has its answer, or its failure for good, or waits for a shard that was begun.
+
+    What was never sent goes through a plan: that looks whether it is still wanted (by a run without the
+    options of the one before, say), at its cost, and asks a person. Where answers that were cut may be asked
+    again, a shard must be under way, because that is looked at when shards have come to their end."""
+    return (
+        not any(record.state.is_unpaid for record in ledger.shards(manifest_id))
+        and (len(workplace.ladder) == 1 or bool(under_way(workplace, ledger, manifest_id)))
+        and not ledger.has_unasked(manifest_id)
+        and not any(ledger.repeatable(manifest_id, workplace.manifest.retry.attempts))
     )
 
 

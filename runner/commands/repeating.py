@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runner.commands.checking import render_source
+from runner.commands.documents import document_of
 from runner.commands.inputs import same_inputs
 from runner.commands.moments import Finished
 from runner.commands.recording import record_end
@@ -34,15 +35,24 @@ def unmoved(
     asked again, and so is a template that reads the run's times.
     """
     previous = ledger.current_run(manifest_id)
-    if previous is None or previous.version != __version__ or workplace.manifest.dataset.query is not None:
-        return None
     if not says_what_is_so(workplace, ledger, previous, older_than_s=older_than_s):
         return None
-    prompt = render_source(workplace, "").prompt.compile()
-    if previous.template_digest != prompt.digest() or prompt.times_read(()):
+    inputs = inputs_of_unmoved(workplace, previous)
+    return None if previous is None or inputs is None else Unmoved(previous=previous, inputs=inputs)
+
+
+def inputs_of_unmoved(workplace: Workplace, run: RunRecord | None) -> str | None:
+    """What to record of the input files now, where a plan made now would be the plan of that run: the
+    manifest, the template, the program's version and the bytes of the input files are the same, and neither
+    a query nor the template can read the clock. None where anything moved."""
+    if run is None or run.version != __version__ or workplace.manifest.dataset.query is not None:
         return None
-    inputs = same_inputs(workplace, previous.inputs)
-    return None if inputs is None else Unmoved(previous=previous, inputs=inputs)
+    if run.document != document_of(workplace.manifest).decode():
+        return None
+    prompt = render_source(workplace, "").prompt.compile()
+    if run.template_digest != prompt.digest() or prompt.times_read(()):
+        return None
+    return same_inputs(workplace, run.inputs)
 
 
 def record_repeat(

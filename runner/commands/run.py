@@ -32,7 +32,7 @@ from runner.commands.discarding import take_back_unsent
 from runner.commands.engine import Engine
 from runner.commands.finishing import finished_run, history_target, remove_collected
 from runner.commands.gate import pass_gate
-from runner.commands.going_on import last_run
+from runner.commands.going_on import Going, cut_off_run, last_run
 from runner.commands.interrupts import StopFlag, deferred_interrupts
 from runner.commands.local import connected
 from runner.commands.moments import Finished, Reporter, Started, Submitted, Trouble
@@ -171,10 +171,18 @@ class _Run:
         self._ended: list[Submission] = []
         self._previous: RunRecord | None = None
         self._kept: RunRecord | None = None
+        self._goes_on = False
+        self._begun: frozenset[int] = frozenset()
 
     def go(self) -> RunResult:
         if self._options.goes_on:
-            return self._go_on()
+            going = last_run(self._workplace, self._ledger, self._manifest_id)
+            self._began_s = going.run.started_at.timestamp()
+            return self._go_on(going)
+        if (cut_off := self._cut_off()) is not None:
+            refuse_untold(self._ledger, self._manifest_id, self._options.manifest)
+            self._begun = cut_off.begun  # "sent" is what this process sends, as where it plans
+            return self._go_on(cut_off)
         take_back_unsent(self._workplace, self._ledger, self._manifest_id)  # they are planned anew
         refuse_untold(self._ledger, self._manifest_id, self._options.manifest)
         self._tell_started()
@@ -185,12 +193,25 @@ class _Run:
         with ExitStack() as stack:
             return self._recorded(*self._plan_and_commit(stack))
 
-    def _go_on(self) -> RunResult:
+    def _cut_off(self) -> Going | None:
+        """The last run, where this one would only bring it to its end."""
+        options = self._options
+        if self._is_bent() or options.is_step or options.times is not None:
+            return None
+        return cut_off_run(self._workplace, self._ledger, self._manifest_id)
+
+    def _is_bent(self) -> bool:
+        """Whether more, less or something else is asked for than the manifest says."""
+        options = self._options
+        is_narrowed = options.narrowing != Narrowing() or options.expected is not None
+        asks_again = options.refresh or options.refresh_older_than_s is not None or options.retry_failed
+        return is_narrowed or asks_again or self._manifest.refresh_older_than_s is not None
+
+    def _go_on(self, going: Going) -> RunResult:
         """The last run, brought on as it was planned. Its table is written once nothing is open."""
-        going = last_run(self._workplace, self._ledger, self._manifest_id)
         self._workplace, self._manifest = going.workplace, going.workplace.manifest
         self._uid, self._ended = going.run.uid, list(going.ended)
-        self._began_s = going.run.started_at.timestamp()
+        self._goes_on = True
         self._tell_started()
         self._tell_left_elsewhere()
         with ExitStack() as stack:
@@ -198,6 +219,8 @@ class _Run:
             failures = self._ledger.repeatable(self._manifest_id, self._manifest.retry.attempts)
             if self._under_way() or self._held() or any(failures):
                 client, provider = self._connected(stack)
+            self._ledger.resume_run(going.run.id)
+            failpoint("resume.recorded")
             return self._recorded(going.run.id, going.asked, client, provider)
 
     def _recorded(self, run_id: int, asked: Asked, client: Client | None, provider: Provider) -> RunResult:
@@ -372,7 +395,7 @@ class _Run:
         """Until nothing is open nor worth repeating; True where the rest is left to a later run."""
         submissions = self._under_way()
         pace = self._options.pace(is_local=self._workplace.provider.is_local)
-        while submissions or self._options.goes_on:
+        while submissions or self._goes_on:
             wait_s = self._options.wait_s
             driven = engine.drive(
                 submissions,
@@ -485,6 +508,6 @@ class _Run:
             totals,
             paid,
             run=self._uid,
-            ended=self._ended,
+            ended=[one for one in self._ended if one.shard_id not in self._begun],
             duration_s=self._clock() - self._started_s,
         )

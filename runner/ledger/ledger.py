@@ -83,6 +83,11 @@ class Ledger(OpenLedger):
         with self._writing() as connection:
             return runs.start(connection, begin, self._clock())
 
+    def resume_run(self, run_id: int) -> None:
+        """The newest run of a manifest is under way again."""
+        with self._writing() as connection:
+            runs.resume(connection, run_id)
+
     def end_run(
         self, run_id: int, *, state: RunState, exit_code: int | None, totals: Totals | None = None
     ) -> None:
@@ -131,6 +136,11 @@ class Ledger(OpenLedger):
         """What is known of these requests; those nobody ever wanted are missing."""
         with self._reading() as connection:
             return planning.load_held(connection, fingerprints)
+
+    def has_unasked(self, manifest_id: int) -> bool:
+        """Whether a current row's request was never answered, nor failed, and is not on its way."""
+        with self._reading() as connection:
+            return reading.has_unasked(connection, manifest_id)
 
     def answers_mark(self, manifest_id: int) -> str:
         """What the manifest's rows have for answers, as a text that is another one after any of them

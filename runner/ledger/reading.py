@@ -131,6 +131,14 @@ REPEATABLE = (
     .where(or_(request.c.status.not_in(sorted(ANSWERED_CODES)), request.c.failed_shard_id.is_not(None)))
     .order_by(_LAST_SHARD, _LAST_LINE)
 )
+UNASKED = Query(
+    select(row_table.c.position)
+    .select_from(row_table.join(request, request.c.id == row_table.c.request_id))
+    .where(row_table.c.manifest_id == bindparam("manifest_id"))
+    .where(request.c.status.is_(None), request.c.open_shard_id.is_(None))
+    .limit(literal_column("1")),
+    "manifest_id",
+)
 ANSWERS_MARK = (
     select(
         request.c.status,
@@ -210,6 +218,11 @@ def load_repeatable(connection: Connection, manifest_id: int, max_attempts: int)
     for values in found.all():
         flat.extend(values)
     return flat
+
+
+def has_unasked(connection: Connection, manifest_id: int) -> bool:
+    """See `Ledger.has_unasked`. One walk over the rows at most."""
+    return UNASKED.first(connection, manifest_id) is not None
 
 
 def load_answers_mark(connection: Connection, manifest_id: int) -> str:

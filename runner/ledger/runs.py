@@ -64,6 +64,12 @@ _END = Bulk(
     .values({name: bindparam(f"new_{name}") for name in _ENDING} | {"requests_sent": _REQUESTS_SENT}),
     *(*(f"new_{name}" for name in _ENDING), "this_run"),
 )
+_RESUME = Bulk(
+    update(run)
+    .where(run.c.id == bindparam("this_run"))
+    .values(state="running", finished_at=None, exit_code=None),
+    "this_run",
+)
 _FIGURES = ("succeeded", "failed", "unsendable", "input_tokens", "output_tokens", "cost", "paid_cost")
 _COUNT = Bulk(
     update(run)
@@ -130,6 +136,11 @@ def start(connection: Connection, begin: RunStart, now_s: float) -> int:
     made_with = (begin.version, begin.git_commit, begin.snapshot, begin.model, begin.rows)
     begun = (begin.uid, begin.manifest_id, iso(now_s), "running")
     return _ADD_RUN.key(connection, *begun, *digests, *made_with, begin.document, begin.inputs)
+
+
+def resume(connection: Connection, run_id: int) -> None:
+    """A run that was interrupted, killed or left alone is carried on."""
+    _RESUME.run(connection, [(run_id,)])
 
 
 def _keep_template(connection: Connection, digest: str, texts: str) -> None:

@@ -156,6 +156,8 @@ def test_a_detached_run_is_collected_by_the_same_command(tmp_path: Path, shards:
     done = project.run()
     assert (done.code, done.event("finished")["requests_sent"]) == (0, 0)
     assert done.event("started")["is_resumed"] is True
+    assert done.event("started")["run"] == detached.event("started")["run"]
+    assert not any(event["event"] == "planned" for event in done.events)
     all_well(project, rows_of(6, "[[local:slow 1]]"))
     assert len(project.witness.creates()) == shards
 

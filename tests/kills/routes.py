@@ -43,6 +43,7 @@ _BOUGHT = ((RUN, "create.answered:2"),)
 _CUT_AFTER_A_LINE: Fault = {"kind": "abort-download", "route": CONTENT, "params": {"after_bytes": 700}}
 _ROUTES: Mapping[str, Route] = {
     "discard": Route(before=((RUN, "upload.recorded"),)),
+    "resume": Route(before=((RUN, "collect.begins"),)),
     "scan": Route(before=_UNSENT),
     "adopt": Route(before=_BOUGHT, is_bought_first=True),
     "fence": Route(before=_UNSENT, has_fence=True),
