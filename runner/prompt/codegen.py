@@ -21,6 +21,8 @@ from typing import Any
 from jinja2 import nodes
 from jinja2.compiler import CodeGenerator, Frame, operators
 
+from runner.prompt.trees import Tree
+
 LETTERS = {"system": "s", "user": "u", "assistant": "a"}
 """The blocks that are messages, and the letter that stands after the mark."""
 END = "e"
@@ -87,7 +89,7 @@ def _null_as_text(node: nodes.Expr) -> nodes.Expr:
     return nodes.Const("", lineno=node.lineno) if node == nodes.Const(None) else node
 
 
-def rebinds_params(tree: nodes.Template) -> bool:
+def rebinds_params(tree: Tree) -> bool:
     """Whether `params` may mean something else in this file: set, looped over, imported or an argument."""
     named = any(name.name == "params" and name.ctx != "load" for name in tree.find_all(nodes.Name))
     macros = any(macro.name == "params" for macro in tree.find_all(nodes.Macro))

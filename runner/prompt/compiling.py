@@ -27,6 +27,7 @@ from runner.prompt.filters import LAZY_FILTERS
 from runner.prompt.limits import MIN_VALUE_LIMIT
 from runner.prompt.rendering import Renderer, Shape
 from runner.prompt.structure import check_structure, has_messages
+from runner.prompt.trees import Tree
 
 _ROUND_NODES = (nodes.For, nodes.Macro, nodes.CallBlock, nodes.Include, nodes.Import, nodes.FromImport)
 _NEXT_STEP = "correct the template; `run validate` checks it again"
@@ -59,10 +60,10 @@ class PromptSource:
         else:
             family, mistakes = read_family(environment, self.template, self.search_root)
         mistakes += check_structure(family, environment)
-        ready = _environment(self, family)
-        if not mistakes:
+        ready = None if mistakes else _environment(self, family)
+        if ready is not None:
             mistakes += _compile_all(ready, family)
-        if mistakes:
+        if ready is None or mistakes:
             mistakes += _wrong_names(environment, family, columns, self.params)
             raise InputError(mistakes, next_step=_NEXT_STEP)
         root = family.texts[family.root]
@@ -236,7 +237,7 @@ def _shape(family: Family) -> Shape:
     )
 
 
-def _is_constant_file(tree: nodes.Template) -> bool:
+def _is_constant_file(tree: Tree) -> bool:
     """Whether a file holds nothing but text, macros and plain constants: its module can't change."""
     return all(_is_constant(node) for node in tree.body)
 

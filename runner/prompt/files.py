@@ -18,6 +18,7 @@ from pathlib import Path
 from jinja2 import Environment, TemplateSyntaxError, nodes
 
 from runner.errors import Mistake
+from runner.prompt.trees import Tree, tree_of
 
 MAX_TEMPLATE_BYTES = 1_000_000
 MAX_TREE_DEPTH = 200
@@ -55,7 +56,7 @@ class Family:
 
     root: str
     texts: Mapping[str, TemplateText]
-    trees: Mapping[str, nodes.Template]
+    trees: Mapping[str, Tree]
 
     def where(self, name: str, line: int, word: str = "") -> str:
         """The place of a word in one of the files; `place_of` says how."""
@@ -111,7 +112,7 @@ def read_family(
 def parse_family(environment: Environment, texts: tuple[TemplateText, ...]) -> Family:
     """A family from texts that were read before, in another process. `texts[0]` is the root."""
     by_name = {text.name: text for text in texts}
-    trees = {text.name: environment.parse(text.text, text.name, text.path) for text in texts}
+    trees = {text.name: tree_of(environment.parse(text.text, text.name, text.path)) for text in texts}
     return Family(root=texts[0].name, texts=by_name, trees=trees)
 
 
@@ -121,7 +122,7 @@ class _Reader:
         self._environment = environment
         self._folders = folders
         self._texts: dict[str, TemplateText] = {}
-        self._trees: dict[str, nodes.Template] = {}
+        self._trees: dict[str, Tree] = {}
 
     def family(self, root: str) -> Family:
         return Family(root=root, texts=self._texts, trees=self._trees)
@@ -141,7 +142,7 @@ class _Reader:
             text = ""
         self._texts[name] = TemplateText(name=name, path=path, text=text)
         try:
-            tree = self._environment.parse(text, name, path)
+            tree = tree_of(self._environment.parse(text, name, path))
         except TemplateSyntaxError as error:
             unknown = _UNKNOWN_TAG.search(error.message or "")
             where = place_of(path, text, error.lineno, unknown[1] if unknown else "")
@@ -153,7 +154,7 @@ class _Reader:
             return []
         except RecursionError:
             tree = None
-        if tree is None or _is_too_deep(tree):
+        if tree is None or tree.depth >= MAX_TREE_DEPTH:
             hint = "split long sums and nested blocks with {% set %} and {% include %}"
             self.mistakes.append(Mistake(where=path, what="the template is nested too deeply", hint=hint))
             return []
@@ -193,20 +194,11 @@ class _Reader:
         return found
 
 
-def _is_too_deep(tree: nodes.Template) -> bool:
-    level: list[nodes.Node] = [tree]
-    for _ in range(MAX_TREE_DEPTH):
-        level = [child for node in level for child in node.iter_child_nodes()]
-        if not level:
-            return False
-    return True
-
-
 def _sentence(error: TemplateSyntaxError) -> str:
     return f"template syntax: {(error.message or 'invalid').rstrip('.')}"
 
 
-def references_in(tree: nodes.Template) -> Iterator[Reference]:
+def references_in(tree: Tree) -> Iterator[Reference]:
     """All references in a file; a name that is computed gives a reference without names."""
     for node in tree.find_all(nodes.Stmt):
         if isinstance(node, nodes.Extends | nodes.Include | nodes.Import | nodes.FromImport):

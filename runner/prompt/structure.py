@@ -14,6 +14,7 @@ from jinja2 import Environment, nodes
 from runner.errors import Mistake
 from runner.prompt.codegen import LETTERS, is_message
 from runner.prompt.files import Family
+from runner.prompt.trees import Tree
 
 _CAPTURING = (nodes.Macro, nodes.CallBlock, nodes.FilterBlock, nodes.AssignBlock)
 """Statements whose body is caught as text: a message in it would not be one."""
@@ -47,15 +48,15 @@ def check_structure(family: Family, environment: Environment) -> list[Mistake]:
     return mistakes
 
 
-def _blocks(tree: nodes.Template) -> list[nodes.Block]:
+def _blocks(tree: Tree) -> list[nodes.Block]:
     return list(tree.find_all(nodes.Block))
 
 
-def _message_blocks(tree: nodes.Template) -> list[nodes.Block]:
+def _message_blocks(tree: Tree) -> list[nodes.Block]:
     return [block for block in _blocks(tree) if is_message(block)]
 
 
-def _extends(tree: nodes.Template) -> bool:
+def _extends(tree: Tree) -> bool:
     return any(isinstance(node, nodes.Extends) for node in tree.body)
 
 

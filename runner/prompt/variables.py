@@ -17,6 +17,7 @@ from jinja2 import meta, nodes
 from runner.errors import Mistake
 from runner.prompt.files import Family
 from runner.prompt.structure import did_you_mean
+from runner.prompt.trees import Tree
 
 RESERVED = ("params", "row")
 RUN = "run"
@@ -61,7 +62,7 @@ def find_uses(family: Family) -> Uses:
     whole: set[str] = set()
     stored = {name: _stored(tree) for name, tree in family.trees.items()}
     for name, tree in family.trees.items():
-        undeclared = _undeclared(tree)
+        undeclared = _undeclared(tree.template)
         elsewhere = {word for other in seeing if other != name for word in stored[other]}
         given = (elsewhere if name in seeing else set()) | _stored_at_top(tree)
         guarded |= _guarded(tree)
@@ -74,12 +75,12 @@ def find_uses(family: Family) -> Uses:
     )
 
 
-def _undeclared(tree: nodes.Template) -> set[str]:
+def _undeclared(template: nodes.Template) -> set[str]:
     """As `jinja2.meta.find_undeclared_variables`, but nothing is computed on the way: folding constants
     raises for some (`'a'.b ~ 'c'`)."""
-    names = meta.TrackingCodeGenerator(tree.environment)  # type: ignore[arg-type]
+    names = meta.TrackingCodeGenerator(template.environment)  # type: ignore[arg-type]
     names.optimizer = None
-    names.visit(tree)
+    names.visit(template)
     return names.undeclared_identifiers
 
 
@@ -97,7 +98,7 @@ def _files_that_see_the_row(family: Family) -> set[str]:
     return found
 
 
-def _stored(tree: nodes.Node) -> set[str]:
+def _stored(tree: Tree | nodes.Node) -> set[str]:
     names = {node.name for node in tree.find_all(nodes.Name) if node.ctx in ("store", "param")}
     names |= {node.name for node in tree.find_all(nodes.Macro)}
     names |= {node.target for node in tree.find_all(nodes.Import)}
@@ -106,7 +107,7 @@ def _stored(tree: nodes.Node) -> set[str]:
     return names
 
 
-def _stored_at_top(tree: nodes.Template) -> set[str]:
+def _stored_at_top(tree: Tree) -> set[str]:
     """What blocks see of the same file: names set outside of blocks, loops and macros."""
     names: set[str] = set()
     waiting: list[nodes.Node] = list(tree.body)
@@ -125,7 +126,7 @@ def _stored_at_top(tree: nodes.Template) -> set[str]:
     return names
 
 
-def _guarded(tree: nodes.Template) -> set[tuple[str, str | None]]:
+def _guarded(tree: Tree) -> set[tuple[str, str | None]]:
     found: set[tuple[str, str | None]] = set()
     for test in tree.find_all(nodes.Test):
         if test.name in _GUARDS:
