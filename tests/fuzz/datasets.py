@@ -2,9 +2,9 @@
 
 Judged: the snapshot is taken, and all its rows can be read and have keys that differ, or there is an
 `InputError` whose every mistake has a place. DuckDB takes longer to open than to read a small file, so one
-connection of `engine.connect`, with all its locks, serves a hundred examples (its views are dropped in
-between); what opening and locking do by themselves is tested in tests/contract. Half of the examples go to
-the readers alone that we wrote by hand, which take a tenth of the time.
+connection of `engine.connect` for each limit of memory, with all its locks, serves a hundred examples (its
+views are dropped in between); what opening and locking do by themselves is tested in tests/contract. Half of
+the examples go to the readers alone that we wrote by hand, which take a tenth of the time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import gzip
 import io
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -90,10 +90,9 @@ class Datasets:
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "d"
         self._scratch = folder / "d" / "scratch"
-        self._target = folder / "snapshot.parquet"
+        self._taken = 0
         self._outer = folder
-        self._left = 0
-        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._lending: dict[str, tuple[duckdb.DuckDBPyConnection, Iterator[int]]] = {}
         self._connect = engine.connect
         engine.connect = self._lend
         with duckdb.connect() as maker:
@@ -103,17 +102,20 @@ class Datasets:
             )
             self._parquet = path.read_bytes()
 
-    def _lend(self, **options: Any) -> Any:
-        """The connection, without its views. One with more memory than the first try has is a new one."""
-        if options.get("memory_limit", engine.MEMORY_LIMITS[0]) != engine.MEMORY_LIMITS[0]:
-            return self._connect(**options)
-        if self._left == 0 or self._connection is None:
-            if self._connection is not None:
-                self._connection.close()
-            self._connection = self._connect(files=[], folder=self._outer)
-            self._left = EXAMPLES_PER_CONNECTION
-        self._left -= 1
-        return _Lent(self._connection)
+    def _lend(self, *, memory_limit: str = engine.MEMORY_LIMITS[0], **_: Any) -> Any:
+        """The connection with this limit, without its views."""
+        lending, left = self._lending.get(memory_limit, (None, iter(())))
+        if lending is None or next(left, None) is None:
+            if lending is not None:
+                lending.close()
+            lending = self._connect(files=[], folder=self._outer, memory_limit=memory_limit)
+            self._lending[memory_limit] = (lending, iter(range(EXAMPLES_PER_CONNECTION - 1)))
+        return _Lent(lending)
+
+    def _target(self) -> Path:
+        """A name that no snapshot had: a connection remembers what it read of a Parquet file."""
+        self._taken += 1
+        return self._folder / f"snapshot-{self._taken}.parquet"
 
     # ------------------------------------------------------------ making
 
@@ -166,7 +168,7 @@ class Datasets:
             if example.by == "describe":
                 describe(manifest, {})
                 return f"{kind}-described"
-            taken = take_snapshot(manifest, self._target, scratch=self._scratch)
+            taken = take_snapshot(manifest, self._target(), scratch=self._scratch)
         except InputError as error:
             _check_mistakes(error)
             assert not list(self._scratch.iterdir()), "scratch was left"
