@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 import runner
 from tests.project_factory import RUN_TIMEOUT_S
+from tests.warm_program import run_warm
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = sorted((ROOT / "manifests").glob("*.yaml"))
@@ -23,16 +23,13 @@ def test_every_example_runs_to_a_table_without_failures(tmp_path: Path, manifest
     for name in ("manifests", "templates"):
         shutil.copytree(ROOT / name, project / name)
     path = project / "manifests" / manifest.name
-    done = subprocess.run(
+    done = run_warm(
         [sys.executable, "-m", "runner", str(path), "--limit", "10", "--json"],
         cwd=tmp_path,
-        capture_output=True,
         timeout=RUN_TIMEOUT_S,
-        check=False,
-        stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stderr
-    finished = json.loads(done.stdout.strip().split(b"\n")[-1])
+    finished = json.loads(done.stdout.strip().split("\n")[-1])
     assert finished["event"] == "finished"
     assert finished["succeeded"] == 10
     assert finished["results"]
