@@ -1,10 +1,8 @@
 """Datasets: bytes of every format, whole, shaken, torn, ragged, deep, wide, in odd encodings and compressed.
 
 Judged: the snapshot is taken, and all its rows can be read and have keys that differ, or there is an
-`InputError` whose every mistake has a place. DuckDB takes longer to open than to read a small file, so one
-connection of `engine.connect` for each limit of memory, with all its locks, serves a hundred examples (its
-views are dropped in between); what opening and locking do by themselves is tested in tests/contract. Half of
-the examples go to the readers alone that we wrote by hand, which take a tenth of the time.
+`InputError` whose every mistake has a place. Many examples share a connection (see `tests.lent_duckdb`). Half
+of the examples go to the readers alone that we wrote by hand, which take a tenth of the time.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import gzip
 import io
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -36,8 +34,8 @@ from tests.fuzz.mutation import (
     some_text,
     some_value,
 )
+from tests.lent_duckdb import Lender
 
-EXAMPLES_PER_CONNECTION = 100
 COLUMNS = 100
 """As wide as a table gets here: DuckDB's work grows with the square (250 columns: seconds)."""
 CELLS = (
@@ -91,26 +89,13 @@ class Datasets:
         self._folder = folder / "d"
         self._scratch = folder / "d" / "scratch"
         self._taken = 0
-        self._outer = folder
-        self._lending: dict[str, tuple[duckdb.DuckDBPyConnection, Iterator[int]]] = {}
-        self._connect = engine.connect
-        engine.connect = self._lend
+        engine.connect = Lender(folder).connect
         with duckdb.connect() as maker:
             path = folder / "good.parquet"
             maker.execute(
                 f"COPY (SELECT 1 AS id, 'x' AS text, [1.5] AS l UNION ALL SELECT 2, NULL, NULL) TO '{path}'"
             )
             self._parquet = path.read_bytes()
-
-    def _lend(self, *, memory_limit: str = engine.MEMORY_LIMITS[0], **_: Any) -> Any:
-        """The connection with this limit, without its views."""
-        lending, left = self._lending.get(memory_limit, (None, iter(())))
-        if lending is None or next(left, None) is None:
-            if lending is not None:
-                lending.close()
-            lending = self._connect(files=[], folder=self._outer, memory_limit=memory_limit)
-            self._lending[memory_limit] = (lending, iter(range(EXAMPLES_PER_CONNECTION - 1)))
-        return _Lent(lending)
 
     def _target(self) -> Path:
         """A name that no snapshot had: a connection remembers what it read of a Parquet file."""
@@ -182,21 +167,6 @@ class Datasets:
         assert len(set(keys)) == len(keys) == taken.rows
         assert not list(self._scratch.iterdir()), "scratch was left"
         return f"{kind}-accepted"
-
-
-class _Lent:
-    """A connection whose end is the end of its views."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._connection = connection
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
-    def close(self) -> None:
-        """Drop what an example made."""
-        for view in ("dataset", "cells"):
-            self._connection.execute(f"DROP VIEW IF EXISTS {view}")
 
 
 def _read_by_hand(manifest: Manifest) -> None:

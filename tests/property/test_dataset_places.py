@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from runner.dataset import differing_places, read_rows, take_snapshot
 from tests.contract.dataset_factories import make_manifest
+from tests.lent_duckdb import lent_connections
 
 CELLS = st.sampled_from([None, 0, 1, 1.0, -0.0, 0.0, 2**60, "1", "", "x", "2024-01-01", True, [1], {"k": 1}])
 NUMBERS = st.sampled_from([0, 1, 1.0, -0.0, 0.0, 2.5, None])
 ROWS = st.lists(st.fixed_dictionaries({"a": NUMBERS | CELLS, "b": NUMBERS}), min_size=1, max_size=6)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shared_connections(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a connection does by itself is not what is tried here."""
+    with lent_connections(tmp_path_factory.mktemp("lent")):
+        yield
 
 
 @settings(max_examples=60, deadline=None)
@@ -58,18 +68,20 @@ def _read(path: str, columns: frozenset[str] | None) -> list[Any]:
     return [row for batch in read_rows(path, 0, 99, columns=columns) for row in batch]
 
 
-def test_a_snapshot_that_is_gone_or_of_another_shape_tells_nothing(tmp_path: Path) -> None:
-    now = _snapshot(tmp_path, "now", [{"a": 1, "b": 2}])
-    gone = str(tmp_path / "gone.parquet")
-    assert differing_places(now, gone, rows=1, columns=None, scratch=tmp_path) is None
-    other = _snapshot(tmp_path, "other", [{"a": "1", "b": 2}])
-    assert differing_places(now, other, rows=1, columns=None, scratch=tmp_path) is None
-    assert differing_places(now, other, rows=1, columns={"b"}, scratch=tmp_path) == bytearray([0])
-    assert differing_places(now, other, rows=1, columns={"b", "c"}, scratch=tmp_path) == bytearray([0])
+def test_a_snapshot_that_is_gone_or_of_another_shape_tells_nothing() -> None:
+    folder = Path(tempfile.mkdtemp())
+    now = _snapshot(folder, "now", [{"a": 1, "b": 2}])
+    gone = str(folder / "gone.parquet")
+    assert differing_places(now, gone, rows=1, columns=None, scratch=folder) is None
+    other = _snapshot(folder, "other", [{"a": "1", "b": 2}])
+    assert differing_places(now, other, rows=1, columns=None, scratch=folder) is None
+    assert differing_places(now, other, rows=1, columns={"b"}, scratch=folder) == bytearray([0])
+    assert differing_places(now, other, rows=1, columns={"b", "c"}, scratch=folder) == bytearray([0])
 
 
-def test_rows_that_came_or_went_differ(tmp_path: Path) -> None:
+def test_rows_that_came_or_went_differ() -> None:
+    folder = Path(tempfile.mkdtemp())
     rows = [{"a": number, "b": 0} for number in range(3)]
-    short, long = _snapshot(tmp_path, "short", rows[:2]), _snapshot(tmp_path, "long", rows)
-    assert differing_places(long, short, rows=3, columns=None, scratch=tmp_path) == bytearray([0, 0, 1])
-    assert differing_places(short, long, rows=2, columns=None, scratch=tmp_path) == bytearray([0, 0])
+    short, long = _snapshot(folder, "short", rows[:2]), _snapshot(folder, "long", rows)
+    assert differing_places(long, short, rows=3, columns=None, scratch=folder) == bytearray([0, 0, 1])
+    assert differing_places(short, long, rows=2, columns=None, scratch=folder) == bytearray([0, 0])

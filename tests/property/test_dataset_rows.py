@@ -13,11 +13,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.dataset import read_rows
 from tests.contract.dataset_factories import keys_of, rows_of, take, write
+from tests.lent_duckdb import lent_connections
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 NAMES = st.lists(
@@ -31,6 +33,13 @@ SCALARS = st.one_of(
     TEXTS,
 )
 FEW = settings(max_examples=25, deadline=None)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shared_connections(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a connection does by itself is not what is tried here."""
+    with lent_connections(tmp_path_factory.mktemp("lent")):
+        yield
 
 
 @contextmanager
