@@ -1,12 +1,12 @@
 """A process that has imported the program and forks for every order: what `tests.warm_program` talks to.
 
 Theory. Most of the time of `python -m runner` goes into imports. A fork of a process that has done nothing
-but import (and turned the ledger's statements into SQLite's text, which always gives the same) is the same
-program a moment later: one thread, nothing opened, no event loop, no random state in
-use (Python reseeds after a fork). The child takes over folder, environment, standard streams and signals as
-a fresh interpreter would, and leaves as the interpreter does, but for the teardown of its modules, which
-costs more than many a test. What a warm start can't show is how the program starts: tests of that use a
-fresh interpreter.
+but import (and turned the ledger's statements into SQLite's text, and made empty databases of DuckDB, which
+both always give the same) is the same program a moment later: one thread, no file opened, no event loop, no
+random state in use (Python reseeds after a fork). The child takes over folder, environment, standard
+streams and signals as a fresh interpreter would, and leaves as the interpreter does, but for the teardown of
+its modules, which costs more than many a test. What a warm start can't show is how the program starts: tests
+of that use a fresh interpreter.
 
 A program that starts the local server orders it here too, over a socket that every child inherits.
 
@@ -36,7 +36,7 @@ from sqlalchemy.dialects import sqlite
 from runner import failpoints
 from runner.commands import local
 from runner.ledger.bulk import Bulk
-from tests import warm_program
+from tests import warm_duckdb, warm_program
 
 _PRELOADED = (
     *("runner.__main__", "runner.cli.app", "runner.commands.run", "runner.commands.plan", "runner.interface"),
@@ -86,6 +86,7 @@ def _warm_up() -> None:
     for found in gc.get_objects():
         if isinstance(found, Bulk):
             found.compiled(sqlite.dialect())
+    warm_duckdb.make_ahead()
     gc.collect()
     gc.freeze()
     assert threading.active_count() == 1, "a fork of several threads may hang"
@@ -149,6 +150,7 @@ def _become(order: dict[str, Any], descriptors: list[int], inner: socket.socket)
     else:
         warm_program.order_over(inner)
         setattr(local, "subprocess", warm_program.LikeSubprocess)  # noqa: B010 - mypy knows better
+        warm_duckdb.hand_out()
     sys.argv = [order["module"], *order["arguments"]]
     module = sys.modules[f"{order['module']}.__main__"]
     sys.modules["__main__"] = module
