@@ -34,7 +34,7 @@ from runner.core.planning import (
 from runner.core.raising import TOKEN_LIMITS, is_climbed
 from runner.core.settling import due_s
 from runner.ledger import Comparison as Compared
-from runner.ledger import Ledger, StagedBlock, StagedRow, Staging
+from runner.ledger import LastRow, Ledger, StagedBlock, StagedRow, Staging
 
 LINE_OVERHEAD_BYTES = 256
 """More than a line can add to its body: custom_id, method, url, punctuation."""
@@ -136,6 +136,11 @@ class Comparison:
             self._compare(self._unsettled(piece, fingerprints, held), held)
         else:
             self._compare(list(piece.rows(self._shape)), held)
+
+    def standing_of(self, rows: Sequence[LastRow]) -> list[tuple[LastRow, Standing]]:
+        """Rows that ask what they asked in the last run, each as its request stands now."""
+        known = self._known([row.fingerprint for row in rows if row.fingerprint is not None])
+        return [(row, stand(known.get(row.fingerprint or b""), self._policy)) for row in rows]
 
     def add_differing(self, start: int, stop: int, rendered: Sequence[Rendered]) -> None:
         """Take the next rows [start, stop), of which all but these are kept."""
@@ -306,14 +311,19 @@ class Comparison:
         return one.position // self._manifest.repeats
 
     def _held(self, fingerprints: Sequence[Fingerprint]) -> dict[bytes, Held]:
+        """What is known of requests that rows want which are not kept."""
+        held = self._known(fingerprints)
+        if self._keeper is not None:
+            self._keeper.note(held.values())
+        return held
+
+    def _known(self, fingerprints: Sequence[bytes]) -> dict[bytes, Held]:
         if self._ledger is None or self._is_new:
             return {}
         wanted = list(set(fingerprints))
         held = {
             fingerprint: self._as_run_sees(known) for fingerprint, known in self._ledger.held(wanted).items()
         }
-        if self._keeper is not None:
-            self._keeper.note(held.values())
         if self._policy.retry_failed_before_s < math.inf and held:
             moments = self._ledger.last_word_at([known.request_id for known in held.values()])
             held = {

@@ -1,4 +1,4 @@
-"""Rows that are what they were in the last run, and answered: nothing of them is compared but that.
+"""Rows that are what they were in the last run, and need nothing: nothing of them is compared but that.
 
 Theory
 ------
@@ -9,6 +9,9 @@ beside the same places of the last run, and what is equal there is counted and f
 index of fingerprints, nothing staged, nothing looked at again when the plan is recorded. All other rows, and
 the rows of before in their places, go the general way (a property test compares the two); keys are used once
 each, so none of those can be the pair of a kept row.
+
+Where only the data changed (`incremental`), a row that does not differ asks what it asked: it is kept too
+where its request has failed for good or is on its way, as the ledger says of each of these.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from collections.abc import Iterable, Sequence
 
 from runner.commands.rendering import Piece
 from runner.core.identity import FINGERPRINT_BYTES
-from runner.core.planning import Held
+from runner.core.planning import Held, Standing
 from runner.ledger import LastRow, Ledger, Staging
 
 _SLICE_ROWS = 10_000
@@ -47,21 +50,40 @@ class Keeper:
         self._staging.add_previous([row for row in last if row.position - start not in places])
         return [place for place in range(count) if place not in places]
 
-    def others_in(self, start: int, stop: int, differs: bytearray) -> list[int]:
-        """The same for the positions [start, stop), of which nothing is rendered: a row that does not differ
-        (see `incremental`) has the fingerprint that it had."""
-        last = self._ledger.last_rows(self._manifest_id, start, stop)
-        kept = [row for row in last if row.is_settled and not differs[row.position]]
-        self._keep(kept)
-        positions = {row.position for row in kept}
-        self._staging.add_previous([row for row in last if row.position not in positions])
+    def keep_settled(self, start: int, stop: int, differs: bytearray) -> list[int]:
+        """Of the positions [start, stop), of which nothing is rendered, keep those that are settled and don't
+        differ (see `incremental`); gives the others."""
+        settled = self._ledger.settled_rows(self._manifest_id, start, stop)
+        if differs.find(1, start, stop) >= 0:
+            settled = [pair for pair in settled if not differs[pair[0]]]
+        if settled:
+            self._count([request_id for _, request_id in settled], settled[-1][0], Standing.ANSWERED)
+        if len(settled) == stop - start:
+            return []
+        positions = {position for position, _ in settled}
         return [position for position in range(start, stop) if position not in positions]
+
+    def last_rows_at(self, positions: Sequence[int]) -> list[LastRow]:
+        """The last run's rows at these places."""
+        return self._ledger.last_rows_at(self._manifest_id, positions)
+
+    def keep_standing(self, rows: Iterable[tuple[LastRow, Standing]]) -> None:
+        """Keep rows for which nothing is to be done, each as its request stands."""
+        for row, standing in rows:
+            self._count([row.request_id or 0], row.position, standing)
+
+    def leave(self, rows: Sequence[LastRow]) -> None:
+        """These rows of the last run are not kept."""
+        self._staging.add_previous(rows)
 
     def _keep(self, rows: Sequence[LastRow]) -> None:
         if rows:
-            self._staging.keep(len(rows), rows[-1].position)
-            _note(self._kept_requests, [row.request_id or 0 for row in rows])
-            self._kept += len(rows)
+            self._count([row.request_id or 0 for row in rows], rows[-1].position, Standing.ANSWERED)
+
+    def _count(self, request_ids: Sequence[int], last: int, standing: Standing) -> None:
+        self._staging.keep(len(request_ids), last, standing)
+        _note(self._kept_requests, request_ids)
+        self._kept += len(request_ids)
 
     def note(self, held: Iterable[Held]) -> None:
         """Requests that rows want which are not kept."""

@@ -98,11 +98,11 @@ def prepared(
                 policy = policy_of(workplace, options)
                 selection = selection_of(options.narrowing, snapshot.path, snapshot.rows)
                 taken_back = frozenset() if write_shards else _to_be_taken_back(workplace, ledger)
-                keeper = differs = None
+                keeper = differing = None
                 if ledger is not None and previous is not None:
                     if not taken_back and _may_keep(workplace, previous, policy, selection):
                         keeper = Keeper(ledger, previous.manifest_id, staging)
-                        differs = rows_that_differ(workplace, previous, snapshot, prompt)
+                        differing = rows_that_differ(workplace, previous, snapshot, prompt)
                     else:
                         staging.load_previous(ledger.previous_rows(previous.manifest_id))
                 comparison = Comparison(
@@ -115,11 +115,11 @@ def prepared(
                     taken_back=taken_back,
                     keeper=keeper,
                 )
-                if differs is not None and keeper is not None:
+                if differing is not None and keeper is not None:
                     compare_what_differs(
                         source,
                         snapshot.rows,
-                        differs,
+                        differing,
                         keeper=keeper,
                         comparison=comparison,
                         check_stop=check_stop,
@@ -131,7 +131,16 @@ def prepared(
                 failpoint("plan.rendered")
                 read = _times_read(workplace, snapshot, prompt, times)
                 plan = _conclude(
-                    workplace, ledger, comparison, staging, snapshot, prompt, previous, files, read
+                    workplace,
+                    ledger,
+                    comparison,
+                    staging,
+                    snapshot,
+                    prompt,
+                    previous,
+                    files,
+                    read,
+                    only_data=differing is not None,
                 )
                 reporter.tell(Planned(plan=plan.plan, causes=plan.causes))
                 yield plan
@@ -173,7 +182,10 @@ def _conclude(
     previous: RunRecord | None,
     files: ShardFiles | None,
     times_read: dict[str, str],
+    *,
+    only_data: bool,
 ) -> Prepared:
+    """`only_data`: what else a request rests on is what it was in the last run."""
     shards = tuple(comparison.seal(snapshot.rows))
     document = document_of(workplace.manifest)
     manifest_digest = sha256(document).hexdigest()
@@ -195,6 +207,7 @@ def _conclude(
         snapshot=snapshot,
         staging=staging,
         compared=compared,
+        only_data=only_data,
     )
     is_as_it_was = (
         ledger is not None

@@ -23,8 +23,10 @@ def reasons_of(
     snapshot: Snapshot,
     staging: Staging,
     compared: Comparison,
+    only_data: bool,
 ) -> tuple[Reason, ...]:
-    """Every part that is another than in the last run, and how many rows that moved."""
+    """Every part that is another than in the last run, and how many rows that moved. `only_data`: what else a
+    request rests on is known to be what it was, so that a row whose request changed has other data."""
     if previous is None:
         return ()
     reasons = changes(
@@ -42,7 +44,9 @@ def reasons_of(
     by_repeats = staging.by_repeats(repeats, before) if repeats != before else 0
     shifts = Shifts(
         changed=compared.changed,
-        with_data=_with_data(workplace, previous, reasons, snapshot, staging, compared),
+        with_data=compared.changed
+        if only_data
+        else _with_data(workplace, previous, reasons, snapshot, staging, compared),
         came=compared.new - compared.unasked,
         gone=compared.removed,
         by_repeats=by_repeats,

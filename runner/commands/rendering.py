@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from runner.core.identity import FINGERPRINT_BYTES, RequestShape, key_part
 from runner.core.model import Cause, Fingerprint, Message, Provider
-from runner.dataset import read_rows
+from runner.dataset import Row, read_rows
 from runner.prompt import Prompt, PromptSource
 
 MAX_PIECE_BYTES = 2_000_000
@@ -183,14 +183,23 @@ class Renderer:
         if growing.keys:
             yield growing.whole()
 
-    def render_only(self, start: int, stop: int, positions: Sequence[int]) -> list[Rendered]:
+    def render_only(self, start: int, stop: int, positions: Sequence[int]) -> Iterator[Rendered]:
         """The rows with these positions, all in [start, stop), in order."""
-        growing = GrowingPiece(start)
         for batch in read_rows(self._snapshot, start, stop, columns=self._columns, only=positions):
-            for _, key, row in batch:
-                self._add(growing, key, row)
-        rows = growing.whole().rows(self._shape)
-        return [row._replace(position=at) for row, at in zip(rows, positions, strict=True)]
+            yield from map(self._rendered, batch)
+
+    def render_copied(self, path: str, rows: int) -> Iterator[Rendered]:
+        """The rows that another file holds of this snapshot, which has so many, in order."""
+        for batch in read_rows(path, 0, rows, columns=self._columns):
+            yield from map(self._rendered, batch)
+
+    def _rendered(self, found: Row) -> Rendered:
+        position, key, row = found
+        outcome = self._prompt.render(row)
+        body = outcome if isinstance(outcome, Cause) else self._body(outcome)
+        if isinstance(body, Cause):
+            return Rendered(position, key, "", b"", None, body)
+        return Rendered(position, key, key_part(key), body, self._shape.fingerprint(body), None)
 
     def _add(self, growing: GrowingPiece, key: str, row: dict[str, Any]) -> int:
         """Render a row; gives the bytes that the piece has grown by."""

@@ -8,16 +8,18 @@ The home of duckdb for reading. Knows manifests and rows; must not know prompts,
 
 from runner.dataset.differing import differing_rows
 from runner.dataset.inputs import InputFile, InputsState, contents_of_inputs, fingerprint_of_inputs
-from runner.dataset.places import differing_places
+from runner.dataset.places import Differing, differing_places
 from runner.dataset.repeat_names import keys_like_repeats
-from runner.dataset.rows import close_snapshots, range_rows, read_rows
+from runner.dataset.rows import Row, close_snapshots, range_rows, read_rows
 from runner.dataset.selection import select_rows
 from runner.dataset.snapshot import Column, Snapshot, describe, take_snapshot
 
 __all__ = [
     "Column",
+    "Differing",
     "InputFile",
     "InputsState",
+    "Row",
     "Snapshot",
     "close_snapshots",
     "contents_of_inputs",

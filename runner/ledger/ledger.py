@@ -174,6 +174,17 @@ class Ledger(OpenLedger):
         with self._reading() as connection:
             return planning.load_last_rows(connection, manifest_id, start, stop)
 
+    def last_rows_at(self, manifest_id: int, positions: Sequence[int]) -> list[LastRow]:
+        """The same of these positions alone, in their order; those where no row stands are missing."""
+        with self._reading() as connection:
+            return planning.load_last_rows_at(connection, manifest_id, positions)
+
+    def settled_rows(self, manifest_id: int, start: int, stop: int) -> list[tuple[int, int]]:
+        """Position and request id of those current rows of [start, stop), in order, whose request has
+        succeeded and was not asked since."""
+        with self._reading() as connection:
+            return planning.load_settled_rows(connection, manifest_id, start, stop)
+
     def commit_plan(
         self,
         *,

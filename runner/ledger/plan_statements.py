@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, delete, func, insert, literal_column, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    update,
+)
 
 from runner.ledger.bulk import Bulk, Lookup, Query
 from runner.ledger.packing import SUCCEEDED_CODE
@@ -169,25 +180,41 @@ REMOVE_ROW = Bulk(
     ),
     *("at_manifest", "at_position"),
 )
-LAST_ROWS = Query(
-    select(
-        row_table.c.position,
-        func.coalesce(row_table.c.key, request.c.name),
-        request.c.fingerprint,
-        row_table.c.request_id,
-        and_(
-            request.c.status == literal_column(str(SUCCEEDED_CODE)),
-            request.c.open_shard_id.is_(None),
-            request.c.failed_shard_id.is_(None),
-        ),
+_IS_SETTLED = and_(
+    request.c.status == literal_column(str(SUCCEEDED_CODE)),
+    request.c.open_shard_id.is_(None),
+    request.c.failed_shard_id.is_(None),
+)
+_IN_RANGE = and_(row_table.c.position >= bindparam("start"), row_table.c.position < bindparam("stop"))
+_PLACES = [f"place_{number}" for number in range(PLACES_TOGETHER)]
+
+
+def _last_rows(where: ColumnElement[bool]) -> Select[Any]:
+    return (
+        select(
+            row_table.c.position,
+            func.coalesce(row_table.c.key, request.c.name),
+            request.c.fingerprint,
+            row_table.c.request_id,
+            _IS_SETTLED,
+        )
+        .select_from(row_table.outerjoin(request, request.c.id == row_table.c.request_id))
+        .where(row_table.c.manifest_id == bindparam("manifest_id"), where)
+        .order_by(row_table.c.position)
     )
-    .select_from(row_table.outerjoin(request, request.c.id == row_table.c.request_id))
-    .where(row_table.c.manifest_id == bindparam("manifest_id"))
-    .where(row_table.c.position >= bindparam("start"), row_table.c.position < bindparam("stop"))
+
+
+LAST_ROWS = Query(_last_rows(_IN_RANGE), *("manifest_id", "start", "stop"))
+LAST_ROWS_AT = Query(
+    _last_rows(row_table.c.position.in_([bindparam(name) for name in _PLACES])), *("manifest_id", *_PLACES)
+)
+SETTLED_ROWS = Query(
+    select(row_table.c.position, row_table.c.request_id)
+    .select_from(row_table.join(request, request.c.id == row_table.c.request_id))
+    .where(row_table.c.manifest_id == bindparam("manifest_id"), _IN_RANGE, _IS_SETTLED)
     .order_by(row_table.c.position),
     *("manifest_id", "start", "stop"),
 )
-_PLACES = [f"place_{number}" for number in range(PLACES_TOGETHER)]
 ROWS_AT = Query(
     _rows_with_causes().where(row_table.c.position.in_([bindparam(name) for name in _PLACES])),
     *("manifest_id", *_PLACES),

@@ -212,10 +212,10 @@ class Staging:
             self._connection.executemany("INSERT INTO previous VALUES (?, ?, ?)", (row[:3] for row in rows))
             self._connection.execute("COMMIT")
 
-    def keep(self, rows: int, last: int) -> None:
-        """So many rows of the plan, the last of them at this position, are answered and what they were:
-        neither they nor those of before are staged."""
-        self._standings[Standing.ANSWERED.value] += rows
+    def keep(self, rows: int, last: int, standing: Standing = Standing.ANSWERED) -> None:
+        """So many rows of the plan, the last of them at this position, are what they were, and nothing is to
+        be sent for them: neither they nor those of before are staged."""
+        self._standings[standing.value] += rows
         self._kept += rows
         self.last_kept = max(self.last_kept, last)
 

@@ -1,4 +1,6 @@
-"""Places of a snapshot that hold what they held: whoever reads them, reads the same."""
+"""Places of a snapshot that hold what they held: whoever reads them, reads the same.
+
+And those that differ read in the file that holds them alone as they do in the snapshot."""
 
 from __future__ import annotations
 
@@ -45,12 +47,16 @@ def test_a_place_that_does_not_differ_reads_as_it_did(
         then_path, now_path = (
             _snapshot(folder, word, rows) for word, rows in (("then", before), ("now", now))
         )
-        differs = differing_places(now_path, then_path, rows=len(now), columns=columns, scratch=folder)
+        found = differing_places(
+            now_path, then_path, rows=len(now), columns=columns, most=len(now), scratch=folder
+        )
         then_rows, now_rows = (_read(path, columns) for path in (then_path, now_path))
-        if differs is None:
+        if found is None:
             return
-        assert len(differs) == len(now)
-        for differ, one, other in zip(differs, then_rows, now_rows, strict=True):
+        differing = [row for row in now_rows if found.places[row[0]]]
+        assert repr(_read(found.path, columns)) == repr(differing)
+        assert len(found.places) == len(now)
+        for differ, one, other in zip(found.places, then_rows, now_rows, strict=True):
             assert differ or repr(one) == repr(other)
             assert named or not differ or repr(one) != repr(other)
 
@@ -68,20 +74,34 @@ def _read(path: str, columns: frozenset[str] | None) -> list[Any]:
     return [row for batch in read_rows(path, 0, 99, columns=columns) for row in batch]
 
 
+def _differs(
+    now: str, before: str, rows: int, columns: set[str] | None, *, most: int = 9
+) -> bytearray | None:
+    found = differing_places(now, before, rows=rows, columns=columns, most=most, scratch=Path(now).parent)
+    return None if found is None else found.places
+
+
 def test_a_snapshot_that_is_gone_or_of_another_shape_tells_nothing() -> None:
     folder = Path(tempfile.mkdtemp())
     now = _snapshot(folder, "now", [{"a": 1, "b": 2}])
-    gone = str(folder / "gone.parquet")
-    assert differing_places(now, gone, rows=1, columns=None, scratch=folder) is None
+    assert _differs(now, str(folder / "gone.parquet"), 1, None) is None
     other = _snapshot(folder, "other", [{"a": "1", "b": 2}])
-    assert differing_places(now, other, rows=1, columns=None, scratch=folder) is None
-    assert differing_places(now, other, rows=1, columns={"b"}, scratch=folder) == bytearray([0])
-    assert differing_places(now, other, rows=1, columns={"b", "c"}, scratch=folder) == bytearray([0])
+    assert _differs(now, other, 1, None) is None
+    assert _differs(now, other, 1, {"b"}) == bytearray([0])
+    assert _differs(now, other, 1, {"b", "c"}) == bytearray([0])
 
 
 def test_rows_that_came_or_went_differ() -> None:
     folder = Path(tempfile.mkdtemp())
     rows = [{"a": number, "b": 0} for number in range(3)]
     short, long = _snapshot(folder, "short", rows[:2]), _snapshot(folder, "long", rows)
-    assert differing_places(long, short, rows=3, columns=None, scratch=folder) == bytearray([0, 0, 1])
-    assert differing_places(short, long, rows=2, columns=None, scratch=folder) == bytearray([0, 0])
+    assert _differs(long, short, 3, None) == bytearray([0, 0, 1])
+    assert _differs(short, long, 2, None) == bytearray([0, 0])
+
+
+def test_more_rows_than_wanted_are_not_told_apart() -> None:
+    folder = Path(tempfile.mkdtemp())
+    before = _snapshot(folder, "before", [{"a": number} for number in range(3)])
+    now = _snapshot(folder, "now", [{"a": 7 - number} for number in range(3)])
+    assert _differs(now, before, 3, None, most=3) == bytearray([1, 1, 1])
+    assert _differs(now, before, 3, None, most=2) is None
