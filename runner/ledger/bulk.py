@@ -15,6 +15,7 @@ import gc
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import chain, islice
 from operator import itemgetter
 from typing import Any
@@ -215,24 +216,34 @@ def _fetched(connection: Connection, text: str, parameters: Any) -> list[Values]
 
 
 class Lookup:
-    """A SELECT with `column IN (so many values)`, asked in chunks of one fixed size.
+    """A SELECT with `column IN (so many values)`, asked in chunks of one fixed size. `names` are its other
+    bind parameters.
 
-    A short chunk is filled up with its last value, so there is one text to compile and to prepare.
+    A short chunk is filled up with its last value, so there is one text to compile and to prepare. The
+    statement is built when it is first asked: so many parameters are felt at every start otherwise.
     """
 
-    def __init__(self, build: Callable[[list[BindParameter[Any]]], ClauseElement], size: int = 500) -> None:
+    def __init__(
+        self, build: Callable[[list[BindParameter[Any]]], ClauseElement], *names: str, size: int = 500
+    ) -> None:
         self.size = size
-        names = [f"value_{number}" for number in range(size)]
-        self._bulk = Bulk(build([bindparam(name) for name in names]), *names)
+        self._build = build
+        self._names = names
 
-    def rows(self, connection: Connection, values: Sequence[Any]) -> list[Values]:
-        """The rows found for these values, in no order."""
+    @cached_property
+    def _bulk(self) -> Bulk:
+        values = [f"value_{number}" for number in range(self.size)]
+        return Bulk(self._build([bindparam(name) for name in values]), *self._names, *values)
+
+    def rows(self, connection: Connection, values: Sequence[Any], *given: Any) -> list[Values]:
+        """The rows found for these values, chunk by chunk, each in the statement's order. `given`: the values
+        of `names`."""
         compiled = self.compiled(connection.dialect)
         found: list[Values] = []
         for start in range(0, len(values), self.size):
             chunk = tuple(values[start : start + self.size])
             chunk += chunk[-1:] * (self.size - len(chunk))
-            parameters = compiled.parameters([chunk])[0]
+            parameters = compiled.parameters([(*given, *chunk)])[0]
             found += _fetched(connection, compiled.text, parameters)
         return found
 

@@ -186,7 +186,6 @@ _IS_SETTLED = and_(
     request.c.failed_shard_id.is_(None),
 )
 _IN_RANGE = and_(row_table.c.position >= bindparam("start"), row_table.c.position < bindparam("stop"))
-_PLACES = [f"place_{number}" for number in range(PLACES_TOGETHER)]
 
 
 def _last_rows(where: ColumnElement[bool]) -> Select[Any]:
@@ -205,8 +204,8 @@ def _last_rows(where: ColumnElement[bool]) -> Select[Any]:
 
 
 LAST_ROWS = Query(_last_rows(_IN_RANGE), *("manifest_id", "start", "stop"))
-LAST_ROWS_AT = Query(
-    _last_rows(row_table.c.position.in_([bindparam(name) for name in _PLACES])), *("manifest_id", *_PLACES)
+LAST_ROWS_AT = Lookup(
+    lambda positions: _last_rows(row_table.c.position.in_(positions)), "manifest_id", size=PLACES_TOGETHER
 )
 SETTLED_ROWS = Query(
     select(row_table.c.position, row_table.c.request_id)
@@ -215,9 +214,10 @@ SETTLED_ROWS = Query(
     .order_by(row_table.c.position),
     *("manifest_id", "start", "stop"),
 )
-ROWS_AT = Query(
-    _rows_with_causes().where(row_table.c.position.in_([bindparam(name) for name in _PLACES])),
-    *("manifest_id", *_PLACES),
+ROWS_AT = Lookup(
+    lambda positions: _rows_with_causes().where(row_table.c.position.in_(positions)),
+    "manifest_id",
+    size=PLACES_TOGETHER,
 )
 PREVIOUS_ROWS = Query(
     select(row_table.c.position, func.coalesce(row_table.c.key, request.c.name), request.c.fingerprint)

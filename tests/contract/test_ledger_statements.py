@@ -25,7 +25,7 @@ from runner.ledger import (
 from runner.ledger.bulk import Bulk, KeyedInsert, Lookup, Query
 from runner.ledger.engine import spelling
 from runner.ledger.migrations.versions import m0001_first
-from runner.ledger.tables import metadata
+from runner.ledger.tables import ONE_INPUT, ONE_STARTED, metadata, tell_of_postgresql
 from tests.contract.ledger_factories import Project
 
 MODULES = (outcome_statements, plan_statements, reading)
@@ -175,6 +175,9 @@ def test_an_old_sqlite_tells_the_key_of_a_new_row_too(
 
 def test_postgresql_understands_every_table() -> None:
     dialect = postgres()
+    tell_of_postgresql()
+    for index in (ONE_INPUT, ONE_STARTED):
+        assert " WHERE " in str(CreateIndex(index).compile(dialect=dialect))
     for table in metadata.sorted_tables:
         text = str(CreateTable(table).compile(dialect=dialect))
         assert "WITHOUT ROWID" not in text

@@ -9,7 +9,18 @@ import pytest
 
 from runner import ledger, provider
 
-HEAVY = ("alembic", "duckdb", "httpx", "jinja2", "jsonschema", "sqlalchemy", "starlette", "tenacity", "yaml")
+HEAVY = (
+    "sqlalchemy.dialects.postgresql",
+    "alembic",
+    "duckdb",
+    "httpx",
+    "jinja2",
+    "jsonschema",
+    "sqlalchemy",
+    "starlette",
+    "tenacity",
+    "yaml",
+)
 
 
 def imported_by(module: str) -> set[str]:

@@ -5,10 +5,13 @@ The rule: never open a connection here. The engine recipe makes each migration o
 
 from alembic import context
 
-from runner.ledger.tables import metadata
+from runner.ledger.tables import metadata, tell_of_postgresql
 
+connection = context.config.attributes["connection"]
+if connection.dialect.name == "postgresql":
+    tell_of_postgresql()
 context.configure(
-    connection=context.config.attributes["connection"],
+    connection=connection,
     target_metadata=metadata,
     on_version_apply=context.config.attributes["on_version_apply"],
 )
