@@ -17,11 +17,12 @@ where its request has failed for good or is on its way, as the ledger says of ea
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import compress
 
 from runner.commands.rendering import Piece
 from runner.core.identity import FINGERPRINT_BYTES
 from runner.core.planning import Held, Standing
-from runner.ledger import LastRow, Ledger, Staging
+from runner.ledger import LastColumns, LastRow, Ledger, Staging, without_collector
 
 _SLICE_ROWS = 10_000
 
@@ -40,12 +41,16 @@ class Keeper:
     def others(self, piece: Piece) -> Sequence[int]:
         """The places in the piece whose rows are not kept; the others are dealt with."""
         start, count = piece.start, len(piece.keys)
-        last = self._ledger.last_rows(self._manifest_id, start, start + count)
-        if _is_same(piece, last):
-            self._keep(last)
+        columns = self._ledger.last_columns(self._manifest_id, start, start + count)
+        if columns is None:
+            return range(count)
+        if _is_same(piece, columns):
+            self._count(list(filter(None, columns.request_ids)), columns.positions[-1], Standing.ANSWERED)
             return ()
+        last = columns.rows()
         kept = [row for row in last if _is_kept(piece, row)]
-        self._keep(kept)
+        if kept:
+            self._count([row.request_id or 0 for row in kept], kept[-1].position, Standing.ANSWERED)
         places = {row.position - start for row in kept}
         self._staging.add_previous([row for row in last if row.position - start not in places])
         return [place for place in range(count) if place not in places]
@@ -53,15 +58,16 @@ class Keeper:
     def keep_settled(self, start: int, stop: int, differs: bytearray) -> list[int]:
         """Of the positions [start, stop), of which nothing is rendered, keep those that are settled and don't
         differ (see `incremental`); gives the others."""
-        settled = self._ledger.settled_rows(self._manifest_id, start, stop)
-        if differs.find(1, start, stop) >= 0:
-            settled = [pair for pair in settled if not differs[pair[0]]]
-        if settled:
-            self._count([request_id for _, request_id in settled], settled[-1][0], Standing.ANSWERED)
-        if len(settled) == stop - start:
-            return []
-        positions = {position for position, _ in settled}
-        return [position for position in range(start, stop) if position not in positions]
+        with without_collector():  # what is read here is gone at the end
+            positions, request_ids = self._ledger.settled_rows(self._manifest_id, start, stop)
+            if differs.find(1, start, stop) >= 0:
+                stays = [not differs[position] for position in positions]
+                positions, request_ids = (list(compress(one, stays)) for one in (positions, request_ids))
+            if positions:
+                self._count(request_ids, positions[-1], Standing.ANSWERED)
+            if len(positions) == stop - start:
+                return []
+            return sorted(set(range(start, stop)).difference(positions))
 
     def last_rows_at(self, positions: Sequence[int]) -> list[LastRow]:
         """The last run's rows at these places."""
@@ -75,10 +81,6 @@ class Keeper:
     def leave(self, rows: Sequence[LastRow]) -> None:
         """These rows of the last run are not kept."""
         self._staging.add_previous(rows)
-
-    def _keep(self, rows: Sequence[LastRow]) -> None:
-        if rows:
-            self._count([row.request_id or 0 for row in rows], rows[-1].position, Standing.ANSWERED)
 
     def _count(self, request_ids: Sequence[int], last: int, standing: Standing) -> None:
         self._staging.keep(len(request_ids), last, standing)
@@ -102,17 +104,16 @@ class Keeper:
         return self._kept - kept.count(1) + shared.bit_count()
 
 
-def _is_same(piece: Piece, last: Sequence[LastRow]) -> bool:
+def _is_same(piece: Piece, last: LastColumns) -> bool:
     """Whether every row of a piece is kept."""
-    if not last or len(last) != len(piece.keys):
-        return False
-    positions, keys, fingerprints, _, settled = zip(*last, strict=True)
+    count = len(piece.keys)
     return (
-        all(settled)
-        and positions[0] == piece.start
-        and positions[-1] == piece.start + len(last) - 1
-        and b"".join(fingerprints) == piece.fingerprints
-        and list(keys) == piece.keys
+        len(last.positions) == count
+        and all(last.settled)
+        and last.positions[0] == piece.start
+        and last.positions[-1] == piece.start + count - 1
+        and b"".join(filter(None, last.fingerprints)) == piece.fingerprints
+        and list(last.keys) == piece.keys
     )
 
 

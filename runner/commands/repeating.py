@@ -10,7 +10,7 @@ from runner.commands.inputs import same_inputs
 from runner.commands.moments import Finished
 from runner.commands.recording import record_end
 from runner.commands.revision import git_commit
-from runner.commands.tables import says_what_is_so
+from runner.commands.tables import are_as_left, says_what_is_so
 from runner.commands.workplace import Workplace
 from runner.failpoints import failpoint
 from runner.ledger import Ledger, RunRecord, RunStart
@@ -35,10 +35,12 @@ def unmoved(
     asked again, and so is a template that reads the run's times.
     """
     previous = ledger.current_run(manifest_id)
-    if not says_what_is_so(workplace, ledger, previous, older_than_s=older_than_s):
+    if previous is None or not are_as_left(workplace, previous, older_than_s=older_than_s):
         return None
     inputs = inputs_of_unmoved(workplace, previous)
-    return None if previous is None or inputs is None else Unmoved(previous=previous, inputs=inputs)
+    if inputs is None or not says_what_is_so(workplace, ledger, previous, older_than_s=older_than_s):
+        return None
+    return Unmoved(previous=previous, inputs=inputs)
 
 
 def inputs_of_unmoved(workplace: Workplace, run: RunRecord | None) -> str | None:

@@ -61,7 +61,14 @@ def says_what_is_so(
     """Whether a run's tables are as it left them, of this very manifest, with the answers that are held
     now and none of them due again, nor older than `older_than_s`. Its dataset and its template are for
     others to compare."""
-    if run is None or run.document is None or run.published is None or run.state != "finished":
+    if run is None or not are_as_left(workplace, run, older_than_s=older_than_s):
+        return False
+    return bool(_fact(run, "answers") == ledger.answers_mark(run.manifest_id))
+
+
+def are_as_left(workplace: Workplace, run: RunRecord, *, older_than_s: float | None = None) -> bool:
+    """The same without a walk over all answers: whether everything else is so."""
+    if run.document is None or run.published is None or run.state != "finished":
         return False
     return (
         run.document == document_of(workplace.manifest).decode()
@@ -69,7 +76,6 @@ def says_what_is_so(
         and _are_untouched(_fact(run, "tables"))
         and _are_young(workplace.manifest.refresh_older_than_s, _fact(run, "oldest_s"))
         and _are_young(older_than_s, _fact(run, "oldest_s"))
-        and _fact(run, "answers") == ledger.answers_mark(run.manifest_id)
     )
 
 

@@ -26,6 +26,7 @@ from runner.ledger.records import (
     Awaited,
     Expected,
     Ids,
+    LastColumns,
     LastRow,
     LedgerRow,
     ManifestRecord,
@@ -179,8 +180,13 @@ class Ledger(OpenLedger):
         with self._reading() as connection:
             return planning.load_last_rows_at(connection, manifest_id, positions)
 
-    def settled_rows(self, manifest_id: int, start: int, stop: int) -> list[tuple[int, int]]:
-        """Position and request id of those current rows of [start, stop), in order, whose request has
+    def last_columns(self, manifest_id: int, start: int, stop: int) -> LastColumns | None:
+        """The manifest's current rows of [start, stop) as columns; None where there is none."""
+        with self._reading() as connection:
+            return planning.load_last_columns(connection, manifest_id, start, stop)
+
+    def settled_rows(self, manifest_id: int, start: int, stop: int) -> tuple[Sequence[int], Sequence[int]]:
+        """Positions and request ids of those current rows of [start, stop), in order, whose request has
         succeeded and was not asked since."""
         with self._reading() as connection:
             return planning.load_settled_rows(connection, manifest_id, start, stop)

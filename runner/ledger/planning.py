@@ -60,7 +60,7 @@ from runner.ledger.plan_statements import (
     SETTLED_ROWS,
     SLICE_ROWS,
 )
-from runner.ledger.records import LastRow, PackedBlock, StagedRow
+from runner.ledger.records import LastColumns, LastRow, PackedBlock, StagedRow
 from runner.ledger.staging import Staging
 from runner.ledger.tables import attempt, manifest, request, row_cause
 from runner.ledger.tables import row as row_table
@@ -125,12 +125,20 @@ def load_last_rows_at(connection: Connection, manifest_id: int, positions: Seque
     return [LastRow._make(values) for values in LAST_ROWS_AT.rows(connection, positions, manifest_id)]
 
 
+def load_last_columns(connection: Connection, manifest_id: int, start: int, stop: int) -> LastColumns | None:
+    """The same as columns; None without a row."""
+    found = LAST_ROWS.rows(connection, manifest_id, start, stop)
+    return LastColumns._make(zip(*found, strict=True)) if found else None
+
+
 def load_settled_rows(
     connection: Connection, manifest_id: int, start: int, stop: int
-) -> list[tuple[int, int]]:
-    """Position and request of the manifest's current rows from `start` up to, not including, `stop` whose
-    request has succeeded and was not asked since."""
-    return SETTLED_ROWS.rows(connection, manifest_id, start, stop)
+) -> tuple[Sequence[int], Sequence[int]]:
+    """Positions of the manifest's current rows from `start` up to, not including, `stop` whose request has
+    succeeded and was not asked since, and the ids of these requests."""
+    found = SETTLED_ROWS.rows(connection, manifest_id, start, stop)
+    positions, request_ids = zip(*found, strict=True) if found else ((), ())
+    return positions, request_ids
 
 
 # ---------------------------------------------------------------- a whole plan
