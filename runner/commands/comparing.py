@@ -13,7 +13,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress, pairwise
 
-from runner.commands.keeping import Keeper
+from runner.commands.keeping import Keeper, StandingOf
 from runner.commands.narrowing import Selection
 from runner.commands.rendering import Piece, Rendered
 from runner.commands.sharding import SealedShard, Shards
@@ -122,7 +122,9 @@ class Comparison:
             rendered = [one for row in piece.rows(self._shape) for one in self._repeated(row)]
             self._compare(rendered, self._held(_fingerprints(rendered)))
             return
-        if self._keeper is not None and len(others := self._keeper.others(piece)) < len(piece.keys):
+        if self._keeper is not None and len(
+            others := self._keeper.others(piece, self._standings_in(piece))
+        ) < len(piece.keys):
             self.rows += len(piece.keys) - len(others)
             if others:
                 rendered = list(piece.rows(self._shape, others))
@@ -141,6 +143,16 @@ class Comparison:
         """Rows that ask what they asked in the last run, each as its request stands now."""
         known = self._known([row.fingerprint for row in rows if row.fingerprint is not None])
         return [(row, stand(known.get(row.fingerprint or b""), self._policy)) for row in rows]
+
+    def _standings_in(self, piece: Piece) -> StandingOf:
+        """`standing_of` for rows of this piece, but for those that a file may be too small for."""
+
+        def standings(rows: Sequence[LastRow]) -> list[tuple[LastRow, Standing]]:
+            sizes = (piece.line_bytes[row.position - piece.start] for row in rows)
+            fits = [size <= self._body_limit for size in sizes]
+            return self.standing_of(list(compress(rows, fits)))
+
+        return standings
 
     def add_differing(self, start: int, stop: int, rendered: Sequence[Rendered]) -> None:
         """Take the next rows [start, stop), of which all but these are kept."""

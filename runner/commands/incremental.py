@@ -25,7 +25,6 @@ from runner.commands.documents import document_of
 from runner.commands.keeping import Keeper
 from runner.commands.rendering import Rendered, Renderer, RenderSource
 from runner.commands.workplace import Workplace
-from runner.core.planning import Standing
 from runner.dataset import Differing, Snapshot, differing_places, range_rows
 from runner.ledger import RunRecord
 from runner.prompt import Prompt
@@ -84,13 +83,9 @@ def _wanted(others: list[int], differs: bytearray, keeper: Keeper, comparison: C
     """Of these places keep the rows that do not differ and need nothing; gives the rest."""
     if not others:
         return []
-    last = keeper.last_rows_at(others)
-    same = [row for row in last if row.fingerprint is not None and not differs[row.position]]
-    kept = [pair for pair in comparison.standing_of(same) if pair[1] is not Standing.TO_SEND]
-    keeper.keep_standing(kept)
-    positions = {row.position for row, _ in kept}
-    keeper.leave([row for row in last if row.position not in positions])
-    return [position for position in others if position not in positions]
+    same = {position for position in others if not differs[position]}
+    kept = keeper.keep_idle(keeper.last_rows_at(others), same, comparison.standing_of)
+    return [position for position in others if position not in kept]
 
 
 class _Asker:

@@ -10,20 +10,23 @@ index of fingerprints, nothing staged, nothing looked at again when the plan is 
 the rows of before in their places, go the general way (a property test compares the two); keys are used once
 each, so none of those can be the pair of a kept row.
 
-Where only the data changed (`incremental`), a row that does not differ asks what it asked: it is kept too
-where its request has failed for good or is on its way, as the ledger says of each of these.
+A row that asks what it asked is kept too where its request has failed for good or is on its way: the ledger
+is asked of each of these how it stands. Where only the data changed (`incremental`), a row that does not
+differ asks what it asked, and is not even rendered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import compress
 
-from runner.commands.rendering import Piece
+from runner.commands.rendering import NO_FINGERPRINT, Piece
 from runner.core.identity import FINGERPRINT_BYTES
 from runner.core.planning import Held, Standing
 from runner.ledger import LastColumns, LastRow, Ledger, Staging, without_collector
 
+StandingOf = Callable[[Sequence[LastRow]], Iterable[tuple[LastRow, Standing]]]
+"""How requests stand that rows of the last run want; rows that are left out are compared."""
 _SLICE_ROWS = 10_000
 
 
@@ -38,22 +41,23 @@ class Keeper:
         self._other_requests = bytearray()
         self._kept = 0
 
-    def others(self, piece: Piece) -> Sequence[int]:
+    def others(self, piece: Piece, standing_of: StandingOf) -> Sequence[int]:
         """The places in the piece whose rows are not kept; the others are dealt with."""
         start, count = piece.start, len(piece.keys)
-        columns = self._ledger.last_columns(self._manifest_id, start, start + count)
-        if columns is None:
+        last = self._ledger.last_columns(self._manifest_id, start, start + count)
+        if last is None:
             return range(count)
-        if _is_same(piece, columns):
-            self._count(list(filter(None, columns.request_ids)), columns.positions[-1], Standing.ANSWERED)
+        same = _asking_the_same(piece, last)
+        keeps = [bool(one and is_settled) for one, is_settled in zip(same, last.settled, strict=True)]
+        positions = set(compress(last.positions, keeps))
+        if positions:
+            self._count(list(compress(last.request_ids, keeps)), max(positions), Standing.ANSWERED)  # type: ignore[arg-type]
+        if len(positions) == count:
             return ()
-        last = columns.rows()
-        kept = [row for row in last if _is_kept(piece, row)]
-        if kept:
-            self._count([row.request_id or 0 for row in kept], kept[-1].position, Standing.ANSWERED)
-        places = {row.position - start for row in kept}
-        self._staging.add_previous([row for row in last if row.position - start not in places])
-        return [place for place in range(count) if place not in places]
+        rest = [place for place, is_kept in enumerate(keeps) if not is_kept]
+        asking = {last.positions[place] for place in rest if same[place]}
+        positions |= self.keep_idle(last.rows(rest), asking, standing_of)
+        return [place for place in range(count) if start + place not in positions]
 
     def keep_settled(self, start: int, stop: int, differs: bytearray) -> list[int]:
         """Of the positions [start, stop), of which nothing is rendered, keep those that are settled and don't
@@ -73,14 +77,17 @@ class Keeper:
         """The last run's rows at these places."""
         return self._ledger.last_rows_at(self._manifest_id, positions)
 
-    def keep_standing(self, rows: Iterable[tuple[LastRow, Standing]]) -> None:
-        """Keep rows for which nothing is to be done, each as its request stands."""
-        for row, standing in rows:
-            self._count([row.request_id or 0], row.position, standing)
-
-    def leave(self, rows: Sequence[LastRow]) -> None:
-        """These rows of the last run are not kept."""
-        self._staging.add_previous(rows)
+    def keep_idle(self, last: Sequence[LastRow], same: Container[int], standing_of: StandingOf) -> set[int]:
+        """Of these rows of the last run keep those that ask the `same` (positions) and need nothing; the rest
+        is compared. Gives the positions that are kept."""
+        asked = [row for row in last if row.fingerprint is not None and row.position in same]
+        kept: set[int] = set()
+        for row, standing in standing_of(asked):
+            if standing is not Standing.TO_SEND:
+                self._count([row.request_id or 0], row.position, standing)
+                kept.add(row.position)
+        self._staging.add_previous([row for row in last if row.position not in kept])
+        return kept
 
     def _count(self, request_ids: Sequence[int], last: int, standing: Standing) -> None:
         self._staging.keep(len(request_ids), last, standing)
@@ -104,28 +111,29 @@ class Keeper:
         return self._kept - kept.count(1) + shared.bit_count()
 
 
-def _is_same(piece: Piece, last: LastColumns) -> bool:
-    """Whether every row of a piece is kept."""
+def _asking_the_same(piece: Piece, last: LastColumns) -> list[bool]:
+    """For each of these rows of the last run whether the piece's row at its position asks the same, under the
+    same key."""
     count = len(piece.keys)
-    return (
+    is_whole = (
         len(last.positions) == count
-        and all(last.settled)
         and last.positions[0] == piece.start
         and last.positions[-1] == piece.start + count - 1
-        and b"".join(filter(None, last.fingerprints)) == piece.fingerprints
+        and b"".join([one or NO_FINGERPRINT for one in last.fingerprints]) == piece.fingerprints
         and list(last.keys) == piece.keys
     )
+    if is_whole:
+        return [True] * count
+    return [_is_same(piece, *row) for row in zip(last.positions, last.keys, last.fingerprints, strict=True)]
 
 
-def _is_kept(piece: Piece, row: LastRow) -> bool:
-    """Whether the row of the piece at this position is this one of the last run."""
-    place = row.position - piece.start
+def _is_same(piece: Piece, position: int, key: str, fingerprint: bytes | None) -> bool:
+    place = position - piece.start
     first = place * FINGERPRINT_BYTES
     return (
-        bool(row.is_settled)
+        piece.keys[place] == key
         and piece.line_bytes[place] > 0
-        and piece.keys[place] == row.key
-        and piece.fingerprints[first : first + FINGERPRINT_BYTES] == row.fingerprint
+        and piece.fingerprints[first : first + FINGERPRINT_BYTES] == fingerprint
     )
 
 

@@ -22,7 +22,8 @@ from runner.prompt import Prompt, PromptSource
 MAX_PIECE_BYTES = 2_000_000
 MAX_PIECE_S = 0.25
 """A piece is handed out before it is larger, and before a person who pressed Ctrl-C would wait longer."""
-_NO_FINGERPRINT = bytes(FINGERPRINT_BYTES)
+NO_FINGERPRINT = bytes(FINGERPRINT_BYTES)
+"""Stands for that of a row without a request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +145,7 @@ class GrowingPiece:
         self.causes[len(self.keys)] = cause
         self.keys.append(key)
         self.line_bytes.append(0)
-        self.fingerprints.append(_NO_FINGERPRINT)
+        self.fingerprints.append(NO_FINGERPRINT)
 
     def whole(self) -> Piece:
         """The piece as it is now."""

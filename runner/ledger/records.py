@@ -199,9 +199,9 @@ class LastColumns(NamedTuple):
     request_ids: Sequence[int | None]
     settled: Sequence[bool | int | None]
 
-    def rows(self) -> list[LastRow]:
-        """Row by row."""
-        return list(map(LastRow, *self))
+    def rows(self, places: Iterable[int]) -> list[LastRow]:
+        """Some of them, by their places here."""
+        return [LastRow._make([column[place] for column in self]) for place in places]
 
 
 class StagedRow(NamedTuple):
