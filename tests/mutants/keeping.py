@@ -225,6 +225,21 @@ KEEPING = (
         new="    retryable = True or ",
         kills=(_SETTLING,),
     ),
+    # ------------------------------------------------------------ rows that are kept
+    Mutant(
+        name="kept-though-its-data-changed",
+        path="commands/keeping.py",
+        old="            if differs.find(1, start, stop) >= 0:\n",
+        new="            if False:\n",
+        kills=("property/test_plan_incremental.py",),
+    ),
+    Mutant(
+        name="kept-though-it-asks-something-else",
+        path="commands/keeping.py",
+        old=" for one in last.fingerprints]) == piece.fingerprints\n",
+        new=" for one in last.fingerprints])\n",
+        kills=("property/test_plan_pieces.py",),
+    ),
     # ------------------------------------------------------------ asking again
     Mutant(
         name="permanent-failures-offered-again",
