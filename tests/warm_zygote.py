@@ -35,7 +35,7 @@ from sqlalchemy.dialects import sqlite
 
 from runner import failpoints
 from runner.commands import local
-from runner.ledger.bulk import Bulk
+from runner.ledger.bulk import Bulk, Lookup
 from tests import warm_duckdb, warm_program
 
 _PRELOADED = (
@@ -84,7 +84,7 @@ def _warm_up() -> None:
     for name in _PRELOADED:
         importlib.import_module(name)
     for found in gc.get_objects():
-        if isinstance(found, Bulk):
+        if isinstance(found, Bulk | Lookup):
             found.compiled(sqlite.dialect())
     warm_duckdb.make_ahead()
     gc.collect()

@@ -484,7 +484,7 @@ class Ledger(OpenLedger):
     def paid(self, run_id: int) -> tuple[int, int]:
         """Input and output tokens of every attempt that a run collected, whatever became of it."""
         with self._reading() as connection:
-            return reading.load_paid(connection, run_id)
+            return runs.load_paid(connection, run_id)
 
     def attempts(self, fingerprint: bytes) -> list[AttemptRecord]:
         """Every sending of this request, by any manifest, the first one first."""

@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from runner.ledger.bulk import Bulk, Lookup, Query
 from runner.ledger.packing import SUCCEEDED_CODE
-from runner.ledger.tables import attempt, request, row_cause
+from runner.ledger.tables import attempt, manifest, request, row_cause
 from runner.ledger.tables import row as row_table
 
 SLICE_ROWS = 10_000
@@ -179,6 +179,22 @@ REMOVE_ROW = Bulk(
         row_table.c.manifest_id == bindparam("at_manifest"), row_table.c.position == bindparam("at_position")
     ),
     *("at_manifest", "at_position"),
+)
+REMOVE_ROW_CAUSES_BEYOND, REMOVE_ROWS_BEYOND = (
+    Bulk(
+        delete(table).where(
+            table.c.manifest_id == bindparam("at_manifest"), table.c.position > bindparam("after")
+        ),
+        *("at_manifest", "after"),
+    )
+    for table in (row_cause, row_table)
+)
+HIGHEST_REQUEST = Query(select(func.max(request.c.id)))
+SET_CURRENT_RUN = Bulk(
+    update(manifest)
+    .where(manifest.c.id == bindparam("this_manifest"))
+    .values(current_run_id=bindparam("new_run_id")),
+    *("new_run_id", "this_manifest"),
 )
 _IS_SETTLED = and_(
     request.c.status == literal_column(str(SUCCEEDED_CODE)),

@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     Connection,
     delete,
-    func,
     select,
     update,
 )
@@ -47,23 +46,26 @@ from runner.ledger.plan_statements import (
     HELD,
     HELD_BY_ID,
     HELD_WITH_ANSWER,
+    HIGHEST_REQUEST,
     LAST_ROWS,
     LAST_ROWS_AT,
     LAST_WORD_AT,
     PREVIOUS_ROWS,
     REMOVE_ROW,
     REMOVE_ROW_CAUSE,
+    REMOVE_ROW_CAUSES_BEYOND,
+    REMOVE_ROWS_BEYOND,
     RENAME,
     ROWS_AT,
     ROWS_BETWEEN,
     SEND_AGAIN,
+    SET_CURRENT_RUN,
     SETTLED_ROWS,
     SLICE_ROWS,
 )
 from runner.ledger.records import LastColumns, LastRow, PackedBlock, StagedRow
 from runner.ledger.staging import Staging
-from runner.ledger.tables import attempt, manifest, request, row_cause
-from runner.ledger.tables import row as row_table
+from runner.ledger.tables import attempt, request
 
 
 class PlanMovedError(StillRunningError):
@@ -93,7 +95,7 @@ def load_held(connection: Connection, fingerprints: Sequence[bytes]) -> dict[byt
 
 def has_requests(connection: Connection) -> bool:
     """Whether any request was ever recorded."""
-    return connection.execute(select(func.max(request.c.id))).scalar() is not None
+    return HIGHEST_REQUEST.first(connection) is not None
 
 
 def load_answered_at(connection: Connection, request_ids: Sequence[int]) -> dict[int, int]:
@@ -197,8 +199,7 @@ class PlanWriter:
         self._shard_ids = shard_ids
         self._refresh = refresh
         self._retry = retry
-        highest = connection.execute(select(func.max(request.c.id))).scalar()
-        self._first_new_id = self._next_id = int(highest or 0) + 1
+        self._first_new_id = self._next_id = int(HIGHEST_REQUEST.first(connection) or 0) + 1
         self._blocks = BlockWriter(connection, manifest_id, shard_ids)
         self._keeps = False
         """Rows stand where this plan has none of its own: they are kept, and none is missing between."""
@@ -216,9 +217,7 @@ class PlanWriter:
             after = last
         after = max(after, staging.last_kept)
         self._remove_beyond(after)
-        self._connection.execute(
-            update(manifest).where(manifest.c.id == self._manifest_id).values(current_run_id=run_id)
-        )
+        SET_CURRENT_RUN.run(self._connection, [(run_id, self._manifest_id)])
 
     def _place(self, found: list[StagedRow] | PackedBlock) -> tuple[Callable[[int], None], int]:
         """Requests and attempts; gives what replaces the rows after a position, and the last position."""
@@ -352,10 +351,8 @@ class PlanWriter:
         return {values[0]: values[1:] for values in found}
 
     def _remove_beyond(self, after: int) -> None:
-        for table in (row_cause, row_table):
-            self._connection.execute(
-                delete(table).where(table.c.manifest_id == self._manifest_id, table.c.position > after)
-            )
+        REMOVE_ROW_CAUSES_BEYOND.run(self._connection, [(self._manifest_id, after)])
+        REMOVE_ROWS_BEYOND.run(self._connection, [(self._manifest_id, after)])
 
 
 def _cause_values(cause: Cause | None) -> tuple[str, str | None, str]:

@@ -36,7 +36,6 @@ from runner.ledger.tables import (
     attempt,
     attempt_cause,
     batch,
-    event,
     file,
     request,
     row_cause,
@@ -133,17 +132,23 @@ REPEATABLE = (
         _LAST_SHARD,
         _LAST_LINE,
         (request.c.attempts - request.c.excused).label("counted"),
-        func.coalesce(attempt.c.answered_at, 0),
+        func.coalesce(attempt.c.answered_at, literal_column("0")),
     )
     .distinct()
     .select_from(row_table.join(request, request.c.id == row_table.c.request_id).join(attempt, _LAST_ATTEMPT))
     .where(row_table.c.manifest_id == bindparam("manifest_id"))
-    .where(request.c.open_shard_id.is_(None), request.c.retryable == 1)
+    .where(request.c.open_shard_id.is_(None), request.c.retryable == literal_column("1"))
     .where(request.c.attempts - request.c.excused < bindparam("max_attempts"))
     .where(request.c.status.is_not(None))
-    .where(or_(request.c.status.not_in(sorted(ANSWERED_CODES)), request.c.failed_shard_id.is_not(None)))
+    .where(
+        or_(
+            request.c.status.not_in([literal_column(str(code)) for code in sorted(ANSWERED_CODES)]),
+            request.c.failed_shard_id.is_not(None),
+        )
+    )
     .order_by(_LAST_SHARD, _LAST_LINE)
 )
+_REPEATABLE = Query(REPEATABLE, "manifest_id", "max_attempts")
 UNASKED = Query(
     select(row_table.c.position)
     .select_from(row_table.join(request, request.c.id == row_table.c.request_id))
@@ -172,6 +177,7 @@ ANSWERS_MARK = (
 """A request's answer is replaced by that of a later shard only, or judged to be of another status. Each moves
 the sum by a multiple of the request's id that is less than the prime, so one alone never leaves it as it was,
 and several do so once in two thousand million times. Grouping by status instead sorts all of them first."""
+_ANSWERS_MARK = Query(ANSWERS_MARK, "manifest_id")
 
 
 def load_stored_rows(connection: Connection, manifest_id: int, start: int, stop: int) -> StoredRows:
@@ -219,22 +225,10 @@ def load_totals(connection: Connection, manifest_id: int) -> Totals:
     return Totals(rows=rows, by_status=by_status, input_tokens=input_tokens, output_tokens=output_tokens)
 
 
-def load_paid(connection: Connection, run_id: int) -> tuple[int, int]:
-    """Input and output tokens of every attempt in the shards that a run collected to their end."""
-    collected = select(event.c.shard_id).where(event.c.run_id == run_id, event.c.what == "done")
-    query = select(
-        func.coalesce(func.sum(attempt.c.input_tokens), 0),
-        func.coalesce(func.sum(attempt.c.output_tokens), 0),
-    ).where(attempt.c.shard_id.in_(collected))
-    input_tokens, output_tokens = connection.execute(query).one()
-    return int(input_tokens), int(output_tokens)
-
-
 def load_repeatable(connection: Connection, manifest_id: int, max_attempts: int) -> array[int]:
     """Requests worth another attempt, flat (the fields of `Repeatable`): 40 bytes for each."""
     flat = array("q")
-    found = connection.execute(REPEATABLE, {"manifest_id": manifest_id, "max_attempts": max_attempts})
-    for values in found.all():
+    for values in _REPEATABLE.rows(connection, manifest_id, max_attempts):
         flat.extend(values)
     return flat
 
@@ -246,7 +240,7 @@ def has_unasked(connection: Connection, manifest_id: int) -> bool:
 
 def load_answers_mark(connection: Connection, manifest_id: int) -> str:
     """See `Ledger.answers_mark`. One walk over the rows."""
-    found = connection.execute(ANSWERS_MARK, {"manifest_id": manifest_id}).one()
+    (found,) = _ANSWERS_MARK.rows(connection, manifest_id)
     return ",".join("" if value is None else str(value) for value in found)
 
 

@@ -12,9 +12,8 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, upda
 
 from runner.core.model import Status
 from runner.ledger.bulk import Bulk, KeyedInsert, Query, RecordQuery
-from runner.ledger.reading import load_paid
 from runner.ledger.records import ManifestRecord, RunRecord, RunStart, RunState, Totals
-from runner.ledger.tables import batch, manifest, run, shard, template
+from runner.ledger.tables import attempt, batch, event, manifest, run, shard, template
 from runner.ledger.times import iso, moment, moment_or_none
 
 RESTORED = (
@@ -38,6 +37,10 @@ _RUN_COLUMNS = (
     *("version", "git_commit", "snapshot", "model", "rows", "document", "inputs"),
 )
 _ADD_RUN = KeyedInsert(run, *_RUN_COLUMNS)
+_KEEP_TEMPLATE = Bulk(
+    insert(template).values(digest=bindparam("new_digest"), texts=bindparam("new_texts")),
+    *("new_digest", "new_texts"),
+)
 _TEMPLATE = Query(select(template.c.texts).where(template.c.digest == bindparam("of_digest")), "of_digest")
 _RUN_FACT = RecordQuery(
     select(run, manifest.c.path.label("manifest"), manifest.c.name)
@@ -56,6 +59,17 @@ _REQUESTS_SENT = (
     select(func.coalesce(func.sum(shard.c.requests), 0))
     .where(shard.c.run_id == bindparam("this_run"), shard.c.id.in_(select(batch.c.shard_id)))
     .scalar_subquery()
+)
+_PAID = Query(
+    select(
+        func.coalesce(func.sum(attempt.c.input_tokens), 0),
+        func.coalesce(func.sum(attempt.c.output_tokens), 0),
+    ).where(
+        attempt.c.shard_id.in_(
+            select(event.c.shard_id).where(event.c.run_id == bindparam("this_run"), event.c.what == "done")
+        )
+    ),
+    "this_run",
 )
 _ENDING = ("state", "paid_input_tokens", "paid_output_tokens", "exit_code", "finished_at")
 _END = Bulk(
@@ -146,7 +160,7 @@ def resume(connection: Connection, run_id: int) -> None:
 def _keep_template(connection: Connection, digest: str, texts: str) -> None:
     """Once for each digest, however many runs use it."""
     if load_template(connection, digest) is None:
-        connection.execute(insert(template).values(digest=digest, texts=texts))
+        _KEEP_TEMPLATE.run(connection, [(digest, texts)])
 
 
 def load_template(connection: Connection, digest: str) -> str | None:
@@ -201,6 +215,12 @@ def _figures(totals: Totals) -> tuple[Any, ...]:
     failed = totals.count(*(status for status in Status if status not in _NOT_FAILED))
     counts = (totals.count(*_ANSWERED), failed, totals.count(Status.UNSENDABLE))
     return (*counts, totals.input_tokens, totals.output_tokens, totals.cost, totals.paid_cost)
+
+
+def load_paid(connection: Connection, run_id: int) -> tuple[int, int]:
+    """Input and output tokens of every attempt in the shards that a run collected to their end."""
+    ((input_tokens, output_tokens),) = _PAID.rows(connection, run_id)
+    return int(input_tokens), int(output_tokens)
 
 
 def load_runs(connection: Connection, manifest_id: int, limit: int) -> list[RunRecord]:

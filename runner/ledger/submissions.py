@@ -83,6 +83,12 @@ _OPEN_ELSEWHERE = Query(
     select(shard.c.id).where(_IS_OPEN, shard.c.manifest_id != bindparam("of_manifest")), "of_manifest"
 )
 _OF_MANIFEST = RecordQuery(_selected().where(_IS_OF_MANIFEST).order_by(shard.c.id), "of_manifest")
+_CANCEL_WISHES = Query(
+    select(event.c.shard_id)
+    .where(event.c.what == CANCEL_REQUESTED, event.c.at <= bindparam("until"))
+    .distinct(),
+    "until",
+)
 _NEEDING_FILE = Query(select(shard.c.id).where(shard.c.sha == bindparam("with_sha"), _IS_OPEN), "with_sha")
 
 
@@ -178,8 +184,7 @@ def load_wanted(connection: Connection) -> set[int]:
 
 def load_cancel_wishes(connection: Connection, until_s: float) -> set[int]:
     """Shards with a wish to stop their batch, no later than this moment."""
-    query = select(event.c.shard_id).where(event.c.what == CANCEL_REQUESTED, event.c.at <= iso(until_s))
-    return {int(found) for found in connection.execute(query.distinct()).scalars()}
+    return {int(found) for (found,) in _CANCEL_WISHES.rows(connection, iso(until_s))}
 
 
 def needs_file(connection: Connection, sha: str) -> bool:

@@ -244,7 +244,7 @@ KEEPING = (
     Mutant(
         name="permanent-failures-offered-again",
         path="ledger/reading.py",
-        old="    .where(request.c.open_shard_id.is_(None), request.c.retryable == 1)\n",
+        old='    .where(request.c.open_shard_id.is_(None), request.c.retryable == literal_column("1"))\n',
         new="    .where(request.c.open_shard_id.is_(None))\n",
         kills=("contract/test_ledger_planning.py::test_what_is_not_worth_repeating_is_not_offered",),
     ),
