@@ -242,7 +242,7 @@ REQUESTS = Query(
     "shard_id",
 )
 SHARD_OF_LINES = Query(
-    select(shard.c.model, shard.c.cancel_requested, shard.c.attempt).where(
+    select(shard.c.model, shard.c.cancel_requested, shard.c.attempt, shard.c.is_fenced).where(
         shard.c.id == bindparam("shard_id")
     ),
     "shard_id",

@@ -129,7 +129,7 @@ def store(
 ) -> None:
     """Outcomes of one shard's lines, from one raw file or (`file_id` None) from their absence. Usual answers
     can come as they are stored."""
-    ((usual_model, is_cancelled, _),) = SHARD_OF_LINES.rows(connection, shard_id)
+    ((usual_model, is_cancelled, _, is_fenced),) = SHARD_OF_LINES.rows(connection, shard_id)
     if file_id is not None and answers:
         _store_answers(connection, sorted(answers, key=_LINE_OF_ANSWER), shard_id, file_id, int(now_s))
     by_status: dict[Status, list[StoredItem]] = {}
@@ -142,8 +142,9 @@ def store(
         failpoint("outcomes.attempts_written")
         ADD_CAUSE.run(connection, _causes(shard_id, status, group))
         is_wished = bool(is_cancelled) and status is Status.CANCELLED
+        is_ours = is_wished or (bool(is_fenced) and status is Status.CANCELLED)  # no attempt has failed
         settled = [
-            (int(item[2].retryable), int(item[2].blocked or is_wished), shard_id, item[0], item[1])
+            (int(item[2].retryable), int(item[2].blocked or is_ours), shard_id, item[0], item[1])
             for item in group
         ]
         if SETTLE[status].run(connection, settled) != len(settled):
@@ -243,7 +244,7 @@ def ensure_raw_file(
     path = f"raw/{_safe_name(server_file_id)}-{kind}.jsonl"
     if FILE_AT.first(connection, path) is not None:
         path = f"raw/{_safe_name(server_file_id)}-{kind}-of-shard-{shard_id}.jsonl"
-    ((_, _, attempt_number),) = SHARD_OF_LINES.rows(connection, shard_id)
+    ((_, _, attempt_number, _),) = SHARD_OF_LINES.rows(connection, shard_id)
     offered = (shard_id, attempt_number, kind, server_file_id, "offered", path, iso(now_s))
     return RawFile(id=ADD_RAW_FILE.key(connection, *offered), path=path)
 

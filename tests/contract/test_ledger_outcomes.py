@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,23 @@ def test_what_was_cancelled_on_our_side_is_no_failed_attempt(project: Project, i
     assert (held.attempts - held.excused, held.is_open, held.has_failed_since) == (0, False, False)
     assert held.status is (Status.SUCCEEDED if is_refresh else Status.CANCELLED)
     assert only_row(project).attempts == 1 + is_refresh
+
+
+@pytest.mark.parametrize("is_refresh", [False, True])
+def test_what_our_fence_cancelled_is_no_failed_attempt_and_is_asked_again(
+    project: Project, is_refresh: bool
+) -> None:
+    shard = sent(project, "a")
+    if is_refresh:
+        project.answer(shard, [(0, succeeded())])
+        shard = project.send(project.commit([to_send(0, "a", line=0)], refresh=True)[0])
+    project.ledger.save(replace(shard, is_fenced=True), what="adopted")
+    for _ in range(2):
+        project.answer(shard, [(0, failed(status=Status.CANCELLED))])
+    held = project.ledger.held([fingerprint("a")])[fingerprint("a")]
+    assert (held.attempts - held.excused, held.is_open, held.has_failed_since) == (0, False, is_refresh)
+    (one,) = next(project.ledger.repeatable(project.manifest_id, 1))
+    assert one.shard_id == shard.shard_id
 
 
 def test_a_batch_that_the_server_cancelled_is_a_failed_attempt(project: Project) -> None:
