@@ -14,6 +14,7 @@ import pytest
 
 from runner import __version__
 from runner.cli.arguments import COMMAND_NAMES
+from tests.warm_program import run_warm
 
 WAIT_S = 60.0
 HEAVY = (
@@ -37,15 +38,19 @@ def run_program(
     *words: str, cwd: Path, stdin: str = "", environ: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """`python -m runner ...`, no terminal anywhere."""
+    command = [sys.executable, "-m", "runner", *words]
+    env = {**os.environ, **(environ or {})}
+    if not stdin:
+        return run_warm(command, cwd=cwd, timeout=WAIT_S, env=env)
     return subprocess.run(
-        [sys.executable, "-m", "runner", *words],
+        command,
         cwd=cwd,
         input=stdin,
         capture_output=True,
         text=True,
         timeout=WAIT_S,
         check=False,
-        env={**os.environ, **(environ or {})},
+        env=env,
     )
 
 

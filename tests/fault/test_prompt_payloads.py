@@ -194,7 +194,7 @@ def test_a_bomb_is_a_cause_within_seconds(tmp_path: Path, template: str) -> None
     outcome = make_prompt(tmp_path, template, max_output_bytes=100_000).render({"x": "b" * 99_999})
     assert isinstance(outcome, Cause), f"{str(outcome)[:200]}"
     assert outcome.error_class in ("template_error", "prompt_too_large", "render_timeout")
-    assert time.thread_time() - start_s < 5
+    assert time.thread_time() - start_s < 30  # without a bound: many minutes, or all memory
 
 
 def test_a_row_that_takes_too_long_says_so_and_the_next_one_is_rendered(tmp_path: Path) -> None:
