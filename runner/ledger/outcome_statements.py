@@ -193,6 +193,7 @@ PLACE_AGAIN = Bulk(
     .values(offset=bindparam("new_offset"), length=bindparam("new_length")),
     *("new_offset", "new_length", "at_shard", "at_line", "in_file"),
 )
+EXCUSED = Lookup(lambda values: select(request.c.id, request.c.excused).where(request.c.id.in_(values)))
 ANSWER_PLACES = Lookup(
     lambda values: (
         select(request.c.fingerprint, request.c.id, request.c.answer_shard_id, request.c.answer_line)

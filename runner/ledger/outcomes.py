@@ -32,6 +32,7 @@ from runner.ledger.outcome_statements import (
     CLOSE_FAILED,
     COUNT_LINES,
     COUNTED,
+    EXCUSED,
     FILE_AT,
     HELD,
     JUDGE_AGAIN,
@@ -60,6 +61,7 @@ from runner.ledger.times import iso
 
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]")
 _NAME_LIMIT = 120
+_MOST_EXCUSED_BY_A_FENCE = 3
 
 StoredItem = tuple[int, int, Outcome, int | None, int | None]
 """Line, request id, outcome, and the place of the line in the raw file."""
@@ -142,13 +144,28 @@ def store(
         failpoint("outcomes.attempts_written")
         ADD_CAUSE.run(connection, _causes(shard_id, status, group))
         is_wished = bool(is_cancelled) and status is Status.CANCELLED
-        is_ours = is_wished or (bool(is_fenced) and status is Status.CANCELLED)  # no attempt has failed
+        fenced: frozenset[int] = frozenset()
+        if is_fenced and status is Status.CANCELLED:
+            fenced = _excusable(connection, [item[1] for item in group])
         settled = [
-            (int(item[2].retryable), int(item[2].blocked or is_ours), shard_id, item[0], item[1])
+            (
+                int(item[2].retryable),
+                int(item[2].blocked or is_wished or item[1] in fenced),
+                shard_id,
+                item[0],
+                item[1],
+            )
             for item in group
         ]
         if SETTLE[status].run(connection, settled) != len(settled):
             _close(connection, status, settled, is_wished=is_wished)
+
+
+def _excusable(connection: Connection, request_ids: Sequence[int]) -> frozenset[int]:
+    """Requests for which it is no failed attempt that our own fence cancelled their batch. A server that
+    brings that about each time comes to an end by the count of attempts all the same."""
+    found = EXCUSED.rows(connection, request_ids)
+    return frozenset(request_id for request_id, excused in found if excused < _MOST_EXCUSED_BY_A_FENCE)
 
 
 def _store_answers(

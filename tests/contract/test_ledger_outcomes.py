@@ -220,6 +220,17 @@ def test_what_our_fence_cancelled_is_no_failed_attempt_and_is_asked_again(
     assert one.shard_id == shard.shard_id
 
 
+def test_a_server_whose_batches_our_fence_cancels_each_time_comes_to_an_end(project: Project) -> None:
+    shard, counted = sent(project, "a"), []
+    for _ in range(5):
+        project.ledger.save(replace(shard, is_fenced=True), what="adopted")
+        project.answer(shard, [(0, failed(status=Status.CANCELLED))])
+        held = project.ledger.held([fingerprint("a")])[fingerprint("a")]
+        counted.append(held.attempts - held.excused)
+        shard = project.send(project.commit([to_send(0, "a", line=0)])[0])
+    assert counted == [0, 0, 0, 1, 2]
+
+
 def test_a_batch_that_the_server_cancelled_is_a_failed_attempt(project: Project) -> None:
     project.answer(sent(project, "a"), [(0, failed(status=Status.CANCELLED))])
     held = project.ledger.held([fingerprint("a")])[fingerprint("a")]
