@@ -69,6 +69,10 @@ class InputError(RunnerError):
         self.mistakes = tuple(mistakes)
 
 
+class UnpublishedError(InputError):
+    """An output path took no table when the answers were there. They are kept, and may have been paid for."""
+
+
 class ProviderRefusedError(RunnerError):
     """The provider said no in a way that waiting won't cure: key, credit, a rejected file or batch."""
 

@@ -33,6 +33,7 @@ from runner.errors import (
     Mistake,
     RunnerError,
     StillRunningError,
+    UnpublishedError,
 )
 
 SENDING_COMMANDS = ("run", "retry", "apply", "plan", "validate")
@@ -120,6 +121,8 @@ def failure_of(error: RunnerError, session: Session, *, manifest: str | None = N
         mistakes = tuple(map(_shown, error.mistakes))
         lines = tuple(map(str, mistakes))
         sent = "nothing was sent" if manifest is None else f"nothing of {manifest} was sent"
+        if isinstance(error, UnpublishedError):
+            sent = "every answer is kept"
         remark = clean(sent) if session.command in SENDING_COMMANDS else ""
         if len(mistakes) == 1 and not next_step:
             lines, next_step = (str(replace(mistakes[0], hint="")),), mistakes[0].hint

@@ -36,14 +36,12 @@ _CUT_OFF = frozenset({"running", "interrupted", "detached"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Going:
-    """A run that goes on. `workplace` asks as the run did; `ended` are its shards that are done, `begun` the
-    ids of those that an earlier process had begun to send."""
+    """A run that goes on. `workplace` asks as the run did; `ended` are its shards that are done."""
 
     run: RunRecord
     workplace: Workplace
     asked: Asked
     ended: tuple[Submission, ...]
-    begun: frozenset[int]
 
 
 def last_run(workplace: Workplace, ledger: Ledger, manifest_id: int) -> Going:
@@ -59,17 +57,15 @@ def last_run(workplace: Workplace, ledger: Ledger, manifest_id: int) -> Going:
         raise LedgerError(
             f"{workplace.manifest_path}: its last run can't go on: {asked}", next_step=_again(workplace)
         )
-    shards = ledger.shards(manifest_id)
     return Going(
         run=run,
         workplace=replace(workplace, manifest=_as_asked(workplace.manifest, run)),
         asked=Asked(snapshot=str(asked.snapshot), rows=run.rows, prompt=asked.prompt),
         ended=tuple(
             ledger.submission(record.shard_id)
-            for record in shards
+            for record in ledger.shards(manifest_id)
             if record.run_id == run.id and record.state is ShardState.DONE
         ),
-        begun=frozenset(record.shard_id for record in shards if not record.state.is_unpaid),
     )
 
 

@@ -121,6 +121,12 @@ class RunOptions:
     tells_errors: bool = True
     environ: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def is_bent(self) -> bool:
+        """Whether more, less or something else is asked for than the manifest says."""
+        is_narrowed = self.narrowing != Narrowing() or self.expected is not None
+        return is_narrowed or self.refresh or self.retry_failed
+
     def pace(self, *, is_local: bool) -> Pace:
         """How far to go. What the built-in server works on stands still while nobody waits for it, so there
         a step goes to the end."""

@@ -10,7 +10,7 @@ from runner.commands.inputs import same_inputs
 from runner.commands.moments import Finished
 from runner.commands.recording import record_end
 from runner.commands.revision import git_commit
-from runner.commands.tables import are_as_left, says_what_is_so
+from runner.commands.tables import are_as_left, have_their_answers
 from runner.commands.workplace import Workplace
 from runner.failpoints import failpoint
 from runner.ledger import Ledger, RunRecord, RunStart
@@ -38,16 +38,16 @@ def unmoved(
     if previous is None or not are_as_left(workplace, previous, older_than_s=older_than_s):
         return None
     inputs = inputs_of_unmoved(workplace, previous)
-    if inputs is None or not says_what_is_so(workplace, ledger, previous, older_than_s=older_than_s):
+    if inputs is None or not have_their_answers(ledger, previous):
         return None
     return Unmoved(previous=previous, inputs=inputs)
 
 
-def inputs_of_unmoved(workplace: Workplace, run: RunRecord | None) -> str | None:
+def inputs_of_unmoved(workplace: Workplace, run: RunRecord) -> str | None:
     """What to record of the input files now, where a plan made now would be the plan of that run: the
     manifest, the template, the program's version and the bytes of the input files are the same, and neither
     a query nor the template can read the clock. None where anything moved."""
-    if run is None or run.version != __version__ or workplace.manifest.dataset.query is not None:
+    if run.version != __version__ or workplace.manifest.dataset.query is not None:
         return None
     if run.document != document_of(workplace.manifest).decode():
         return None

@@ -12,7 +12,9 @@ The outline::
       write_results the joined table, atomically
       notifier      somebody is told, if the manifest says so
 
-A second `run` does the same and finds most of it done; that is how it resumes, collects and repeats.
+A second `run` does the same and finds most of it done; that is how it resumes, collects and repeats. Where a
+plan would come to what is there already it is left out: `going_on` where a run was cut off, `repeating` where
+it ended.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from runner.commands.interrupts import StopFlag, deferred_interrupts
 from runner.commands.local import connected
 from runner.commands.moments import Finished, Reporter, Started, Submitted, Trouble
 from runner.commands.notifying import Notifier
-from runner.commands.options import Narrowing, Pace, RunOptions, command_line
+from runner.commands.options import Pace, RunOptions, command_line
 from runner.commands.planfile import refuse_if_moved
 from runner.commands.planning import Prepared, policy_of, prepared
 from runner.commands.publishing import Totals, write_results
@@ -54,14 +56,17 @@ from runner.core.model import Provider
 from runner.core.states import ShardState, Submission, after_the_clock_was_set_back, reexamined
 from runner.errors import (
     EXIT_STILL_RUNNING,
+    InputError,
     InterruptedRunError,
     ProviderRefusedError,
     RunnerError,
     StillRunningError,
+    UnpublishedError,
 )
 from runner.failpoints import failpoint
 from runner.ledger import Ledger, PlanMovedError, RunRecord, RunState, hold
 from runner.manifest import answer_checker
+from runner.results import Published
 from runner.version import __version__
 
 if TYPE_CHECKING:
@@ -181,7 +186,8 @@ class _Run:
             return self._go_on(going)
         if (cut_off := self._cut_off()) is not None:
             refuse_untold(self._ledger, self._manifest_id, self._options.manifest)
-            self._begun = cut_off.begun  # "sent" is what this process sends, as where it plans
+            shards = self._ledger.shards(self._manifest_id)
+            self._begun = frozenset(shard.shard_id for shard in shards)  # "sent" is what this process sends
             return self._go_on(cut_off)
         take_back_unsent(self._workplace, self._ledger, self._manifest_id)  # they are planned anew
         refuse_untold(self._ledger, self._manifest_id, self._options.manifest)
@@ -196,16 +202,11 @@ class _Run:
     def _cut_off(self) -> Going | None:
         """The last run, where this one would only bring it to its end."""
         options = self._options
-        if self._is_bent() or options.is_step or options.times is not None:
+        is_of_a_schedule = options.is_step or options.times is not None
+        ages = (options.refresh_older_than_s, self._manifest.refresh_older_than_s)
+        if options.is_bent or is_of_a_schedule or any(age is not None for age in ages):
             return None
         return cut_off_run(self._workplace, self._ledger, self._manifest_id)
-
-    def _is_bent(self) -> bool:
-        """Whether more, less or something else is asked for than the manifest says."""
-        options = self._options
-        is_narrowed = options.narrowing != Narrowing() or options.expected is not None
-        asks_again = options.refresh or options.refresh_older_than_s is not None or options.retry_failed
-        return is_narrowed or asks_again or self._manifest.refresh_older_than_s is not None
 
     def _go_on(self, going: Going) -> RunResult:
         """The last run, brought on as it was planned. Its table is written once nothing is open."""
@@ -265,11 +266,9 @@ class _Run:
 
     def _to_repeat(self) -> Unmoved | None:
         """The last run, where this one would only say and write what that one did."""
-        options = self._options
-        is_bent = options.refresh or options.retry_failed or options.narrowing != Narrowing()
-        if is_bent or options.expected is not None or self._under_way() or self._held():
+        if self._options.is_bent or self._under_way() or self._held():
             return None
-        older_than_s = options.refresh_older_than_s
+        older_than_s = self._options.refresh_older_than_s
         return unmoved(self._workplace, self._ledger, self._manifest_id, older_than_s=older_than_s)
 
     def _repeat(self, last: Unmoved) -> RunResult:
@@ -448,16 +447,7 @@ class _Run:
         failpoint("publish.begins")
         if self._kept is not None:
             return self._keep_tables(run_id, self._kept)
-        published, totals = write_results(
-            self._workplace,
-            self._ledger,
-            manifest_id=self._manifest_id,
-            snapshot=Path(asked.snapshot),
-            rows=asked.rows,
-            history=history_target(self._manifest, self._folder, self._uid),
-            check_answer=answer_checker(self._manifest.output.schema),
-            reporter=self._reporter,
-        )
+        published, totals = self._write_results(asked)
         failpoint("publish.unrecorded")
         record_published(
             self._workplace,
@@ -475,6 +465,21 @@ class _Run:
         self._notify(finished, complaint)
         self._reporter.tell(finished)
         return RunResult(finished=finished, exit_code=finished.exit_code, run=self._uid)
+
+    def _write_results(self, asked: Asked) -> tuple[Published, Totals]:
+        try:
+            return write_results(
+                self._workplace,
+                self._ledger,
+                manifest_id=self._manifest_id,
+                snapshot=Path(asked.snapshot),
+                rows=asked.rows,
+                history=history_target(self._manifest, self._folder, self._uid),
+                check_answer=answer_checker(self._manifest.output.schema),
+                reporter=self._reporter,
+            )
+        except InputError as error:  # the paths were good when the run began
+            raise UnpublishedError(error.mistakes, next_step=error.next_step) from error
 
     def _notify(self, finished: Finished, complaint: RunnerError | None) -> None:
         """Before `finished`, which is the last that a run tells. A table that was written again, with

@@ -61,8 +61,15 @@ def says_what_is_so(
     """Whether a run's tables are as it left them, of this very manifest, with the answers that are held
     now and none of them due again, nor older than `older_than_s`. Its dataset and its template are for
     others to compare."""
-    if run is None or not are_as_left(workplace, run, older_than_s=older_than_s):
-        return False
+    return (
+        run is not None
+        and are_as_left(workplace, run, older_than_s=older_than_s)
+        and have_their_answers(ledger, run)
+    )
+
+
+def have_their_answers(ledger: Ledger, run: RunRecord) -> bool:
+    """Whether no answer came, was replaced or failed again since the tables were written. A walk over all."""
     return bool(_fact(run, "answers") == ledger.answers_mark(run.manifest_id))
 
 

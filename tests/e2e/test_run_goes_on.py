@@ -13,10 +13,12 @@ from tests.fault.run_factories import (
     EXIT_STILL_RUNNING,
     all_well,
     executed,
+    named,
     project_of,
     rows_of,
+    watch,
 )
-from tests.project_factory import Done, Project
+from tests.project_factory import Done, Project, finish
 
 ROWS = 4
 KILLED = -9
@@ -173,10 +175,28 @@ def test_a_foreign_file_in_the_place_of_the_table_is_told_before_anything_else(t
     all_well(project, rows_of(ROWS))
 
 
+def test_a_foreign_file_that_appears_during_the_run_costs_no_answer_and_nobody_says_nothing_was_sent(
+    tmp_path: Path,
+) -> None:
+    project = project_of(tmp_path / "p", ROWS, token="[[local:slow 1]]")
+    process = project.start()
+    assert watch(process, named("batch_created")) is not None
+    table = project.folder / "results.jsonl"
+    table.write_text("mine\n")
+    refused = finish(process)
+    assert refused.code == 2
+    assert "not a table of this program" in refused.stderr
+    assert "every answer is kept" in refused.stderr
+    assert "nothing was sent" not in refused.stderr
+    assert table.read_text() == "mine\n"
+    table.unlink()
+    assert project.run().code == 0
+    assert set(executed(project).values()) == {1}
+
+
 def test_a_run_that_can_not_connect_is_as_it_was(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", ROWS, token="[[local:slow 1]]")
     assert project.run("--detach").code == EXIT_STILL_RUNNING
-    (project.state / "server.lock").unlink(missing_ok=True)
     project.state.rename(project.folder / "elsewhere")
     project.state.write_text("no folder")
     assert project.run().code not in (0, KILLED)
