@@ -82,6 +82,13 @@ def _linked(path: str, link: Path) -> str:
     return str(link)
 
 
+def private_file(path: Path) -> Path:
+    """An empty file at `path` that nobody else may open, for COPY to fill: one that DuckDB makes may be read
+    by everybody."""
+    path.touch(mode=0o600)
+    return path
+
+
 def text(value: str) -> str:
     """A text as an SQL literal."""
     return "'" + value.replace("'", "''") + "'"

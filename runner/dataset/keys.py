@@ -190,6 +190,6 @@ def number_equal_rows(
     # Positional, because no other join promises to keep the order of rows (1.4 was seen to break it).
     connection.execute(
         f"COPY (SELECT r.* REPLACE (r._key || s.suffix AS _key) FROM {read} r POSITIONAL JOIN suffixes s) "
-        f"TO {engine.text(str(target))} ({options})"
+        f"TO {engine.text(str(engine.private_file(target)))} ({options})"
     )
     return True

@@ -48,7 +48,7 @@ def differing_places(
     """
     if any(engine.is_pattern(str(one)) for one in (path, before, scratch)) or not Path(before).exists():
         return None
-    target = scratch / "differing.parquet"
+    target = engine.private_file(scratch / "differing.parquet")
     try:
         with engine.connect(files=[path, before], folder=scratch) as connection:
             now, then = (f"read_parquet({engine.text(one)})" for one in (path, before))

@@ -314,7 +314,7 @@ def _write(
     cells = ", ".join([_stored_cell(name, kind) for name, kind in columns] + [WRITTEN] * bool(written))
     key = key_expression(manifest.dataset.key, columns, written)
     options = _parquet_options(connection)
-    path = folder / "rows.parquet"
+    path = engine.private_file(folder / "rows.parquet")
     connection.execute(
         f"COPY (SELECT row_number() OVER () - 1 AS _position, {key} AS _key, {cells} FROM "
         f"{rows}) TO {engine.text(str(path))} ({options})",
@@ -322,7 +322,7 @@ def _write(
     )
     if not _is_in_order(connection, path):
         # DuckDB 1.4 was seen to write the end of one UNION ALL branch after the next; positions were right.
-        sorted_rows = folder / "sorted.parquet"
+        sorted_rows = engine.private_file(folder / "sorted.parquet")
         read = f"read_parquet({engine.text(str(path))})"
         connection.execute(
             f"COPY (FROM {read} ORDER BY _position) TO {engine.text(str(sorted_rows))} ({options})"

@@ -86,9 +86,11 @@ def _wide_sides(
     segments = []
     for lines in lineage.segments:
         segment = lines.with_suffix(".parquet")
+        segment.touch(mode=0o600)  # one that DuckDB makes may be read by everybody
         source = _read_lines(lineage, [str(lines)], fields)
         engine.execute(
-            f"COPY (SELECT * FROM {source}) TO {text(str(segment))} (FORMAT parquet, COMPRESSION lz4)"
+            f"COPY (SELECT * FROM {source}) TO {text(str(segment))} "
+            "(FORMAT parquet, COMPRESSION lz4, USE_TMP_FILE false)"
         )
         lines.unlink()
         segments.append(str(segment))
