@@ -96,7 +96,19 @@ def _is_all_on_its_way(workplace: Workplace, ledger: Ledger, manifest_id: int) -
         not any(record.state.is_unpaid for record in ledger.shards(manifest_id))
         and (len(workplace.ladder) == 1 or bool(under_way(workplace, ledger, manifest_id)))
         and not ledger.has_unasked(manifest_id)
-        and not any(ledger.repeatable(manifest_id, workplace.manifest.retry.attempts))
+        and not _is_to_be_planned_again(workplace, ledger, manifest_id)
+    )
+
+
+def _is_to_be_planned_again(workplace: Workplace, ledger: Ledger, manifest_id: int) -> bool:
+    """Whether a failure may be repeated, by a plan. One that waits for room in the server's queue goes on as
+    part of this run: a plan would send everything at once, and nothing of it would be let in."""
+    if not any(ledger.repeatable(manifest_id, workplace.manifest.retry.attempts)):
+        return False
+    shard_id, _ = ledger.queued_out(manifest_id) or (0, "")
+    run = ledger.current_run(manifest_id)
+    return run is None or not any(
+        record.shard_id == shard_id and record.run_id == run.id for record in ledger.shards(manifest_id)
     )
 
 

@@ -13,13 +13,17 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
 from runner.commands.moments import Reporter, Retrying, Trouble
 from runner.commands.sharding import SealedShard, ShardFiles
+from runner.commands.under_way import under_way
 from runner.commands.workplace import Workplace
+from runner.core.queueing import Room, limit_in
 from runner.core.settling import due_s
 from runner.core.states import Submission
 from runner.failpoints import failpoint
@@ -57,13 +61,18 @@ def retry_failed(
     shard_ids: Container[int],
     began_s: float,
     pause_until_s: float,
+    room: Room | None,
     reporter: Reporter,
 ) -> list[Submission]:
     """Shards for every request worth repeating of those that these shards carried; empty for none.
 
     `began_s`: when the person asked for this run. A wish to cancel that is older is no word against it.
-    `pause_until_s`: the latest moment (Unix seconds) that the server asked to wait for.
+    `pause_until_s`: the latest moment (Unix seconds) that the server asked to wait for. `room`: what the
+    server lets wait; what is beyond it is left for the next time, and all of it while something waits there
+    already, or where somebody has wished meanwhile to cancel what did.
     """
+    if room is not None and _is_no_time_for_more(workplace, ledger, manifest_id, shard_ids, began_s):
+        return []
     failpoint("retry.begins")
     with tempfile.TemporaryDirectory(prefix="retry-", dir=workplace.place.folder / "scratch") as scratch:
         files = ShardFiles(
@@ -73,7 +82,8 @@ def retry_failed(
             first_slot=next_slot(ledger, manifest_id, run_id),
         )
         try:
-            placements = list(_copy_lines(workplace, ledger, manifest_id, files, shard_ids, began_s))
+            with closing(_lines_again(workplace, ledger, manifest_id, shard_ids, began_s)) as lines:
+                placements = list(_placed(files, lines, room))
             failpoint("retry.copied")
             shards = tuple(files.seal())
         except BaseException:
@@ -92,6 +102,26 @@ def retry_failed(
         return again
 
 
+def room_left(ledger: Ledger, manifest_id: int, shard_ids: Container[int]) -> Room | None:
+    """What the server lets wait, where its queue was too full for one of these shards."""
+    shard_id, message = ledger.queued_out(manifest_id) or (0, "")
+    limit_tokens = limit_in(message) if shard_id in shard_ids else None
+    return None if limit_tokens is None else Room(limit_tokens=limit_tokens)
+
+
+def _is_no_time_for_more(
+    workplace: Workplace,
+    ledger: Ledger,
+    manifest_id: int,
+    shard_ids: Container[int],
+    began_s: float,
+) -> bool:
+    if under_way(workplace, ledger, manifest_id):
+        return True
+    old_wishes = ledger.cancel_wishes(began_s)
+    return any(shard_id in shard_ids for shard_id in ledger.cancel_wishes(time.time()) - old_wishes)
+
+
 def tell_waiting(shards: Sequence[PlannedShard], reporter: Reporter) -> None:
     """Say what of a plan must wait, where that is long enough to be noticed."""
     now_s = time.time()
@@ -108,27 +138,38 @@ def next_slot(ledger: Ledger, manifest_id: int, run_id: int) -> int:
     return max((one.slot + 1 for one in ledger.shards(manifest_id) if one.run_id == run_id), default=0)
 
 
-def _copy_lines(
+def _placed(
+    files: ShardFiles, lines: Iterable[tuple[bytes, float, int]], room: Room | None
+) -> Iterator[tuple[int, int, int]]:
+    """(slot, line, request id) of each request that goes into the new shards: all, or as many as there is
+    room for, but one at least."""
+    size_bytes = 0
+    for text, due, request_id in lines:
+        size_bytes += len(text)
+        if room is not None and size_bytes > max(room.size_bytes, len(text)):
+            return
+        place = files.place(text, due)
+        yield place.shard, place.line, request_id
+
+
+def _lines_again(
     workplace: Workplace,
     ledger: Ledger,
     manifest_id: int,
-    files: ShardFiles,
     shard_ids: Container[int],
     began_s: float,
-) -> Iterator[tuple[int, int, int]]:
-    """(slot, line, request id) of each request that goes into the new shards."""
+) -> Generator[tuple[bytes, float, int]]:
+    """(line, when it is due, request id) of each request worth repeating."""
     sources = _Sources(ledger, workplace.place.folder, cancelled_before=ledger.cancel_wishes(began_s))
     now_s = time.time()
-    for chunk in ledger.repeatable(manifest_id, workplace.manifest.retry.attempts):
-        for one in chunk:
+    with closing(sources):
+        for one in chain.from_iterable(ledger.repeatable(manifest_id, workplace.manifest.retry.attempts)):
             text = sources.line(one.shard_id, one.line) if one.shard_id in shard_ids else None
             if text is not None:
                 due = due_s(
                     workplace.backoff, failed_at_s=one.failed_at_s, attempts=one.attempts, now_s=now_s
                 )
-                place = files.place(text, due)
-                yield place.shard, place.line, one.request_id
-    sources.close()
+                yield text, due, one.request_id
 
 
 class _Sources:

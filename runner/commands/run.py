@@ -47,7 +47,7 @@ from runner.commands.raising import Asked, ask_larger
 from runner.commands.recording import commit, record_end, record_published
 from runner.commands.repeating import Unmoved, record_repeat, unmoved
 from runner.commands.resolve import refuse_untold
-from runner.commands.retrying import retry_failed
+from runner.commands.retrying import retry_failed, room_left
 from runner.commands.tables import published_totals
 from runner.commands.tracks import Surroundings
 from runner.commands.under_way import at_own_server, under_way
@@ -404,14 +404,17 @@ class _Run:
             self._ended += driven
             if pace is Pace.SUBMITTED and self._under_way():
                 return True
+            shard_ids = {one.shard_id for one in self._ended}
+            engine.room = engine.room or room_left(self._ledger, self._manifest_id, shard_ids)
             retry_failed(
                 self._workplace,
                 self._ledger,
                 run_id=run_id,
                 manifest_id=self._manifest_id,
-                shard_ids={one.shard_id for one in self._ended},
+                shard_ids=shard_ids,
                 began_s=self._began_s,
                 pause_until_s=engine.pause_until_s,
+                room=engine.room,
                 reporter=self._reporter,
             )
             ask_larger(

@@ -45,7 +45,8 @@ class Track:
     until a moment that the server's own times tell. `full_reads`: full readings of a finished batch that
     still lacks lines, `is_lacking_told` that a person knows.
     `blocked`: a failure of one of its requests that the account is to blame for; `retry_after_s`: the
-    longest wait that a line asks for.
+    longest wait that a line asks for. `queued_out`: what the server said of its full queue, where it let
+    nothing of the batch in.
     """
 
     submission: Submission
@@ -65,6 +66,7 @@ class Track:
     sent_bytes: int = 0
     blocked: Outcome | None = None
     retry_after_s: float = 0.0
+    queued_out: str | None = None
     extras: tuple[str, ...] = ()
     extras_stage: ExtrasStage = ExtrasStage.READ
     extras_since_s: float | None = None

@@ -131,12 +131,23 @@ class Watcher:
             agrees = is_over and submission.total is not None and said <= track.book.accounted
             enough = 2 * (2 if agrees else FULL_READS)
             if track.full_reads >= enough:
-                absence = judge_absence(word, batch.errors)
+                is_unbegun = _shows_no_work(batch) and not track.book.accounted and not track.extras
+                absence = judge_absence(word, batch.errors, is_unbegun=is_unbegun)
                 lacking = track.book.outstanding
                 self._finish(track, batch, [(one.line, one.request_id, absence) for one in lacking])
+                if absence.queued_out and track.is_in(states.ShardState.DONE) and absence.cause is not None:
+                    self._tell_queued_out(track, absence.cause.message)
                 return
             self._tell_lacking(track, word, (enough - track.full_reads + 1) // 2 * self._at.reread_pause_s)
         track.next_at_s = self._at.clock() + self._at.reread_pause_s
+
+    def _tell_queued_out(self, track: Track, message: str) -> None:
+        track.queued_out = message
+        what = (
+            f"batch {track.submission.slot} was not let in, and nothing of it ran ({message}); "
+            "as much as fits is sent again when the others have ended"
+        )
+        self._at.reporter.tell(Trouble(what=what, slot=track.submission.slot))
 
     def _may_still_answer(self, track: Track, batch: BatchObject, word: str | None) -> bool:
         """Whether the grace after a cancel is running."""
@@ -203,6 +214,12 @@ class Watcher:
                 return
         self._at.reporter.tell(Trouble(what=error.what, slot=track.submission.slot))
         track.next_at_s = now + max(error.problem.retry_after_s or 0.0, self._at.poll_pause_s(tracks))
+
+
+def _shows_no_work(batch: BatchObject) -> bool:
+    """Whether the server claims no result of any request."""
+    has_file = batch.output_file_id is not None or batch.error_file_id is not None
+    return not (has_file or batch.completed or batch.failed)
 
 
 def refusal_in(track: Track) -> Problem | None:

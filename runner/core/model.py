@@ -363,7 +363,8 @@ class Outcome(NamedTuple):
 
     Tokens are None where the server did not say. `model` is the model as answered. `retryable`: the cause may
     pass. `blocked`: it is the account's (key, credit), not the request's, so it takes a person, and the
-    attempt does not count. `retry_after_s`: how long the server asked to wait.
+    attempt does not count. `queued_out`: the server's queue was full and nothing of the batch was begun: it
+    does not count either. `retry_after_s`: how long the server asked to wait.
     """
 
     status: Status
@@ -376,6 +377,7 @@ class Outcome(NamedTuple):
     retryable: bool = False
     blocked: bool = False
     retry_after_s: float | None = None
+    queued_out: bool = False
 
 
 # ---------------------------------------------------------------- what a provider answers

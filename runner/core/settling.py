@@ -11,8 +11,9 @@ filter, a body that holds no answer): the same request would fail the same way, 
 (408, 429, 5xx, expired, cancelled, unaccounted): asked again in a new shard of only those requests, a
 bounded number of times (`core.planning.stand`), each time after a longer pause (`pause_s`). *The account's*
 (401, 402, a spent quota): nothing is wrong with the request, so the attempt does not count; but no
-repetition helps before a person acts, so the run stops. A length is none of these: only a larger limit
-helps (`core.raising`).
+repetition helps before a person acts, so the run stops. *The queue's* (a batch that failed because too many
+tokens waited at the server): nothing was begun, so the attempt does not count; `core.queueing` says how much
+is sent next. A length is none of these: only a larger limit helps (`core.raising`).
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ _PAYMENT_CODES = frozenset(
 _PERMANENT_BATCH_CODES = frozenset(
     {"duplicate_custom_id", "empty_file", "mismatched_model", "model_not_found"}
 )
+_QUEUE_CODES = frozenset({"token_limit_exceeded"})
+"""OpenAI's and Azure's; Doubleword queues without such a limit."""
 
 
 class Answer(NamedTuple):
@@ -336,11 +339,21 @@ def _short(message: str) -> str:
 # ---------------------------------------------------------------- absence and repetition
 
 
-def judge_absence(word: str | None, batch_errors: str | None) -> Outcome:
-    """A request that is in neither file of a batch that ended with `word` (see `states.terminal_word`)."""
+def judge_absence(word: str | None, batch_errors: str | None, *, is_unbegun: bool = False) -> Outcome:
+    """A request that is in neither file of a batch that ended with `word` (see `states.terminal_word`).
+
+    `is_unbegun`: nothing that the server says of the batch, or gave of it, shows that some of it ran.
+    """
     if batch_errors:
+        items = _error_items(batch_errors)
+        if items and all(str(item.get("code")) in _QUEUE_CODES for item in items):
+            message = items[0].get("message")
+            told = _short(message if isinstance(message, str) else batch_errors)
+            cause = Cause(error_class="queue_full", code=str(items[0]["code"]), message=told)
+            is_out = is_unbegun and word == "failed"
+            return Outcome(status=Status.FAILED, cause=cause, retryable=True, queued_out=is_out)
         cause = Cause(error_class="batch_failed", message=_short(batch_errors))
-        return Outcome(status=Status.FAILED, cause=cause, retryable=not _is_rejection(batch_errors))
+        return Outcome(status=Status.FAILED, cause=cause, retryable=not _is_rejection(items))
     if word == "expired":
         cause = Cause(error_class="expired", message="the completion window ended before this request ran")
         return Outcome(status=Status.EXPIRED, cause=cause, retryable=True)
@@ -363,14 +376,21 @@ def grace_left_s(batch: BatchObject, provider: Provider, *, seen_since_s: float,
     return min(left_s, batch.cancelled_at_s + provider.cancel_grace_s + 1 - batch.told_at_s)
 
 
-def _is_rejection(batch_errors: str) -> bool:
-    """Whether a batch failed for what stands in its file: the same file would fail the same way."""
+def _error_items(batch_errors: str) -> list[dict[str, Any]]:
+    """The objects in a batch's `errors`; none where it has another shape."""
     try:
         errors = decode_json(batch_errors)
     except JsonError:
-        return False
+        return []
     items = errors.get("data") if isinstance(errors, dict) else errors
-    codes = [item.get("code") for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+    if not isinstance(items, list):
+        return []
+    return [item if isinstance(item, dict) else {} for item in items]
+
+
+def _is_rejection(items: list[dict[str, Any]]) -> bool:
+    """Whether a batch failed for what stands in its file: the same file would fail the same way."""
+    codes = [item.get("code") for item in items if item]
     return bool(codes) and all(
         isinstance(code, str)
         and (code in _PERMANENT_BATCH_CODES or code.startswith(("invalid_", "missing_", "unsupported_")))

@@ -275,6 +275,11 @@ class Ledger(OpenLedger):
         with self._reading() as connection:
             return submissions.load_pause(connection, manifest_id)
 
+    def queued_out(self, manifest_id: int) -> tuple[int, str] | None:
+        """The newest shard of the manifest that a full queue did not let in, and what the server said."""
+        with self._reading() as connection:
+            return reading.load_queued_out(connection, manifest_id)
+
     def cancel_wishes(self, until_s: float) -> set[int]:
         """Shards whose batch somebody wanted stopped, no later than this moment (Unix seconds)."""
         with self._reading() as connection:

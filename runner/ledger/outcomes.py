@@ -62,6 +62,8 @@ from runner.ledger.times import iso
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]")
 _NAME_LIMIT = 120
 _MOST_EXCUSED_BY_A_FENCE = 3
+_MOST_EXCUSED_BY_A_FULL_QUEUE = 200
+"""With pauses that grow to ten minutes: more than a day in which others may let us in."""
 
 StoredItem = tuple[int, int, Outcome, int | None, int | None]
 """Line, request id, outcome, and the place of the line in the raw file."""
@@ -144,13 +146,15 @@ def store(
         failpoint("outcomes.attempts_written")
         ADD_CAUSE.run(connection, _causes(shard_id, status, group))
         is_wished = bool(is_cancelled) and status is Status.CANCELLED
-        fenced: frozenset[int] = frozenset()
+        free: frozenset[int] = frozenset()
         if is_fenced and status is Status.CANCELLED:
-            fenced = _excusable(connection, [item[1] for item in group])
+            free = _excusable(connection, [item[1] for item in group], _MOST_EXCUSED_BY_A_FENCE)
+        elif queued_out := [item[1] for item in group if item[2].queued_out]:
+            free = _excusable(connection, queued_out, _MOST_EXCUSED_BY_A_FULL_QUEUE)
         settled = [
             (
                 int(item[2].retryable),
-                int(item[2].blocked or is_wished or item[1] in fenced),
+                int(item[2].blocked or is_wished or item[1] in free),
                 shard_id,
                 item[0],
                 item[1],
@@ -161,11 +165,12 @@ def store(
             _close(connection, status, settled, is_wished=is_wished)
 
 
-def _excusable(connection: Connection, request_ids: Sequence[int]) -> frozenset[int]:
-    """Requests for which it is no failed attempt that our own fence cancelled their batch. A server that
-    brings that about each time comes to an end by the count of attempts all the same."""
+def _excusable(connection: Connection, request_ids: Sequence[int], most: int) -> frozenset[int]:
+    """Requests for which it is no failed attempt that our own fence cancelled their batch, or that the
+    server's queue was full. A server that brings that about each time comes to an end by the count of
+    attempts all the same."""
     found = EXCUSED.rows(connection, request_ids)
-    return frozenset(request_id for request_id, excused in found if excused < _MOST_EXCUSED_BY_A_FENCE)
+    return frozenset(request_id for request_id, excused in found if excused < most)
 
 
 def _store_answers(

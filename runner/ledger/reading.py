@@ -39,6 +39,7 @@ from runner.ledger.tables import (
     file,
     request,
     row_cause,
+    run,
     shard,
 )
 from runner.ledger.tables import row as row_table
@@ -126,12 +127,13 @@ TOTALS = (
 _LAST_SHARD = func.coalesce(request.c.failed_shard_id, request.c.answer_shard_id)
 _LAST_LINE = func.coalesce(request.c.failed_line, request.c.answer_line)
 _LAST_ATTEMPT = and_(attempt.c.shard_id == _LAST_SHARD, attempt.c.line == _LAST_LINE)
+_HAS_ANSWER = request.c.status.in_([literal_column(str(code)) for code in sorted(ANSWERED_CODES)])
 REPEATABLE = (
     select(
         request.c.id,
         _LAST_SHARD,
         _LAST_LINE,
-        (request.c.attempts - request.c.excused).label("counted"),
+        case((_HAS_ANSWER, request.c.attempts - request.c.excused), else_=request.c.attempts),
         func.coalesce(attempt.c.answered_at, literal_column("0")),
     )
     .distinct()
@@ -142,7 +144,7 @@ REPEATABLE = (
     .where(request.c.status.is_not(None))
     .where(
         or_(
-            request.c.status.not_in([literal_column(str(code)) for code in sorted(ANSWERED_CODES)]),
+            ~_HAS_ANSWER,
             request.c.failed_shard_id.is_not(None),
         )
     )
@@ -154,6 +156,19 @@ UNASKED = Query(
     .select_from(row_table.join(request, request.c.id == row_table.c.request_id))
     .where(row_table.c.manifest_id == bindparam("manifest_id"))
     .where(request.c.status.is_(None), request.c.open_shard_id.is_(None))
+    .limit(literal_column("1")),
+    "manifest_id",
+)
+QUEUED_OUT = Query(
+    select(attempt_cause.c.shard_id, attempt_cause.c.error_message)
+    .select_from(
+        attempt_cause.join(shard, shard.c.id == attempt_cause.c.shard_id).join(
+            run, run.c.id == shard.c.run_id
+        )
+    )
+    .where(run.c.manifest_id == bindparam("manifest_id"))
+    .where(attempt_cause.c.error_class == literal_column("'queue_full'"))
+    .order_by(attempt_cause.c.shard_id.desc())
     .limit(literal_column("1")),
     "manifest_id",
 )
@@ -236,6 +251,13 @@ def load_repeatable(connection: Connection, manifest_id: int, max_attempts: int)
 def has_unasked(connection: Connection, manifest_id: int) -> bool:
     """See `Ledger.has_unasked`. One walk over the rows at most."""
     return UNASKED.first(connection, manifest_id) is not None
+
+
+def load_queued_out(connection: Connection, manifest_id: int) -> tuple[int, str] | None:
+    """See `Ledger.queued_out`."""
+    for shard_id, message in QUEUED_OUT.rows(connection, manifest_id):
+        return shard_id, message or ""
+    return None
 
 
 def load_answers_mark(connection: Connection, manifest_id: int) -> str:

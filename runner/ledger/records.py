@@ -135,8 +135,9 @@ class PlannedShard:
 
 
 class Repeatable(NamedTuple):
-    """A wanted request that failed for a cause that may pass: where its line stands, how many of its
-    attempts count, and when (Unix seconds) the last one failed."""
+    """A wanted request that failed for a cause that may pass: where its line stands, how many attempts its
+    pause grows with (all; where it keeps an answer, those that count), and when (Unix seconds) the last one
+    failed."""
 
     request_id: int
     shard_id: int

@@ -231,6 +231,21 @@ def test_a_server_whose_batches_our_fence_cancels_each_time_comes_to_an_end(proj
     assert counted == [0, 0, 0, 1, 2]
 
 
+def test_a_full_queue_is_no_failed_attempt_but_the_pause_grows_and_it_comes_to_an_end(
+    project: Project,
+) -> None:
+    full = failed()._replace(queued_out=True)
+    shard, counted, tries = sent(project, "a"), [], []
+    for _ in range(203):
+        project.answer(shard, [(0, full)])
+        held = project.ledger.held([fingerprint("a")])[fingerprint("a")]
+        counted.append(held.attempts - held.excused)
+        tries += [one.attempts for one in next(project.ledger.repeatable(project.manifest_id, 3), [])]
+        shard = project.send(project.commit([to_send(0, "a", line=0)])[0])
+    assert counted == [0] * 200 + [1, 2, 3]
+    assert tries == list(range(1, 203)), "a third failure that counts is the last"
+
+
 def test_a_batch_that_the_server_cancelled_is_a_failed_attempt(project: Project) -> None:
     project.answer(sent(project, "a"), [(0, failed(status=Status.CANCELLED))])
     held = project.ledger.held([fingerprint("a")])[fingerprint("a")]

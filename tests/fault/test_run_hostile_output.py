@@ -343,12 +343,17 @@ def test_a_batch_that_failed_whole_is_sent_again_and_says_why_in_the_end(tmp_pat
         assert go(project).exit_code == 0
         judged(project, [SUCCEEDED] * ROWS)
         assert len(server.batches) == 2
-    with HostileServer(script) as server:
+    errors = {"object": "list", "data": [{"code": "server_busy", "message": "no machine was free"}]}
+
+    def always(batch: Batch, _look: int) -> Look:
+        return done(None, status="failed", errors=errors, request_counts={"total": ROWS})
+
+    with HostileServer(always) as server:
         project = server.project(tmp_path / "always", ROWS)
         assert go(project).exit_code == 3
     assert len(server.batches) == 3
     results = judged(project, ["failed"] * ROWS)
-    assert "token limit" in results[0]["_error_message"]
+    assert "no machine was free" in results[0]["_error_message"]
 
 
 def test_a_whole_batch_in_the_error_file_is_no_success(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.core.model import Outcome, Status
+from runner.core.model import Cause, Outcome, Status
 from runner.core.settling import grace_left_s, is_better, judge, judge_absence, read_answer
 from runner.core.wire import BadLine, ResultLine, read_result_line
 from tests.unit.core_factories import make_batch, make_provider
@@ -260,12 +260,27 @@ def test_the_wait_that_an_error_line_asks_for_is_read_and_bounded(body: str, wai
         ({"data": [{"code": "mismatched_model"}, {"code": "missing_required_parameter"}]}, False),
         ({"data": [{"code": "mismatched_model"}, {"code": None}]}, True),
         ({"data": []}, True),
+        ({"data": [{"code": ["token_limit_exceeded"]}, {"code": {}}]}, True),
         ("something broke", True),
     ],
 )
 def test_a_batch_that_was_rejected_for_its_content_is_not_sent_again(errors: Any, again: bool) -> None:
     text = errors if isinstance(errors, str) else json.dumps(errors)
     assert judge_absence("failed", text).retryable is again
+
+
+def test_a_full_queue_is_the_cause_in_the_servers_words_and_costs_no_attempt() -> None:
+    full = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached for m. Limit: 9 tokens"}
+    errors = json.dumps({"object": "list", "data": [full]})
+    outcome = judge_absence("failed", errors, is_unbegun=True)
+    assert outcome.queued_out
+    assert outcome.cause == Cause(error_class="queue_full", code=full["code"], message=full["message"])
+    assert judge_absence("failed", errors) == outcome._replace(queued_out=False)
+    for word in ("completed", "expired", "cancelled", None):
+        assert not judge_absence(word, errors, is_unbegun=True).queued_out
+    for beside in ({"code": "invalid_request"}, "words"):
+        other = judge_absence("failed", json.dumps({"data": [full, beside]}), is_unbegun=True)
+        assert (other.queued_out, other.cause and other.cause.error_class) == (False, "batch_failed")
 
 
 JSON = st.recursive(
