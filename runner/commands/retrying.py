@@ -69,9 +69,9 @@ def retry_failed(
     `began_s`: when the person asked for this run. A wish to cancel that is older is no word against it.
     `pause_until_s`: the latest moment (Unix seconds) that the server asked to wait for. `room`: what the
     server lets wait; what is beyond it is left for the next time, and all of it while something waits there
-    already, or where somebody has wished meanwhile to cancel what did.
+    already, or where somebody has wished meanwhile to cancel what this run had there.
     """
-    if room is not None and _is_no_time_for_more(workplace, ledger, manifest_id, shard_ids, began_s):
+    if room is not None and _is_no_time_for_more(workplace, ledger, manifest_id, run_id, began_s):
         return []
     failpoint("retry.begins")
     with tempfile.TemporaryDirectory(prefix="retry-", dir=workplace.place.folder / "scratch") as scratch:
@@ -110,16 +110,12 @@ def room_left(ledger: Ledger, manifest_id: int, shard_ids: Container[int]) -> Ro
 
 
 def _is_no_time_for_more(
-    workplace: Workplace,
-    ledger: Ledger,
-    manifest_id: int,
-    shard_ids: Container[int],
-    began_s: float,
+    workplace: Workplace, ledger: Ledger, manifest_id: int, run_id: int, began_s: float
 ) -> bool:
     if under_way(workplace, ledger, manifest_id):
         return True
-    old_wishes = ledger.cancel_wishes(began_s)
-    return any(shard_id in shard_ids for shard_id in ledger.cancel_wishes(time.time()) - old_wishes)
+    wishes = ledger.cancel_wishes(time.time()) - ledger.cancel_wishes(began_s)
+    return any(one.run_id == run_id and one.shard_id in wishes for one in ledger.shards(manifest_id))
 
 
 def tell_waiting(shards: Sequence[PlannedShard], reporter: Reporter) -> None:
