@@ -144,7 +144,7 @@ class Watcher:
     def _tell_queued_out(self, track: Track, message: str) -> None:
         track.queued_out = message
         what = (
-            f"batch {track.submission.slot} was not let in, and nothing of it ran ({message}); "
+            f"the batch was not let in, and nothing of it ran ({message}); "
             "as much as fits is sent again when the others have ended"
         )
         self._at.reporter.tell(Trouble(what=what, slot=track.submission.slot))
@@ -172,7 +172,7 @@ class Watcher:
         until_s = self._at.wall() + wait_s
         until = time.strftime("%H:%M:%S", time.localtime(until_s))
         what = (
-            f"batch {track.submission.slot} ended ({word}) with {track.book.accounted:,} of "
+            f"the batch ended ({word}) with {track.book.accounted:,} of "
             f"{track.submission.requests:,} answers; reading again until {until}"
         )
         self._at.reporter.tell(Trouble(what=what, slot=track.submission.slot))

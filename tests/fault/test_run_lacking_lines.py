@@ -20,7 +20,7 @@ def test_it_is_told_once_what_is_waited_for_and_until_when(tmp_path: Path) -> No
     with HostileServer(lambda batch, _: done(all_but_last(batch), status="expired")) as server:
         go(server.project(tmp_path / "p", ROWS, retry={"attempts": 1}), notes)
     (said,) = lacking(notes)
-    assert said.startswith(f"batch 0 ended (expired) with {ROWS - 1} of {ROWS} answers; ")
+    assert said.startswith(f"the batch ended (expired) with {ROWS - 1} of {ROWS} answers; ")
 
 
 def test_after_a_cancel_counts_that_agree_end_nothing(tmp_path: Path) -> None:
@@ -36,5 +36,5 @@ def test_after_a_cancel_counts_that_agree_end_nothing(tmp_path: Path) -> None:
     with HostileServer(script) as server:
         assert go(server.project(tmp_path / "p", ROWS), notes).exit_code == 0
     (said,) = lacking(notes)
-    assert said.startswith(f"batch 0 ended (cancelled) with {ROWS - 1} of {ROWS} answers; ")
+    assert said.startswith(f"the batch ended (cancelled) with {ROWS - 1} of {ROWS} answers; ")
     assert len(server.batches) == 1
