@@ -77,12 +77,14 @@ def write_project(folder: Path, dataset: Dataset, *, base_url: str, output: str)
     (folder / ".runner").mkdir(mode=0o700, exist_ok=True)
     (folder / "tickets.j2").write_text(TEMPLATE, encoding="utf-8")
     manifest = folder / "tickets.yaml"
+    # The stand-in answers once all is sent, and 32 batches may be open: with more rows each is larger.
+    server = f'base_url: "{base_url}", max_requests_per_file: {max(50_000, -(-dataset.rows // 30))}'
     manifest.write_text(
         "version: 1\n"
         f"dataset: {{path: {dataset.path.name}, key: ticket_id}}\n"
         "prompt: {template: tickets.j2}\n"
         "model:\n"
-        f'  provider: {{base_url: "{base_url}", poll_interval_s: 0.2}}\n'
+        f"  provider: {{{server}, poll_interval_s: 0.2}}\n"
         "  name: benchmark-model\n"
         "  parameters: {temperature: 0, max_tokens: 60}\n"
         f"output: {{path: {output}}}\n"
