@@ -33,7 +33,6 @@ from runner.commands.tracks import ExtrasStage, Surroundings, Track
 from runner.commands.watching import Watcher, refusal_in
 from runner.core import states
 from runner.core.model import Accepted, Problem, ProblemKind, Refused, Unknown
-from runner.core.queueing import Room, limit_in, room_after
 from runner.core.states import (
     Create,
     DrawFence,
@@ -67,8 +66,7 @@ _STOPPING = frozenset({ProblemKind.AUTHENTICATION, ProblemKind.PAYMENT, ProblemK
 class Engine:
     """Drives shards to their end. One instance for one run; see the module for its rules.
 
-    `pause_until_s`: until when (Unix seconds) the server wants nothing sent. `room`: how much may wait there,
-    once its queue was full.
+    `pause_until_s`: until when (Unix seconds) the server wants nothing sent.
     """
 
     def __init__(self, at: Surroundings, stop: StopFlag, cutter: Cutter) -> None:
@@ -76,7 +74,6 @@ class Engine:
         self._stop = stop
         self._cutter = cutter
         self.pause_until_s = 0.0
-        self.room: Room | None = None
         self._ahead = Ahead(at.place)
         self._watcher = Watcher(at, self._ahead)
         self._extras = Extras(at)
@@ -118,17 +115,11 @@ class Engine:
         self._complaints += [
             track.submission for track in self._tracks if track.submission.state in COMPLAINTS
         ]
-        self.room = self._room_left()
         return self.reached()
 
-    def _room_left(self) -> Room | None:
-        ended = [track for track in self._tracks if track.is_in(ShardState.DONE)]
-        queued_out = [track.queued_out for track in ended if track.queued_out is not None]
-        limits = [limit for limit in map(limit_in, queued_out) if limit is not None]
-        if not ended or (queued_out and not limits):
-            return self.room  # a queue without a number: everything is sent again, later
-        came_through = len(queued_out) < len(ended)
-        return room_after(self.room, limit_tokens=min(limits, default=None), came_through=came_through)
+    def queued_out(self) -> list[str]:
+        """What the server said of its full queue to shards of the last drive: nothing of them was let in."""
+        return [track.queued_out for track in self._tracks if track.queued_out is not None]
 
     def reached(self) -> list[Submission]:
         """The shards of the last drive as they are now; those that were cut on the way too."""

@@ -23,7 +23,7 @@ from runner.commands.moments import Reporter, Retrying, Trouble
 from runner.commands.sharding import SealedShard, ShardFiles
 from runner.commands.under_way import under_way
 from runner.commands.workplace import Workplace
-from runner.core.queueing import Room, limit_in
+from runner.core.queueing import Room, limit_in, room_after
 from runner.core.settling import due_s
 from runner.core.states import Submission
 from runner.failpoints import failpoint
@@ -102,11 +102,26 @@ def retry_failed(
         return again
 
 
-def room_left(ledger: Ledger, manifest_id: int, shard_ids: Container[int]) -> Room | None:
-    """What the server lets wait, where its queue was too full for one of these shards."""
+def room_left(
+    ledger: Ledger,
+    manifest_id: int,
+    shard_ids: Container[int],
+    before: Room | None,
+    queued_out: Sequence[str],
+) -> Room | None:
+    """What the server lets wait now, after shards came to their end.
+
+    `before`: what it was when they were cut; `queued_out`: what it said to those that it did not let in. A
+    process that has seen nothing of that yet takes the limit that one of these shards was told before.
+    """
+    limits = [limit for limit in map(limit_in, queued_out) if limit is not None]
+    if queued_out and not limits:
+        return before  # a queue without a number: everything is sent again, later
+    after = room_after(before, limit_tokens=min(limits, default=None))
+    if after is not None:
+        return after
     shard_id, message = ledger.queued_out(manifest_id) or (0, "")
-    limit_tokens = limit_in(message) if shard_id in shard_ids else None
-    return None if limit_tokens is None else Room(limit_tokens=limit_tokens)
+    return room_after(None, limit_tokens=limit_in(message) if shard_id in shard_ids else None)
 
 
 def _is_no_time_for_more(

@@ -392,7 +392,7 @@ class _Run:
 
     def _drive_all(self, engine: Engine, run_id: int, asked: Asked) -> bool:
         """Until nothing is open nor worth repeating; True where the rest is left to a later run."""
-        submissions = self._under_way()
+        submissions, room = self._under_way(), None
         pace = self._options.pace(is_local=self._workplace.provider.is_local)
         while submissions or self._goes_on:
             wait_s = self._options.wait_s
@@ -405,7 +405,8 @@ class _Run:
             if pace is Pace.SUBMITTED and self._under_way():
                 return True
             shard_ids = {one.shard_id for one in self._ended}
-            engine.room = engine.room or room_left(self._ledger, self._manifest_id, shard_ids)
+            if room is None or any(one.state.is_final for one in driven):
+                room = room_left(self._ledger, self._manifest_id, shard_ids, room, engine.queued_out())
             retry_failed(
                 self._workplace,
                 self._ledger,
@@ -414,7 +415,7 @@ class _Run:
                 shard_ids=shard_ids,
                 began_s=self._began_s,
                 pause_until_s=engine.pause_until_s,
-                room=engine.room,
+                room=room,
                 reporter=self._reporter,
             )
             ask_larger(

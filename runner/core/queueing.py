@@ -6,9 +6,9 @@ limit; nothing of it is begun or billed. Which limit an account has can't be ask
 refused goes in portions of what should fit, the next when all before it have ended.
 
 The number of tokens is an estimate from bytes, and others may use the same account. So a portion that is
-refused though nothing of this run was waiting is halved, and one that comes through is doubled: up to a few
-times what the limit should hold, until that was refused once. The protocol of sending is the same as ever;
-only the cut of a repetition changes.
+refused though nothing of this run was waiting is halved, and only when several have come through is one tried
+that is twice as large, at most a few times what the limit should hold. The protocol of sending is the same as
+ever; only the cut of a repetition changes.
 """
 
 from __future__ import annotations
@@ -23,16 +23,18 @@ _LIMIT = re.compile(
     re.IGNORECASE,
 )
 _MOST_HALVINGS, _MOST_DOUBLINGS = 12, 3
+_CALM_PORTIONS = 8
+"""After one that was refused so many come through at the same size, and one more: of ten one is in vain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """What may wait at the server: `limit_tokens` as it named it, halved so often (below 0: doubled), and no
-    less often than `least`."""
+    """What may wait at the server: `limit_tokens` as it named it, halved so often (below 0: doubled).
+    `until_wider`: how many portions must come through before one may bring a larger one."""
 
     limit_tokens: int
     halvings: int = 0
-    least: int = -_MOST_DOUBLINGS
+    until_wider: int = 0
 
     @property
     def size_bytes(self) -> int:
@@ -49,16 +51,19 @@ def limit_in(message: str) -> int | None:
     return tokens or None
 
 
-def room_after(room: Room | None, *, limit_tokens: int | None, came_through: bool) -> Room | None:
-    """The room for the next portion, after all of the one before has ended.
+def room_after(room: Room | None, *, limit_tokens: int | None) -> Room | None:
+    """The room for the next portion, after all that was sent before has ended.
 
-    `limit_tokens`: what a batch of it was told that did not fit; None where all did. `came_through`: whether
-    some batch was let in. None: nothing is known to limit what is sent.
+    `limit_tokens`: what a batch of it was told that did not fit; None where all did. `room` is None where
+    that was no portion yet. None: nothing is known to limit what is sent.
     """
-    if limit_tokens is None:
-        return None if room is None else replace(room, halvings=max(room.halvings - 1, room.least))
-    if room is None:
+    if limit_tokens is not None and room is None:
         return Room(limit_tokens=limit_tokens)
-    is_kept = came_through and room.halvings >= 0
-    halvings = room.halvings if is_kept else min(room.halvings + 1, _MOST_HALVINGS)
-    return Room(limit_tokens=limit_tokens, halvings=halvings, least=max(room.least, min(halvings, 0)))
+    if limit_tokens is not None and room is not None:
+        halvings = min(room.halvings + 1, _MOST_HALVINGS)
+        return Room(limit_tokens=limit_tokens, halvings=halvings, until_wider=_CALM_PORTIONS)
+    if room is None:
+        return None
+    if room.until_wider > 0:
+        return replace(room, until_wider=room.until_wider - 1)
+    return replace(room, halvings=max(room.halvings - 1, -_MOST_DOUBLINGS))

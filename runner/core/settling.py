@@ -346,7 +346,7 @@ def judge_absence(word: str | None, batch_errors: str | None, *, is_unbegun: boo
     """
     if batch_errors:
         items = _error_items(batch_errors)
-        if items and all(str(item.get("code")) in _QUEUE_CODES for item in items):
+        if items and all(isinstance(item, dict) and str(item.get("code")) in _QUEUE_CODES for item in items):
             message = items[0].get("message")
             told = _short(message if isinstance(message, str) else batch_errors)
             cause = Cause(error_class="queue_full", code=str(items[0]["code"]), message=told)
@@ -376,21 +376,19 @@ def grace_left_s(batch: BatchObject, provider: Provider, *, seen_since_s: float,
     return min(left_s, batch.cancelled_at_s + provider.cancel_grace_s + 1 - batch.told_at_s)
 
 
-def _error_items(batch_errors: str) -> list[dict[str, Any]]:
-    """The objects in a batch's `errors`; none where it has another shape."""
+def _error_items(batch_errors: str) -> list[Any]:
+    """What stands in a batch's `errors`; nothing where that has another shape."""
     try:
         errors = decode_json(batch_errors)
     except JsonError:
         return []
     items = errors.get("data") if isinstance(errors, dict) else errors
-    if not isinstance(items, list):
-        return []
-    return [item if isinstance(item, dict) else {} for item in items]
+    return items if isinstance(items, list) else []
 
 
-def _is_rejection(items: list[dict[str, Any]]) -> bool:
+def _is_rejection(items: list[Any]) -> bool:
     """Whether a batch failed for what stands in its file: the same file would fail the same way."""
-    codes = [item.get("code") for item in items if item]
+    codes = [item.get("code") for item in items if isinstance(item, dict)]
     return bool(codes) and all(
         isinstance(code, str)
         and (code in _PERMANENT_BATCH_CODES or code.startswith(("invalid_", "missing_", "unsupported_")))

@@ -146,15 +146,15 @@ def store(
         failpoint("outcomes.attempts_written")
         ADD_CAUSE.run(connection, _causes(shard_id, status, group))
         is_wished = bool(is_cancelled) and status is Status.CANCELLED
-        free: frozenset[int] = frozenset()
+        excused: frozenset[int] = frozenset()
         if is_fenced and status is Status.CANCELLED:
-            free = _excusable(connection, [item[1] for item in group], _MOST_EXCUSED_BY_A_FENCE)
+            excused = _excusable(connection, [item[1] for item in group], _MOST_EXCUSED_BY_A_FENCE)
         elif queued_out := [item[1] for item in group if item[2].queued_out]:
-            free = _excusable(connection, queued_out, _MOST_EXCUSED_BY_A_FULL_QUEUE)
+            excused = _excusable(connection, queued_out, _MOST_EXCUSED_BY_A_FULL_QUEUE)
         settled = [
             (
                 int(item[2].retryable),
-                int(item[2].blocked or is_wished or item[1] in free),
+                int(item[2].blocked or is_wished or item[1] in excused),
                 shard_id,
                 item[0],
                 item[1],

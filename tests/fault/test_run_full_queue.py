@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 from tests.fault.run_factories import EXIT_DONE, EXIT_FAILED_ROWS, EXIT_STILL_RUNNING
 from tests.fault.run_hostile_server import Batch, HostileServer, Look, good
 from tests.localserver_process import eventually
+from tests.project_factory import Project
 
 
 class Queue:
@@ -101,13 +103,20 @@ def test_the_next_run_goes_on_with_what_was_turned_away(tmp_path: Path) -> None:
     assert {row["_status"] for row in project.results()} == {"succeeded"}
 
 
+def _in_the_first_portion(
+    server: HostileServer, queue: Queue, folder: Path
+) -> tuple[Project, subprocess.Popen[str]]:
+    project = server.project(folder / "p", 12, retry={"attempts": 1, "backoff": {"initial": 0}})
+    process = project.start()
+    eventually(lambda: queue.let_in == [2], what="the first portion")
+    return project, process
+
+
 def test_a_run_that_was_killed_in_a_portion_goes_on_with_portions(tmp_path: Path) -> None:
     queue = Queue(limit_tokens=200, room_tokens=1_000)
     queue.looks_a_batch = 8
     with HostileServer(queue.script) as server:
-        project = server.project(tmp_path / "p", 12, retry={"attempts": 1, "backoff": {"initial": 0}})
-        process = project.start()
-        eventually(lambda: queue.let_in == [2], what="the first portion")
+        project, process = _in_the_first_portion(server, queue, tmp_path)
         process.kill()
         process.communicate(timeout=60)
         assert len(server.batches) == 2
@@ -121,9 +130,7 @@ def test_who_cancels_what_is_let_in_cancels_what_waits_for_it(tmp_path: Path) ->
     queue = Queue(limit_tokens=200, room_tokens=1_000)
     queue.looks_a_batch = 100_000
     with HostileServer(queue.script) as server:
-        project = server.project(tmp_path / "p", 12, retry={"attempts": 1, "backoff": {"initial": 0}})
-        process = project.start()
-        eventually(lambda: queue.let_in == [2], what="the first portion")
+        project, process = _in_the_first_portion(server, queue, tmp_path)
         project.call("cancel", str(project.manifest_path))
         queue.is_cancelled = True
         stdout, stderr = process.communicate(timeout=60)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from runner.core.queueing import Room, limit_in, room_after
@@ -40,53 +40,49 @@ def test_no_message_breaks_the_reading(message: str) -> None:
     assert found is None or 0 < found < 10**19
 
 
-@given(true=st.integers(1, 10**7), named=st.integers(1, 10**7))
-def test_portions_come_to_fit_whatever_a_token_is_really_worth(true: int, named: int) -> None:
-    """The server lets `true` bytes in; what it names is another number. Of a hundred portions all but a few
-    are let in, and the last is more than a quarter of what would fit, within the bounds of halving."""
-    room = room_after(None, limit_tokens=named, came_through=False)
+def _refusals(room: Room | None, true_bytes: int, portions: int) -> tuple[int, Room]:
+    """How many of so many portions a server refuses that lets `true_bytes` wait, and the room in the end."""
     refused = 0
-    for _ in range(100):
+    for _ in range(portions):
         assert room is not None
-        fits = room.size_bytes <= true
-        refused += not fits
-        last = room.size_bytes
-        room = room_after(room, limit_tokens=None if fits else named, came_through=fits)
-    if true >= max(named * 4 >> 12, 1):
-        assert refused <= 13 or true < named * 4
-    if named * 4 <= true:
-        assert last >= min(true // 4, named * 4)
-        assert refused <= 1
-
-
-def test_others_of_the_same_account_narrow_the_room_and_it_widens_again() -> None:
-    room: Room | None = Room(limit_tokens=1_000)
-    for _ in range(3):
-        room = room_after(room, limit_tokens=1_000, came_through=False)
+        is_full = room.size_bytes > true_bytes
+        refused += is_full
+        room = room_after(room, limit_tokens=room.limit_tokens if is_full else None)
     assert room is not None
-    assert (room.halvings, room.size_bytes) == (3, 500)
-    assert room_after(room, limit_tokens=1_000, came_through=True) == room
-    for _ in range(5):
-        room = room_after(room, limit_tokens=None, came_through=True)
-    assert room is not None
-    assert room.size_bytes == 4_000
+    return refused, room
 
 
-def test_beyond_what_the_limit_should_hold_it_goes_until_that_was_refused_once() -> None:
-    room: Room | None = Room(limit_tokens=1_000)
+@given(true_bytes=st.integers(1, 10**8), named=st.integers(1, 10**7))
+def test_portions_come_to_fit_whatever_a_token_is_really_worth(true_bytes: int, named: int) -> None:
+    """What the server lets in and what it names are two numbers: of the first portions a dozen may be
+    refused, then at most one in ten, and none is much smaller than it could be."""
+    smallest = max(named * 4 >> 12, 1)
+    assume(true_bytes >= smallest)
+    _, room = _refusals(Room(limit_tokens=named), true_bytes, 30)
+    refused, room = _refusals(room, true_bytes, 90)
+    assert refused <= 9
+    largest = min(true_bytes, named * 4 * 8)
+    assert room.size_bytes > largest // 8
+    assert smallest <= room.size_bytes <= named * 4 * 8
+
+
+def test_a_portion_that_was_refused_is_halved_and_nine_come_through_before_a_larger_one() -> None:
+    room = room_after(Room(limit_tokens=1_000), limit_tokens=1_000)
     sizes = []
-    for _ in range(8):
+    for _ in range(11):
         assert room is not None
         sizes.append(room.size_bytes)
-        is_full = room.size_bytes > 10_000
-        room = room_after(room, limit_tokens=1_000 if is_full else None, came_through=not is_full)
-    assert sizes == [4_000, 8_000, 16_000, 8_000, 8_000, 8_000, 8_000, 8_000]
-    room = Room(limit_tokens=1_000)
-    for _ in range(9):
-        room = room_after(room, limit_tokens=None, came_through=True)
-    assert room is not None
-    assert room.size_bytes == 32_000
+        room = room_after(room, limit_tokens=None)
+    assert sizes == [2_000] * 9 + [4_000, 8_000]
+
+
+def test_a_server_that_lets_everything_in_gets_eight_times_the_limit_and_no_more() -> None:
+    assert _refusals(Room(limit_tokens=1_000), 10**9, 20) == (0, Room(limit_tokens=1_000, halvings=-3))
+
+
+def test_the_first_refusal_was_of_no_portion_and_halves_nothing() -> None:
+    assert room_after(None, limit_tokens=1_000) == Room(limit_tokens=1_000)
 
 
 def test_a_server_whose_queue_was_never_full_limits_nothing() -> None:
-    assert room_after(None, limit_tokens=None, came_through=True) is None
+    assert room_after(None, limit_tokens=None) is None

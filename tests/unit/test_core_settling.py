@@ -259,6 +259,7 @@ def test_the_wait_that_an_error_line_asks_for_is_read_and_bounded(body: str, wai
         ({"data": [{"code": "invalid_json_line", "line": 3}]}, False),
         ({"data": [{"code": "mismatched_model"}, {"code": "missing_required_parameter"}]}, False),
         ({"data": [{"code": "mismatched_model"}, {"code": None}]}, True),
+        ({"data": [{"code": "mismatched_model"}, {}]}, True),
         ({"data": []}, True),
         ({"data": [{"code": ["token_limit_exceeded"]}, {"code": {}}]}, True),
         ("something broke", True),
