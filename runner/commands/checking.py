@@ -7,30 +7,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from runner.commands.prompt_of import prompt_source
 from runner.commands.rendering import RenderSource
-from runner.commands.times import as_variables
 from runner.commands.workplace import Workplace
 from runner.core.model import Manifest, RunTimes
 from runner.dataset import Snapshot, keys_like_repeats
 from runner.errors import InputError, Mistake
-from runner.prompt import Prompt, PromptSource
+from runner.prompt import Prompt
 from runner.results import check_columns, check_targets, lineage_columns
 
 _LIKE_REPEATS_SHOWN = 3
 
 
 def render_source(workplace: Workplace, snapshot_path: str, times: RunTimes | None = None) -> RenderSource:
-    """What the render workers need. Without `times` for a look at the template only."""
+    """What the render workers need."""
     manifest = workplace.manifest
     return RenderSource(
         snapshot=snapshot_path,
-        prompt=PromptSource(
-            template=manifest.prompt.template,
-            search_root=str(workplace.place.project),
-            params=dict(manifest.prompt.params),
-            max_output_bytes=workplace.provider.limits.max_body_bytes,
-            times=as_variables(times) if times is not None else {},
-        ),
+        prompt=prompt_source(workplace, times),
         provider=workplace.provider,
         endpoint=manifest.model.endpoint,
         model=manifest.model.name,

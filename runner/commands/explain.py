@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from runner.commands.asked import asked_by
-from runner.commands.checking import render_source
 from runner.commands.documents import changes, document_of, repeats_of, schema_of
 from runner.commands.inputs import same_inputs
 from runner.commands.options import ManifestOptions
 from runner.commands.past import Past, past_of, utc_text
+from runner.commands.prompt_of import prompt_source
 from runner.commands.raw_answers import RawAnswers
 from runner.commands.workplace import open_workplace
 from runner.core.model import Cause, Message, Status
@@ -156,7 +156,7 @@ def edited_since(options: ManifestOptions, run: RunRecord, environ: Mapping[str,
     """What of the manifest is another by now than in this run."""
     try:
         workplace = open_workplace(options, environ)
-        prompt = render_source(workplace, "").prompt.compile()
+        prompt = prompt_source(workplace).compile()
         is_same = run.inputs is None or same_inputs(workplace, run.inputs) is not None
     except RunnerError:
         return ("manifest",)

@@ -1,4 +1,4 @@
-"""The end of a run: what it came to, as a value, and the input files that are not needed any more."""
+"""The end of a run: what it came to, as a value and in the ledger; the input files that it needs no more."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runner.commands.moments import Finished
-from runner.commands.publishing import Totals
-from runner.commands.recording import history_path
+from runner.commands.totals import Totals
 from runner.core.model import Manifest, Status
 from runner.core.planning import cost_of
 from runner.core.states import ShardState, Submission
 from runner.errors import EXIT_DONE, EXIT_FAILED_ROWS
 from runner.failpoints import failpoint
-from runner.ledger import Ledger
+from runner.ledger import Ledger, RunState
+from runner.ledger import Totals as RunTotals
 
 
 def finished_run(
@@ -67,3 +67,27 @@ def remove_collected(ledger: Ledger, manifest_id: int, folder: Path) -> None:
         if record.state is ShardState.DONE and path.exists() and not ledger.needs_file(record.sha):
             path.unlink(missing_ok=True)
             failpoint("publish.shard_removed")
+
+
+def history_path(folder: Path, uid: str) -> Path:
+    """Where a run's table is kept."""
+    place = folder / "history"
+    place.mkdir(mode=0o700, exist_ok=True)
+    return place / f"{uid}.parquet"
+
+
+def record_end(
+    ledger: Ledger, run_id: int, state: RunState, exit_code: int | None, finished: Finished | None
+) -> None:
+    """The end of a run, whatever it was."""
+    totals = None
+    if finished is not None:
+        totals = RunTotals(
+            rows=finished.rows,
+            by_status={status: getattr(finished, status.value) for status in Status},
+            input_tokens=finished.input_tokens,
+            output_tokens=finished.output_tokens,
+            cost=finished.cost,
+            paid_cost=finished.paid_cost,
+        )
+    ledger.end_run(run_id, state=state, exit_code=exit_code, totals=totals)

@@ -30,9 +30,6 @@ from runner.core.wire import decode_json
 from runner.errors import LedgerError
 from runner.ledger import Ledger, RunRecord
 
-_CUT_OFF = frozenset({"running", "interrupted", "detached"})
-"""`running` is what a run that was killed says: the manifest's lock is ours."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Going:
@@ -69,13 +66,8 @@ def last_run(workplace: Workplace, ledger: Ledger, manifest_id: int) -> Going:
     )
 
 
-def cut_off_run(workplace: Workplace, ledger: Ledger, manifest_id: int) -> Going | None:
-    """The last run, where it was cut off and nothing is to be done but to bring it to its end. One that
-    failed is not among them: what made it fail might do so each time."""
-    newest = next(iter(ledger.runs(manifest_id, 1)), None)
-    run = ledger.current_run(manifest_id)
-    if run is None or newest is None or newest.id != run.id or run.state not in _CUT_OFF:
-        return None
+def cut_off_run(workplace: Workplace, ledger: Ledger, manifest_id: int, run: RunRecord) -> Going | None:
+    """The last run, which was cut off, where nothing is to be done but to bring it to its end."""
     if not _is_all_on_its_way(workplace, ledger, manifest_id) or mistakes_of_targets(workplace.manifest):
         return None
     if inputs_of_unmoved(workplace, run) is None:

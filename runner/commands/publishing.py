@@ -9,7 +9,6 @@ compared by the writer, row for row.
 from __future__ import annotations
 
 import gc
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +16,8 @@ from pathlib import Path
 from runner.commands.lineage import LineageMaker, LineageSource
 from runner.commands.moments import Publishing, Reporter
 from runner.commands.raw_answers import RawAnswers
+from runner.commands.totals import Totals
 from runner.commands.workplace import Workplace
-from runner.core.model import Status
 from runner.core.planning import cost_of
 from runner.ledger import Ledger, Place, StoredRows, without_collector
 from runner.results import Lines, Published, publish
@@ -26,24 +25,6 @@ from runner.results import Lines, Published, publish
 _CHUNK_ROWS = 2_000
 _TOLD_ROWS = 50_000
 _GROWS_BYTES = 1 << 16
-
-
-@dataclass(slots=True)
-class Totals:
-    """What the published table holds: rows by status. Tokens and cost count each request once, because
-    rows that share one share its price. `raw_paths` are the raw files that its answers stand in,
-    `refresh_failed` rows that keep an earlier answer because asking again failed, `oldest_s` when the
-    oldest of its answers was given (0 where one doesn't say; None without answers).
-    """
-
-    by_status: Counter[Status] = field(default_factory=Counter)
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost: float | None = None
-    rows: int = 0
-    refresh_failed: int = 0
-    oldest_s: float | None = None
-    raw_paths: set[str] = field(default_factory=set)
 
 
 _REQUEST, _FAILED_SHARD = Place.REQUEST, Place.FAILED_SHARD

@@ -15,19 +15,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runner.commands.documents import document_of
+from runner.commands.finishing import history_path
 from runner.commands.inputs import inputs_as_json
-from runner.commands.moments import Finished, Reporter
+from runner.commands.moments import Reporter
 from runner.commands.planning import Prepared
-from runner.commands.publishing import Totals as TableTotals
 from runner.commands.retrying import planned, tell_waiting
 from runner.commands.revision import git_commit
 from runner.commands.sharding import sync_folder
 from runner.commands.tables import table_facts
+from runner.commands.totals import Totals
 from runner.commands.workplace import Workplace
-from runner.core.model import Status
 from runner.core.settling import MAX_RETRY_AFTER_S
 from runner.failpoints import failpoint
-from runner.ledger import Ledger, PlanMovedError, RunStart, RunState, Totals
+from runner.ledger import Ledger, PlanMovedError, RunStart
 from runner.results import Published
 from runner.version import __version__
 
@@ -117,7 +117,7 @@ def record_published(
     run_id: int,
     uid: str,
     published: Published,
-    totals: TableTotals,
+    totals: Totals,
     *,
     manifest_id: int,
 ) -> None:
@@ -174,27 +174,3 @@ def _cloned(source: int, target: int) -> bool:
             raise
         return False
     return is_begun
-
-
-def history_path(folder: Path, uid: str) -> Path:
-    """Where a run's table is kept."""
-    place = folder / "history"
-    place.mkdir(mode=0o700, exist_ok=True)
-    return place / f"{uid}.parquet"
-
-
-def record_end(
-    ledger: Ledger, run_id: int, state: RunState, exit_code: int | None, finished: Finished | None
-) -> None:
-    """The end of a run, whatever it was."""
-    totals = None
-    if finished is not None:
-        totals = Totals(
-            rows=finished.rows,
-            by_status={status: getattr(finished, status.value) for status in Status},
-            input_tokens=finished.input_tokens,
-            output_tokens=finished.output_tokens,
-            cost=finished.cost,
-            paid_cost=finished.paid_cost,
-        )
-    ledger.end_run(run_id, state=state, exit_code=exit_code, totals=totals)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runner.commands.checking import render_source
 from runner.commands.documents import document_of
+from runner.commands.finishing import record_end
 from runner.commands.inputs import same_inputs
 from runner.commands.moments import Finished
-from runner.commands.recording import record_end
+from runner.commands.prompt_of import prompt_source
 from runner.commands.revision import git_commit
 from runner.commands.tables import are_as_left, have_their_answers
 from runner.commands.workplace import Workplace
@@ -51,7 +51,7 @@ def inputs_of_unmoved(workplace: Workplace, run: RunRecord) -> str | None:
         return None
     if run.document != document_of(workplace.manifest).decode():
         return None
-    prompt = render_source(workplace, "").prompt.compile()
+    prompt = prompt_source(workplace).compile()
     if run.template_digest != prompt.digest() or prompt.times_read(()):
         return None
     return same_inputs(workplace, run.inputs)

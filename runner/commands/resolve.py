@@ -324,18 +324,3 @@ def abandon(options: ManifestOptions, *, shard: str | None, environ: Mapping[str
 
 def _refused(where: str, what: str, hint: str) -> InputError:
     return InputError([Mistake(where=where, what=what, hint=hint)])
-
-
-# ---------------------------------------------------------------- what a run asks first
-
-
-def refuse_untold(ledger: Ledger, manifest_id: int, options: ManifestOptions) -> None:
-    """Raises DecisionNeededError where it is not known which requests a held shard holds (after a rebuild
-    that lacked its file): whatever were sent now could be in it."""
-    for record in ledger.shards(manifest_id):
-        if record.state is ShardState.HELD and len(ledger.expected(record.shard_id)) < record.requests:
-            raise DecisionNeededError(
-                f"shard {record.slot} holds {record.requests} requests, and which ones is not known since "
-                f"the ledger was rebuilt (batch {record.batch_id or 'unknown'}): they could be paid twice",
-                next_step=f"`{command_line('resolve', options)}` shows what can be decided",
-            )

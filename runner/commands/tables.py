@@ -9,15 +9,17 @@ from __future__ import annotations
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner.commands.documents import document_of
-from runner.commands.publishing import Totals
+from runner.commands.totals import Totals
 from runner.commands.workplace import Workplace
 from runner.core.model import Status
 from runner.core.wire import JsonError, decode_json, encode_json
 from runner.ledger import Ledger, RunRecord
-from runner.results import Published
+
+if TYPE_CHECKING:
+    from runner.results import Published
 
 
 def table_facts(

@@ -12,7 +12,10 @@ from collections.abc import Sequence
 
 from runner.commands.workplace import Workplace
 from runner.core.states import Submission
-from runner.ledger import Ledger
+from runner.ledger import Ledger, RunRecord
+
+_CUT_OFF = frozenset({"running", "interrupted", "detached"})
+"""`running` is what a run that was killed says: the manifest's lock is ours."""
 
 
 def under_way(workplace: Workplace, ledger: Ledger, manifest_id: int) -> list[Submission]:
@@ -24,3 +27,13 @@ def at_own_server(workplace: Workplace, submissions: Sequence[Submission]) -> li
     """Those of the shards that were made for the manifest's server."""
     here = workplace.provider.server
     return [submission for submission in submissions if submission.server == here]
+
+
+def was_cut_off(ledger: Ledger, manifest_id: int) -> RunRecord | None:
+    """The last run, where it was cut off or left alone. One that failed is none of these: what made it fail
+    might do so each time."""
+    newest = next(iter(ledger.runs(manifest_id, 1)), None)
+    run = ledger.current_run(manifest_id)
+    if run is None or newest is None or newest.id != run.id or run.state not in _CUT_OFF:
+        return None
+    return run

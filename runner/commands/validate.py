@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runner.commands.checking import mistakes_together, render_source
+from runner.commands.checking import mistakes_together
 from runner.commands.notifying import notify_warnings
 from runner.commands.options import ManifestOptions
+from runner.commands.prompt_of import prompt_source
 from runner.commands.times import as_parameters, usual_times
 from runner.commands.workplace import Workplace, limit_warnings, survey_workplace
 from runner.core.model import Cause, RunTimes
@@ -84,7 +85,7 @@ def _prompt(
 ) -> Prompt | None:
     """Compiled even where the dataset is wrong: all mistakes in one go."""
     try:
-        source = render_source(workplace, snapshot.path if snapshot is not None else "", times).prompt
+        source = prompt_source(workplace, times)
         names = [column.name for column in snapshot.columns] if snapshot is not None else None
         return source.compile(names)
     except InputError as error:

@@ -9,11 +9,11 @@ first asked for: importing it takes longer than checking a manifest.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from runner.ledger.locks import HeldElsewhereError, hold
 from runner.ledger.place import LedgerPlace, locate
+from runner.rooms import found_in
 
 if TYPE_CHECKING:
     from runner.ledger.bulk import without_collector
@@ -127,26 +127,22 @@ __all__ = [
     "without_collector",
 ]
 
-_ROOMS = (
-    "records",
-    "packing",
-    "stored",
-    "bulk",
-    "ledger",
-    "facts",
-    "kept_requests",
-    "planning",
-    "restoring",
-    "schedules",
-    "staging",
-    "submissions",
-    "swapping",
+__getattr__ = found_in(
+    __name__,
+    __all__,
+    (
+        "records",
+        "packing",
+        "stored",
+        "bulk",
+        "ledger",
+        "facts",
+        "kept_requests",
+        "planning",
+        "restoring",
+        "schedules",
+        "staging",
+        "submissions",
+        "swapping",
+    ),
 )
-
-
-def __getattr__(name: str) -> object:
-    for room in _ROOMS if name in __all__ else ():
-        module = import_module(f"{__name__}.{room}")
-        if hasattr(module, name):
-            return getattr(module, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

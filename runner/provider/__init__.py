@@ -23,6 +23,7 @@ from runner.provider.errors import (
 )
 from runner.provider.keys import ApiKey
 from runner.provider.profiles import is_web_address, resolve
+from runner.rooms import found_in
 
 if TYPE_CHECKING:
     from runner.provider.client import Client, Patience
@@ -48,18 +49,4 @@ __all__ = [
     "resolve",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name in ("Client", "Patience"):
-        from runner.provider import client
-
-        return getattr(client, name)
-    if name == "post_json":
-        from runner.provider import posting
-
-        return posting.post_json
-    if name == "Timeouts":
-        from runner.provider import exchange
-
-        return exchange.Timeouts
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = found_in(__name__, __all__, ("posting", "exchange", "client"))

@@ -56,7 +56,7 @@ def test_a_clock_set_between_a_kill_and_the_next_run_buys_nothing_twice(
     assert len(project.witness.creates()) >= 1
     monkeypatch.setattr("runner.commands.run.SteadyClock", off_by(then_s))
     monkeypatch.setattr(
-        "runner.commands.run.Surroundings", partial(Surroundings, wall=lambda: time.time() + then_s)
+        "runner.commands.carrying_out.Surroundings", partial(Surroundings, wall=lambda: time.time() + then_s)
     )
     run_here(project)
     all_well(project, rows_of(4))

@@ -217,7 +217,7 @@ def clock_set(by_s: float) -> Iterator[None]:
         patch.setattr(time, "time", wall)
         patch.setattr("runner.commands.run.Ledger", LedgerThen)
         patch.setattr("runner.commands.run.SteadyClock", partial(SteadyClock, wall=wall))
-        patch.setattr("runner.commands.run.Surroundings", partial(Surroundings, wall=wall))
+        patch.setattr("runner.commands.carrying_out.Surroundings", partial(Surroundings, wall=wall))
         yield
 
 

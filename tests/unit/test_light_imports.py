@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from runner import ledger, provider
+from runner import dataset, ledger, provider, results
 
 HEAVY = (
     "sqlalchemy.dialects.postgresql",
@@ -35,14 +35,15 @@ def imported_by(module: str) -> set[str]:
     [
         ("runner.cli.app", set()),
         ("runner.commands.validate", {"duckdb", "jinja2", "jsonschema", "yaml"}),
-        ("runner.commands.run", {"duckdb", "jinja2", "jsonschema", "sqlalchemy", "yaml"}),
+        ("runner.commands.run", {"jinja2", "jsonschema", "sqlalchemy", "yaml"}),
+        ("runner.commands.carrying_out", {"duckdb", "jinja2", "jsonschema", "sqlalchemy", "yaml"}),
     ],
 )
 def test_a_command_comes_with_what_it_uses(module: str, libraries: set[str]) -> None:
     assert imported_by(module) == libraries
 
 
-@pytest.mark.parametrize("room", [ledger, provider])
+@pytest.mark.parametrize("room", [dataset, ledger, provider, results])
 def test_every_name_of_a_room_is_there(room: object) -> None:
     names = room.__all__  # type: ignore[attr-defined]
     assert [name for name in names if getattr(room, name, None) is None] == []

@@ -1,0 +1,279 @@
+"""A run that the ledger holds, brought to its end.
+
+    carry_out
+      drive         upload, create, poll, collect, side by side
+      retry_failed  new shards for failures that may pass; drive again
+      ask_larger    new shards for what was cut at the token limit, if the manifest says so; drive again
+      write_results the joined table, atomically
+      notifier      somebody is told, if the manifest says so
+
+However it ends, the ledger says how; only SIGKILL leaves it `running`, and the next run goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from runner.commands.cancel import cancel_unwanted
+from runner.commands.committing import Committed, connected_for
+from runner.commands.cutting import Cutter
+from runner.commands.engine import Engine
+from runner.commands.execution import Execution, RunResult
+from runner.commands.finishing import history_target, record_end, remove_collected
+from runner.commands.going_on import Going
+from runner.commands.moments import Finished, Submitted
+from runner.commands.options import Pace, command_line
+from runner.commands.publishing import write_results
+from runner.commands.raising import ask_larger
+from runner.commands.recording import record_published
+from runner.commands.retrying import retry_failed, room_left
+from runner.commands.tables import published_totals
+from runner.commands.totals import Totals
+from runner.commands.tracks import Surroundings
+from runner.core.states import ShardState, Submission, after_the_clock_was_set_back, reexamined
+from runner.errors import (
+    EXIT_STILL_RUNNING,
+    InputError,
+    InterruptedRunError,
+    ProviderRefusedError,
+    RunnerError,
+    StillRunningError,
+    UnpublishedError,
+)
+from runner.failpoints import failpoint
+from runner.ledger import RunRecord, RunState
+from runner.manifest import answer_checker
+from runner.results import Published
+
+
+def carry_out(execution: Execution, committed: Committed, *, previous: RunRecord | None) -> RunResult:
+    """The work of a run that was just committed. `previous` is the run before it."""
+    return _CarryingOut(execution, committed, previous=previous).recorded()
+
+
+def go_on(execution: Execution, going: Going, *, begun: frozenset[int] = frozenset()) -> RunResult:
+    """The last run, brought on as it was planned. Its table is written once nothing is open. `begun` are the
+    shards of other processes."""
+    execution = replace(execution, workplace=going.workplace, uid=going.run.uid)
+    execution.tell_begin()
+    with ExitStack() as stack:
+        client, provider = None, execution.workplace.provider
+        failures = execution.ledger.repeatable(execution.manifest_id, execution.manifest.retry.attempts)
+        if execution.under_way() or execution.held() or any(failures):
+            client, provider = connected_for(execution, stack)
+        execution.ledger.resume_run(going.run.id)
+        failpoint("resume.recorded")
+        committed = Committed(run_id=going.run.id, asked=going.asked, client=client, provider=provider)
+        return _CarryingOut(execution, committed, ended=going.ended, begun=begun, goes_on=True).recorded()
+
+
+class _CarryingOut:
+    """The work, from what is to be sent to the table."""
+
+    def __init__(
+        self,
+        execution: Execution,
+        committed: Committed,
+        *,
+        previous: RunRecord | None = None,
+        ended: tuple[Submission, ...] = (),
+        begun: frozenset[int] = frozenset(),
+        goes_on: bool = False,
+    ) -> None:
+        self._execution = execution
+        self._committed = committed
+        self._run_id = committed.run_id
+        self._workplace = execution.workplace
+        self._ledger = execution.ledger
+        self._manifest = execution.manifest
+        self._manifest_id = execution.manifest_id
+        self._options = execution.options
+        self._reporter = execution.reporter
+        self._previous = previous
+        self._ended = list(ended)
+        self._begun = begun
+        self._goes_on = goes_on
+
+    def recorded(self) -> RunResult:
+        """The work, and in the ledger how it ended, whatever that was."""
+        state: RunState = "failed"
+        result = None
+        try:
+            result = self._work()
+            state = "detached" if result.finished is None else "finished"
+        except (InterruptedRunError, StillRunningError, KeyboardInterrupt):
+            state = "interrupted"
+            raise
+        finally:
+            exit_code = result.exit_code if result is not None else None
+            finished = result.finished if result is not None else None
+            failpoint("end.begins")
+            record_end(self._ledger, self._run_id, state, exit_code, finished)
+            failpoint("end.recorded")
+        return result
+
+    # ------------------------------------------------------------ send and collect
+
+    def _work(self) -> RunResult:
+        complaint: RunnerError | None = None
+        if (client := self._committed.client) is not None:
+            at = Surroundings(
+                provider=self._committed.provider,
+                place=self._workplace.place,
+                ledger=self._ledger,
+                client=client,
+                reporter=self._reporter,
+                run_id=self._run_id,
+                clock=self._execution.clock,
+            )
+            cutter = Cutter(
+                self._workplace, self._ledger, self._run_id, self._manifest_id, reporter=self._reporter
+            )
+            engine = Engine(at, self._execution.stop, cutter)
+            self._look_again()
+            if self._manifest.on_edit == "cancel":
+                cancel_unwanted(self._ledger, client, self._execution.under_way(), self._reporter)
+            try:
+                if self._drive_all(engine):
+                    return self._detached()
+                complaint = engine.complaint(command_line("resolve", self._options.manifest))
+            except ProviderRefusedError as refusal:
+                if self._execution.under_way():
+                    raise  # the table of before stays until what is on its way has come
+                self._ended += engine.reached()
+                complaint = refusal
+        result = self._publish(complaint)
+        if complaint is not None:
+            raise complaint
+        return result
+
+    def _look_again(self) -> None:
+        """A held shard gets another look in every run: perhaps its batch is listed by now."""
+        for held in self._execution.held():
+            submission = after_the_clock_was_set_back(held, time.time())  # a save would hide that
+            self._ledger.save(reexamined(submission), what="looked at again", run_id=self._run_id)
+            failpoint("held.reexamined")
+
+    def _drive_all(self, engine: Engine) -> bool:
+        """Until nothing is open nor worth repeating; True where the rest is left to a later run."""
+        execution = self._execution
+        submissions, room = execution.under_way(), None
+        pace = self._options.pace(is_local=self._workplace.provider.is_local)
+        while submissions or self._goes_on:
+            wait_s = self._options.wait_s
+            driven = engine.drive(
+                submissions,
+                pace=pace,
+                left_s=None if wait_s is None else execution.started_s + wait_s - execution.clock(),
+            )
+            self._ended += driven
+            if pace is Pace.SUBMITTED and execution.under_way():
+                return True
+            shard_ids = {one.shard_id for one in self._ended}
+            if room is None or any(one.state.is_final for one in driven):
+                room = room_left(self._ledger, self._manifest_id, shard_ids, room, engine.queued_out())
+            retry_failed(
+                self._workplace,
+                self._ledger,
+                run_id=self._run_id,
+                manifest_id=self._manifest_id,
+                shard_ids=shard_ids,
+                began_s=execution.began_s,
+                pause_until_s=engine.pause_until_s,
+                room=room,
+                reporter=self._reporter,
+            )
+            ask_larger(
+                self._workplace,
+                self._ledger,
+                self._committed.asked,
+                run_id=self._run_id,
+                manifest_id=self._manifest_id,
+                narrowing=self._options.narrowing,
+                workers=self._options.workers,
+                reporter=self._reporter,
+                check_stop=self._check_interrupt,
+            )
+            submissions = execution.under_way()
+            if pace is Pace.STEP and submissions and not any(one.state.is_final for one in driven):
+                return True  # this step came as far as it could
+            if not submissions:
+                return False
+        return False
+
+    def _check_interrupt(self) -> None:
+        if self._execution.stop.is_set:
+            raise InterruptedRunError("interrupted; nothing is lost", next_step="run the same command again")
+
+    def _detached(self) -> RunResult:
+        under_way = self._execution.under_way()
+        batches = sum(submission.state is ShardState.SUBMITTED for submission in under_way)
+        self._reporter.tell(Submitted(batches=batches))
+        return RunResult(finished=None, exit_code=EXIT_STILL_RUNNING, run=self._execution.uid)
+
+    # ------------------------------------------------------------ publish
+
+    def _publish(self, complaint: RunnerError | None) -> RunResult:
+        failpoint("publish.begins")
+        if self._committed.kept is not None:
+            return self._keep_tables(self._committed.kept)
+        published, totals = self._write_results()
+        failpoint("publish.unrecorded")
+        record_published(
+            self._workplace,
+            self._ledger,
+            self._run_id,
+            self._execution.uid,
+            published,
+            totals,
+            manifest_id=self._manifest_id,
+        )
+        remove_collected(self._ledger, self._manifest_id, self._execution.folder)
+        finished = self._finished(totals)
+        if complaint is not None:
+            finished = replace(finished, exit_code=complaint.exit_code)
+        return self._told(finished, complaint)
+
+    def _write_results(self) -> tuple[Published, Totals]:
+        asked = self._committed.asked
+        try:
+            return write_results(
+                self._workplace,
+                self._ledger,
+                manifest_id=self._manifest_id,
+                snapshot=Path(asked.snapshot),
+                rows=asked.rows,
+                history=history_target(self._manifest, self._execution.folder, self._execution.uid),
+                check_answer=answer_checker(self._manifest.output.schema),
+                reporter=self._reporter,
+            )
+        except InputError as error:  # the paths were good when the run began
+            raise UnpublishedError(error.mistakes, next_step=error.next_step) from error
+
+    def _keep_tables(self, last: RunRecord) -> RunResult:
+        """Everything was looked at and nothing is another: the tables of the last run say it already."""
+        self._ledger.note_run(self._run_id, published=last.published, history=last.history)
+        return self._told(self._finished(published_totals(last)), None)
+
+    def _finished(self, totals: Totals) -> Finished:
+        ended = [one for one in self._ended if one.shard_id not in self._begun]
+        return self._execution.finished(totals, self._ledger.paid(self._run_id), ended)
+
+    def _told(self, finished: Finished, complaint: RunnerError | None) -> RunResult:
+        """`finished` is the last that a run tells."""
+        self._notify(finished, complaint)
+        self._reporter.tell(finished)
+        return RunResult(finished=finished, exit_code=finished.exit_code, run=self._execution.uid)
+
+    def _notify(self, finished: Finished, complaint: RunnerError | None) -> None:
+        """A table that was written again, with nothing collected and the end that the run before had, is no
+        news."""
+        last = self._previous
+        was_told = last is not None and last.published is not None and last.exit_code == finished.exit_code
+        if was_told and not self._ended:
+            return
+        if complaint is None or self._options.tells_errors:
+            self._execution.notifier.finished(finished, complaint)
