@@ -39,11 +39,13 @@ def show_memory(folder: Path, rows: int, tell: Callable[[Table], None]) -> None:
         "Memory: the peak of all processes together",
         ("what", "planned, sent: MB", "collected, published: MB", "recorded rows/s", "stored", "published"),
     )
-    once = _measured(folder / "once", rows, SHORT_BODY_BYTES)
+    most = rows * _TIMES
+    once = _measured(folder / "once", rows, SHORT_BODY_BYTES, alike=most)
     once.show(table)
-    more = _measured(folder / "more", rows * _TIMES, SHORT_BODY_BYTES)
+    more = _measured(folder / "more", most, SHORT_BODY_BYTES, alike=most)
     more.show(table)
-    _measured(folder / "long", rows // _FEWER_LONG_ROWS, LONG_BODY_BYTES).show(table)
+    long = rows // _FEWER_LONG_ROWS
+    _measured(folder / "long", long, LONG_BODY_BYTES, alike=long).show(table)
     growth = (
         more.submitted.peak_mb / once.submitted.peak_mb - 1,
         more.run.peak_mb / once.run.peak_mb - 1,
@@ -55,11 +57,14 @@ def show_memory(folder: Path, rows: int, tell: Callable[[Table], None]) -> None:
     tell(table)
 
 
-def _measured(folder: Path, rows: int, body_bytes: int) -> _Case:
+def _measured(folder: Path, rows: int, body_bytes: int, *, alike: int) -> _Case:
+    """`alike`: request files are as large as for so many rows, because a file takes memory as it is large."""
     folder.mkdir()
     try:
         with running_standin(folder / "server") as server:
-            project = Project.begin(folder / "project", rows, server, body_bytes=body_bytes)
+            project = Project.begin(
+                folder / "project", rows, server, body_bytes=body_bytes, rows_of_files=alike
+            )
             submitted = project.submit()
             server.answer()
             return _Case(rows=rows, body_bytes=body_bytes, submitted=submitted, run=project.collect())

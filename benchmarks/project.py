@@ -78,11 +78,15 @@ class Project:
         *,
         body_bytes: int = SHORT_BODY_BYTES,
         output: str = "results.parquet",
+        rows_of_files: int = 0,
     ) -> Project:
-        """A new project; its rows are written, nothing is run."""
+        """A new project; its rows are written, nothing is run. Its request files are as large as those for
+        `rows_of_files`, if that is more rows."""
         folder.mkdir(parents=True)
         dataset = write_dataset(folder / "tickets.csv", rows, body_bytes=body_bytes)
-        manifest = write_project(folder, dataset, base_url=server.base_url, output=output)
+        manifest = write_project(
+            folder, dataset, base_url=server.base_url, output=output, rows_of_files=rows_of_files
+        )
         return cls(folder=folder, dataset=dataset, manifest=manifest, server=server)
 
     def submit(self, *, core: int | None = None) -> Measured:

@@ -72,13 +72,17 @@ def _pool(draw: random.Random) -> str:
     return " ".join(words)
 
 
-def write_project(folder: Path, dataset: Dataset, *, base_url: str, output: str) -> Path:
-    """A manifest with its template over a dataset, for the server at `base_url`; the manifest's path."""
+def write_project(
+    folder: Path, dataset: Dataset, *, base_url: str, output: str, rows_of_files: int = 0
+) -> Path:
+    """A manifest with its template over a dataset, for the server at `base_url`; the manifest's path. Its
+    request files are as large as those for `rows_of_files`, if that is more rows."""
     (folder / ".runner").mkdir(mode=0o700, exist_ok=True)
     (folder / "tickets.j2").write_text(TEMPLATE, encoding="utf-8")
     manifest = folder / "tickets.yaml"
     # The stand-in answers once all is sent, and 32 batches may be open: with more rows each is larger.
-    server = f'base_url: "{base_url}", max_requests_per_file: {max(50_000, -(-dataset.rows // 30))}'
+    most = max(dataset.rows, rows_of_files)
+    server = f'base_url: "{base_url}", max_requests_per_file: {max(50_000, -(-most // 30))}'
     manifest.write_text(
         "version: 1\n"
         f"dataset: {{path: {dataset.path.name}, key: ticket_id}}\n"

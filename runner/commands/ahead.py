@@ -24,7 +24,8 @@ WORTH_LINES = 120_000
 """So many lines that wait are worth a process."""
 LEAST_LINES = 5_000
 """A file of fewer is read at once by whoever takes it in."""
-_MOST_READY = 4
+_MOST_READY_LINES = 200_000
+"""Files of so many lines together may be ready, or one, however large: a line takes some hundred bytes."""
 _MOST_DEATHS = 3
 
 
@@ -41,7 +42,7 @@ class Ahead:
         self._one_file = threading.Lock()
         self._changing = threading.Condition()
         self._waiting_lines = 0
-        self._ready: set[str] = set()
+        self._ready: dict[str, int] = {}
         self._is_over = True
         self._worker: WorkerProcess | None = None
         self._deaths = 0
@@ -58,7 +59,7 @@ class Ahead:
             return None
         with self._one_file:
             try:
-                self._await_room()
+                self._await_room(download.lines)
                 worker = self._started()
                 worker.order(Order(0, download.size_bytes, f"{shard_id} {download.path}"))
                 message = self._piece(worker)
@@ -67,7 +68,7 @@ class Ahead:
                 return None
             if message is not None:
                 with self._changing:
-                    self._ready.add(download.path)
+                    self._ready[download.path] = download.lines
             return message
 
     def _is_worth_it(self, download: Download) -> bool:
@@ -76,10 +77,13 @@ class Ahead:
             is_there = self._worker is not None or self._waiting_lines >= WORTH_LINES
             return self._has_room and self._deaths < _MOST_DEATHS and is_whole_file and is_there
 
-    def _await_room(self) -> None:
-        """Until few enough files are ready: each takes some megabytes."""
+    def _await_room(self, lines: int) -> None:
+        """Until a file of so many lines may be ready beside those that are."""
         with self._changing:
-            self._changing.wait_for(lambda: self._is_over or len(self._ready) < _MOST_READY)
+            self._changing.wait_for(lambda: self._is_over or self._has_room_for(lines))
+
+    def _has_room_for(self, lines: int) -> bool:
+        return not self._ready or sum(self._ready.values()) + lines <= _MOST_READY_LINES
 
     def _started(self) -> WorkerProcess:
         """The process, ready. Raises GoneError, OSError."""
@@ -126,7 +130,7 @@ class Ahead:
         """One file less waits; with the last one the process ends."""
         with self._changing:
             self._waiting_lines -= download.lines
-            self._ready.discard(download.path)
+            self._ready.pop(download.path, None)
             self._changing.notify_all()
             is_last = self._waiting_lines <= 0
         if is_last:

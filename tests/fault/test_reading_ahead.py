@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,26 @@ def test_what_the_process_makes_of_a_file_is_what_is_made_here(
     assert [one.status for one in found.awaited.held.values()] == ["failed"]
     ahead.taken_in(download)
     assert workers() == []  # nothing waits any more
+
+
+@pytest.mark.parametrize("is_room", [True, False])
+def test_a_file_waits_while_those_that_are_ready_have_too_many_lines_with_it(
+    project: Project, ahead: Ahead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_room: bool
+) -> None:
+    shard_id = sent(project)
+    first = output(project, tmp_path, shard_id)
+    second = replace(first, path=shutil.copyfile(first.path, f"{tmp_path}/second.part"))
+    monkeypatch.setattr(ahead_module, "_MOST_READY_LINES", 2 * first.lines - (not is_room))
+    assert ahead.prepare(shard_id, first) is not None
+    prepared: list[object] = []
+    thread = threading.Thread(target=lambda: prepared.append(ahead.prepare(shard_id, second)))
+    thread.start()
+    thread.join(10 if is_room else 0.5)
+    assert thread.is_alive() is not is_room
+    ahead.taken_in(first)
+    thread.join(10)
+    assert len(prepared) == 1
+    assert prepared[0] is not None
 
 
 def test_a_file_that_must_be_read_line_by_line_is_left_to_be(
