@@ -114,3 +114,12 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
+
+
+@pytest.fixture(scope="module")
+def lent_duckdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For modules that run the program in this process over and over, and are not about its DuckDBs."""
+    from tests.lent_duckdb import lent_connections  # brings DuckDB along, and few need it
+
+    with lent_connections(tmp_path_factory.getbasetemp()):
+        yield

@@ -14,6 +14,8 @@ from runner.core.model import ScheduleSettings
 from runner.ledger import hold, locate
 from tests.e2e.scheduled import Stage, Theatre, theatre
 
+pytestmark = pytest.mark.usefixtures("lent_duckdb")
+
 FIRST, SECOND, THIRD = "2026-01-01T02:00", "2026-01-02T02:00", "2026-01-03T02:00"
 BEFORE = "2026-01-01T01:00"
 

@@ -17,6 +17,8 @@ import pytest
 
 from tests.e2e.scheduled import Stage, theatre
 
+pytestmark = pytest.mark.usefixtures("lent_duckdb")
+
 BEGIN = datetime(2026, 10, 24, tzinfo=UTC)
 """So the clock of London is set back in the middle: 01:30 comes twice on the 25th."""
 HOURS = 48

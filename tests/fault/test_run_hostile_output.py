@@ -26,6 +26,8 @@ from tests.fault.run_hostile_server import (
 )
 from tests.project_factory import Project
 
+pytestmark = pytest.mark.usefixtures("lent_duckdb")
+
 SUCCEEDED, UNACCOUNTED = "succeeded", "unaccounted"
 ROWS = 4
 

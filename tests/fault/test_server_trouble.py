@@ -35,6 +35,8 @@ from tests.fault.trouble_table import (
 )
 from tests.localserver_process import running_server
 
+pytestmark = pytest.mark.usefixtures("lent_duckdb")
+
 TABLE = whole_table() if os.environ.get("RUNNER_TROUBLE") == "all" else usual_table()
 AT_ONCE = 3
 GROUP = 16

@@ -56,6 +56,8 @@ from tests.localserver_process import ServerProcess, eventually, running_server
 from tests.property.edit_factories import EDITS, MANIFESTS, Edit, Request, Settings, edited
 from tests.warm_program import WarmPopen
 
+pytestmark = pytest.mark.usefixtures("lent_duckdb")
+
 EXAMPLES = int(os.environ.get("RUNNER_EDIT_EXAMPLES", "10"))
 STEPS = int(os.environ.get("RUNNER_EDIT_STEPS", "8"))
 MAX_KILLS = 1 if EXAMPLES <= 20 else 3

@@ -82,6 +82,8 @@ from tests.property.states_factories import (
 )
 from tests.property.states_judge import HELD_SHARDS, OPEN_SHARDS, Past, judge_end, judge_step, judge_table
 
+pytestmark = pytest.mark.usefixtures("lent_duckdb")
+
 EXAMPLES = int(os.environ.get("RUNNER_STATES_EXAMPLES", "8"))
 STEPS = int(os.environ.get("RUNNER_STATES_STEPS", "12"))
 LONG_WAIT_S = 30.0
