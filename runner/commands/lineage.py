@@ -134,12 +134,12 @@ class LineageMaker:
             lines.append(line)
             size += len(line)
             if size >= _GROUP_BYTES:
-                yield Lines(start, lines)
+                yield Lines.of(start, lines)
                 start += len(lines)
                 lines, size = [], 0
         self.seen.by_status[Status.SUCCEEDED] += usual
         if lines:
-            yield Lines(start, lines)
+            yield Lines.of(start, lines)
 
     # ------------------------------------------------------------ the usual row
 

@@ -148,7 +148,7 @@ def _told(groups: Iterator[Lines], total: int, reporter: Reporter) -> Iterator[L
     told = 0
     for group in groups:
         yield group
-        rows = group.start + len(group.lines)
+        rows = group.start + group.positions
         if rows // _TOLD_ROWS > told:
             told = rows // _TOLD_ROWS
             reporter.tell(Publishing(rows=told * _TOLD_ROWS, total=total))

@@ -183,7 +183,7 @@ def made(
         maker = kind(source, raw, lambda _: None)
         groups = list(maker.groups(stored))
     assert [group.start for group in groups] == [0] * len(groups)
-    return b"".join(line for group in groups for line in group.lines), maker.seen, raw.paths
+    return b"".join(group.text for group in groups), maker.seen, raw.paths
 
 
 @settings(deadline=None, max_examples=300)
