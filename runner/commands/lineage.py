@@ -83,7 +83,14 @@ class Seen:
         if stored in ANSWERS:
             self.date(given_s or 0)
 
-    def date(self, given_s: int) -> None:
+    def add(self, other: Seen) -> None:
+        """What was seen in other rows, which come later."""
+        self.by_status.update(other.by_status)
+        self.verdicts.update(other.verdicts)
+        if other.oldest_s is not None:
+            self.date(other.oldest_s)
+
+    def date(self, given_s: float) -> None:
         """An answer that was given then."""
         if self.oldest_s is None or given_s < self.oldest_s:
             self.oldest_s = given_s

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.commands.publishing import Tokens
+from runner.commands.request_tokens import Tokens, request_tokens
 from runner.core.model import Cause, Outcome, Status
 from runner.core.states import Submission, reconciled
 from runner.errors import LedgerError
@@ -170,7 +170,7 @@ def test_an_answer_is_not_lost_when_its_refresh_goes_wrong(project: Project, out
     assert (held.is_open, held.status, held.attempts - held.excused) == (False, Status.SUCCEEDED, 1)
     assert held.has_failed_since
     shown = Tokens()
-    shown.count(project.ledger.stored_rows(project.manifest_id, 0, 9))
+    shown.count(request_tokens(project.ledger.stored_rows(project.manifest_id, 0, 9)))
     assert shown.failed_since == 1
 
 
