@@ -2,15 +2,15 @@
 
 Theory
 ------
-- A range of the ledger's rows is cut into portions: rows whose raw lines take about a megabyte. Where the
-  cuts are depends on the rows alone, and a range that goes on where a killed worker had come to goes on at a
-  cut. So the lines, and how they come together, are the same whoever makes them, however many do.
+- A range of the ledger's rows is cut into portions: rows whose raw lines take two megabytes at most. Where
+  the cuts are depends on the rows alone, and a range that goes on where a killed worker had come to goes on
+  at a cut. So the lines, and how they come together, are the same whoever makes them, however many do.
 - A portion comes with all that was seen in its rows. What a maker has told once (when answers of one second
   were given, that a raw file is there) it does not tell again: every portion of it is read, or it has ended
   and another maker begins anew.
 - Makers only look. The ledger is written by the process that reads the portions, in their order; what it
   writes (a verdict on an answer) leaves the lines of other rows that share the answer as they are, because
-  an answer is judged anew by whoever makes a line of it.
+  an answer is judged anew by whoever makes a line of it, as long as nobody has it asked again meanwhile.
 - Each slice of rows is a read of its own, as it is without workers: what another manifest's process brings
   meanwhile is seen by the slices that are read later.
 """
@@ -40,7 +40,7 @@ _MAX_PROCESSES = 4
 _WHOLE_BYTES_OF_ALL = 96 << 20
 _SLICE_ROWS = 2_000
 _RANGE_ROWS = 6_000
-_PORTION_BYTES = 1 << 20
+_PORTION_BYTES = 2 << 20
 
 
 class Portion(NamedTuple):

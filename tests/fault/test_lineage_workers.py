@@ -24,7 +24,7 @@ from tests.fault.render_factories import render_workers as workers
 from tests.localserver_process import eventually
 from tests.project_factory import make_project
 
-LONG = "x" * 300_000
+LONG = "x" * 600_000
 ROWS = 36
 
 
