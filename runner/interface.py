@@ -57,7 +57,8 @@ def run(
 ) -> Finished | None:
     """The whole job: plan, submit, collect, write the table. None with `detach`: run again to collect.
 
-    Rendering uses this process only: whose interpreter a library runs in, it can't know.
+    Prompts are rendered and results made in this process only: whose interpreter a library runs in, it
+    can't know.
     Raises `RunnerError`; see `runner.errors` for the family.
     """
     options = _options(path, set_values, profile, environ, limit=limit, detach=detach, wait_s=wait_s)

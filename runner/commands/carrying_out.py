@@ -248,6 +248,7 @@ class _CarryingOut:
                 rows=asked.rows,
                 history=history_target(self._manifest, self._execution.folder, self._execution.uid),
                 check_answer=answer_checker(self._manifest.output.schema),
+                workers=self._options.workers,
                 reporter=self._reporter,
             )
         except InputError as error:  # the paths were good when the run began

@@ -28,6 +28,7 @@ from runner.ledger import (
     Place,
     StoredRow,
     StoredRows,
+    Verdict,
     ledger_row,
     unpack_finish_reason,
     unpack_model,
@@ -70,11 +71,11 @@ class LineageSource:
 class Seen:
     """What was seen in some rows: how many there are of each status, when the oldest of their answers was
     given (0 where one doesn't say; None without answers), and by fingerprint each answer that is another
-    thing than the ledger says, with the cause."""
+    thing than the ledger says."""
 
     by_status: Counter[Status] = field(default_factory=Counter)
     oldest_s: float | None = None
-    verdicts: dict[bytes, tuple[Status, Cause | None]] = field(default_factory=dict)
+    verdicts: dict[bytes, Verdict] = field(default_factory=dict)
 
     def see(self, status: Status, stored: Status, given_s: int | None) -> None:
         """A row, by its status and the one that is stored of it."""
@@ -82,7 +83,14 @@ class Seen:
         if stored in ANSWERS:
             self.date(given_s or 0)
 
-    def date(self, given_s: int) -> None:
+    def add(self, other: Seen) -> None:
+        """What was seen in other rows, which come later."""
+        self.by_status.update(other.by_status)
+        self.verdicts.update(other.verdicts)
+        if other.oldest_s is not None:
+            self.date(other.oldest_s)
+
+    def date(self, given_s: float) -> None:
         """An answer that was given then."""
         if self.oldest_s is None or given_s < self.oldest_s:
             self.oldest_s = given_s
@@ -115,7 +123,7 @@ class LineageMaker:
         first = rows[0][Place.POSITION]
         is_whole = list(map(_position, rows)) == list(range(first, first + len(rows)))
         if self._none_is_usual or not is_whole:
-            records = (self._record(ledger_row(values, stored.shards, stored.paths)) for values in rows)
+            records = (self._record(values, stored) for values in rows)
             yield from self._form.groups(records, first // self.repeats)
             return
         yield from self._lines(stored, first)
@@ -127,18 +135,18 @@ class LineageMaker:
         for values in stored.rows:
             line = self._usual(values, stored)
             if line is None:
-                line = self._form.line(self._record(ledger_row(values, stored.shards, stored.paths)))
+                line = self._form.line(self._record(values, stored))
             else:
                 usual += 1
             lines.append(line)
             size += len(line)
             if size >= _GROUP_BYTES:
-                yield Lines(start, lines)
+                yield Lines.of(start, lines)
                 start += len(lines)
                 lines, size = [], 0
         self.seen.by_status[Status.SUCCEEDED] += usual
         if lines:
-            yield Lines(start, lines)
+            yield Lines.of(start, lines)
 
     # ------------------------------------------------------------ the usual row
 
@@ -209,13 +217,14 @@ class LineageMaker:
 
     # ------------------------------------------------------------ any row
 
-    def _record(self, row: LedgerRow) -> dict[str, Any]:
+    def _record(self, values: StoredRow, stored: StoredRows) -> dict[str, Any]:
+        row = ledger_row(values, stored.shards, stored.paths)
         line = self._raw.read(row)
         answer = None if line is None else read_answer(line.body)
         status, problem = self._status(row, answer)
         if status is not row.status and row.fingerprint is not None:
             cause = None if problem is None else Cause(error_class=problem[0], message=problem[1])
-            self.seen.verdicts[row.fingerprint] = status, cause
+            self.seen.verdicts[row.fingerprint] = Verdict(values[Place.SHARD], status, cause)
         self.seen.see(status, row.status, row.answered_at_s)
         error_class, error_message = problem or (
             (None, None) if status is Status.SUCCEEDED else (row.error_class, row.error_message)

@@ -101,7 +101,7 @@ class RunOptions:
     `expected`: carry out this plan or none. `times`: the moments it is about (None: the usual ones).
     `tells_errors`: an error is told as `notify` says; False where the caller tells of it, and knows whether
     it was told before.
-    `workers`: processes that render (None: one for each processor).
+    `workers`: processes that render, and make results (None: one for each processor).
     """
 
     manifest: ManifestOptions

@@ -8,56 +8,33 @@ compared by the writer, row for row.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runner.commands.lineage import LineageMaker, LineageSource
-from runner.commands.moments import Publishing, Reporter
+from runner.commands.lineage import LineageSource, Seen
+from runner.commands.lineage_pool import (
+    LineageWork,
+    Portion,
+    PortionMaker,
+    lineage_pool,
+    lineage_workers,
+    share_of_whole_bytes,
+)
+from runner.commands.moments import Publishing, Reporter, Trouble
 from runner.commands.raw_answers import RawAnswers
+from runner.commands.request_tokens import Tokens
 from runner.commands.totals import Totals
+from runner.commands.worker_pool import WorkerPool
 from runner.commands.workplace import Workplace
+from runner.core.model import Prices
 from runner.core.planning import cost_of
-from runner.ledger import Ledger, Place, StoredRows, without_collector
+from runner.errors import LedgerError
+from runner.ledger import Ledger, without_collector
 from runner.results import Lines, Published, publish
 
-_CHUNK_ROWS = 2_000
 _TOLD_ROWS = 50_000
-_GROWS_BYTES = 1 << 16
-
-
-_REQUEST, _FAILED_SHARD = Place.REQUEST, Place.FAILED_SHARD
-_INPUT, _OUTPUT = Place.INPUT_TOKENS, Place.OUTPUT_TOKENS
-
-
-@dataclass(slots=True)
-class Tokens:
-    """Tokens of the answers (and failures) that rows hold, each request counted once, and how many rows keep
-    an earlier answer because asking again failed. Memory: a bit for each request of the ledger."""
-
-    input: int = 0
-    output: int = 0
-    failed_since: int = 0
-    _counted: bytearray = field(default_factory=bytearray)
-
-    def count(self, stored: StoredRows) -> None:
-        """More rows, which may share requests with each other and with those before."""
-        counted = self._counted
-        for values in stored.rows:
-            request_id = values[_REQUEST]
-            if request_id is None:
-                continue
-            if values[_FAILED_SHARD] is not None:
-                self.failed_since += 1
-            place, bit = request_id >> 3, 1 << (request_id & 7)
-            if place >= len(counted):
-                counted.extend(bytes(place + _GROWS_BYTES - len(counted)))
-            if counted[place] & bit:
-                continue
-            counted[place] |= bit
-            self.input += values[_INPUT] or 0
-            self.output += values[_OUTPUT] or 0
 
 
 def write_results(
@@ -69,11 +46,13 @@ def write_results(
     rows: int,
     history: Path | None,
     check_answer: Callable[[str], str | None],
+    workers: int | None,
     reporter: Reporter,
 ) -> tuple[Published, Totals]:
     """Join and write every output path, and `history` where the run's table needs a place of its own.
 
-    Returns what was written and the totals by status.
+    Returns what was written and the totals by status. `workers`: processes that make lines, where there are
+    enough rows (None: one for each processor).
     """
     output, model = workplace.manifest.output, workplace.manifest.model
     source = LineageSource(
@@ -84,52 +63,75 @@ def write_results(
         repeats=workplace.manifest.repeats,
         embeddings=model.endpoint == "/v1/embeddings",
     )
-    with RawAnswers(workplace.place.folder) as raw, without_collector():
-        maker = LineageMaker(source, raw, check_answer)
-        tokens = Tokens()
-        published = publish(
-            str(snapshot),
-            _told(_lines(ledger, manifest_id, rows * source.repeats, maker, tokens, raw), rows, reporter),
-            source.columns(),
-            [Path(path) for path in output.paths] + ([history] if history is not None else []),
-            scratch=workplace.place.folder / "scratch",
-            csv_safe=output.csv_safe,
+    stored_rows = rows * source.repeats
+    count = lineage_workers(ledger, stored_rows, workers)
+    share = share_of_whole_bytes(count)
+    sums = _Sums()
+    with RawAnswers(source.folder, share) as raw, without_collector():
+        here = PortionMaker(ledger, manifest_id, source, raw, check_answer)
+        work = LineageWork(ledger.place, manifest_id, source, share, here)
+        pool = lineage_pool(work, stored_rows, count)
+        with closing(_lines(work, pool, ledger, sums, reporter)) as lines:
+            published = publish(
+                str(snapshot),
+                _told(lines, rows, reporter),
+                source.columns(),
+                [Path(path) for path in output.paths] + ([history] if history is not None else []),
+                scratch=workplace.place.folder / "scratch",
+                csv_safe=output.csv_safe,
+            )
+    return published, sums.totals(model.prices)
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What all portions so far have together."""
+
+    seen: Seen = field(default_factory=Seen)
+    tokens: Tokens = field(default_factory=Tokens)
+    raw_paths: set[str] = field(default_factory=set)
+
+    def add(self, portion: Portion) -> None:
+        self.seen.add(portion.seen)
+        self.tokens.count(portion.tokens)
+        self.raw_paths |= portion.raw_paths
+
+    def totals(self, prices: Prices | None) -> Totals:
+        tokens = self.tokens
+        return Totals(
+            by_status=self.seen.by_status,
+            input_tokens=tokens.input,
+            output_tokens=tokens.output,
+            cost=None if prices is None else cost_of(tokens.input, tokens.output, prices),
+            rows=self.seen.by_status.total(),
+            refresh_failed=tokens.failed_since,
+            oldest_s=self.seen.oldest_s,
+            raw_paths=self.raw_paths,
         )
-    totals = Totals(
-        by_status=maker.seen.by_status,
-        input_tokens=tokens.input,
-        output_tokens=tokens.output,
-        cost=None if model.prices is None else cost_of(tokens.input, tokens.output, model.prices),
-        rows=maker.seen.by_status.total(),
-        refresh_failed=tokens.failed_since,
-        oldest_s=maker.seen.oldest_s,
-        raw_paths=raw.paths,
-    )
-    return published, totals
 
 
 def _lines(
-    ledger: Ledger, manifest_id: int, rows: int, maker: LineageMaker, tokens: Tokens, raw: RawAnswers
-) -> Iterator[Lines]:
-    """All of a table's lines, a few thousand rows at a time. What the answers turn out to be goes into the
-    ledger as they are seen."""
-    step = max(1, _CHUNK_ROWS // maker.repeats) * maker.repeats
-    for start in range(0, rows, step):
-        stored = ledger.stored_rows(manifest_id, start, start + step)
-        tokens.count(stored)
-        yield from maker.groups(stored)
-        ledger.judge_again(maker.seen.verdicts)
-        maker.seen.verdicts.clear()
-        if maker.leaves_cycles:
-            gc.collect(1)  # what is left of these rows
-    raw.forget()  # joining needs the memory
+    work: LineageWork, pool: WorkerPool[Portion], ledger: Ledger, sums: _Sums, reporter: Reporter
+) -> Generator[Lines, None, None]:
+    """All of a table's lines. What the answers turn out to be goes into the ledger as they are seen. With the
+    last line the workers end: joining needs the memory."""
+    with pool:
+        for portion in pool.pieces(lambda: None, lambda what: reporter.tell(Trouble(what=what))):
+            if portion.trouble is not None:
+                what, next_step = portion.trouble
+                raise LedgerError(what, next_step=next_step)
+            sums.add(portion)
+            yield from portion.lines
+            ledger.judge_again(sums.seen.verdicts)
+            sums.seen.verdicts.clear()
+    work.rest()
 
 
 def _told(groups: Iterator[Lines], total: int, reporter: Reporter) -> Iterator[Lines]:
     told = 0
     for group in groups:
         yield group
-        rows = group.start + len(group.lines)
+        rows = group.start + group.positions
         if rows // _TOLD_ROWS > told:
             told = rows // _TOLD_ROWS
             reporter.tell(Publishing(rows=told * _TOLD_ROWS, total=total))

@@ -15,17 +15,19 @@ from runner.core.wire import ResultLine, read_result_line
 from runner.ledger import LedgerRow
 
 _OPEN_FILES = 64
-_WHOLE_BYTES = 48 << 20
+WHOLE_BYTES = 48 << 20
 """So much of the files is kept in memory, all of them together."""
 _READ_SHARE = 32
 """A file is read whole once this part of it was read in pieces: it costs as much as some thousand calls."""
 
 
 class RawAnswers:
-    """Reads result lines of the files in `folder`. `paths` are those that were there."""
+    """Reads result lines of the files in `folder`. `paths` are those that were there. Of their bytes no more
+    than `whole_bytes` are kept."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, whole_bytes: int = WHOLE_BYTES) -> None:
         self._folder = folder
+        self._whole_bytes = whole_bytes
         self._files: dict[str, int] = {}
         self._sizes: dict[str, int] = {}
         self._read_bytes: dict[str, int] = {}
@@ -58,7 +60,7 @@ class RawAnswers:
             if descriptor is None:
                 return None
         self._read_bytes[path] += length
-        if whole is None and self._read_bytes[path] * _READ_SHARE > self._sizes[path] <= _WHOLE_BYTES:
+        if whole is None and self._read_bytes[path] * _READ_SHARE > self._sizes[path] <= self._whole_bytes:
             self._take_whole(path, descriptor)
         return os.pread(descriptor, length, offset)  # also of what was appended after it was read whole
 
@@ -83,7 +85,7 @@ class RawAnswers:
         return descriptor
 
     def _take_whole(self, path: str, descriptor: int) -> None:
-        while self._whole and sum(map(len, self._whole.values())) + self._sizes[path] > _WHOLE_BYTES:
+        while self._whole and sum(map(len, self._whole.values())) + self._sizes[path] > self._whole_bytes:
             oldest = next(iter(self._whole))
             del self._whole[oldest]
             self._read_bytes[oldest] = 0

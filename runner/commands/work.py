@@ -127,8 +127,8 @@ def send_piece(channel: socket.socket, work: Work[P], piece: P) -> None:
 def receive(channel: socket.socket) -> Message:
     """The next message of a worker; waits for it. Raises GoneError, OSError."""
     kind, end, data_bytes, many_bytes = _HEAD.unpack(take(channel, _HEAD.size))
-    data = take(channel, data_bytes)
-    return Message(Kind(kind), end, data, take(channel, many_bytes))
+    both = take(channel, data_bytes + many_bytes)  # at once: each call may wait for Python's lock
+    return Message(Kind(kind), end, both[:data_bytes], both[data_bytes:])
 
 
 def unpacked(work: Work[P], message: Message) -> P:

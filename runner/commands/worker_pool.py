@@ -4,7 +4,9 @@ Theory
 ------
 - A worker is a fresh interpreter, started as a program and not forked: this process has threads and an open
   DuckDB, which no fork survives. It takes 0.3 s of processor time, but nobody waits for it: until a worker
-  is ready, this process does the ranges whose turn it is itself, and so where none can be started.
+  is ready, this process does the ranges whose turn it is itself, and so where none can be started. Where
+  it has little else to do it helps: instead of waiting for a piece it does a range ahead, so that one process
+  less has to be started.
 - One thread for each worker hands out ranges, two at a time so that a worker never waits, and takes pieces.
   Only so many ranges are begun ahead of the one whose turn it is, and only so many bytes of pieces are kept:
   memory is bounded, however the pieces differ.
@@ -70,13 +72,17 @@ class _Range:
 
 
 class WorkerPool(Generic[P]):
-    """A context manager. `orders` are all that there is to do, in order; one thread reads `pieces`, once."""
+    """A context manager. `orders` are all that there is to do, in order; one thread reads `pieces`, once.
+    `helps`: that thread does ranges ahead where it would have to wait."""
 
-    def __init__(self, work: Work[P], orders: Iterable[Order], workers: int) -> None:
+    def __init__(self, work: Work[P], orders: Iterable[Order], workers: int, *, helps: bool = False) -> None:
         self._work = work
         self._orders = iter(orders)
         self._ranges: deque[_Range] = deque()
-        self._most_ranges = _RANGES_AHEAD * workers + 1
+        self._helps = helps
+        self._own: tuple[_Range, Iterator[P]] | None = None
+        self._do: Doing[P] | None = None
+        self._most_ranges = _RANGES_AHEAD * (workers + helps) + 1
         self._changed = threading.Condition()
         self._kept_bytes = 0
         self._are_all_begun = False
@@ -110,16 +116,14 @@ class WorkerPool(Generic[P]):
 
         Errors: RunnerError where a range ends every process that does it.
         """
-        do: Doing[P] | None = None
-        may_rest = True
+        may_rest = not self._helps
         while (one := self._front()) is not None:
             while not self._is_read(one):
                 if self._take(one):
-                    do = do or self._work.begin()
-                    for piece in do(one.rest()):
+                    for piece in self._done_here(one):
                         check_stop()
                         yield piece
-                    one.is_done = may_rest = True
+                    one.is_done, may_rest = True, not self._helps
                 elif may_rest:
                     may_rest = False
                     self._work.rest()  # workers are ready: they do it from here on
@@ -171,7 +175,37 @@ class WorkerPool(Generic[P]):
                     return found
                 if one.is_done or not one.is_taken:
                     return None
-                self._changed.wait(_LOOK_S)
+                own = self._ahead(one)
+                if own is None:
+                    self._changed.wait(_LOOK_S)
+            if own is not None:
+                self._go_on(*own)
+
+    def _ahead(self, awaited: _Range) -> tuple[_Range, Iterator[P]] | None:
+        """What the reader can do while it waits; None where there is nothing. The lock is held."""
+        if self._own is not None and self._own[0] is awaited:
+            return self._own
+        if not self._helps or self._kept_bytes >= _MAX_KEPT_BYTES:
+            return None
+        if self._own is None and (free := self._free()) is not None:
+            self._own = free, self._done_here(free)
+        return self._own
+
+    def _go_on(self, one: _Range, pieces: Iterator[P]) -> None:
+        """One piece of a range that the reader is at."""
+        piece = next(pieces, None)
+        with self._changed:
+            if piece is None:
+                one.is_done, self._own = True, None
+                return
+            size_bytes = len(self._work.pack(piece)[1])
+            one.pieces.append((size_bytes, piece))
+            self._kept_bytes += size_bytes
+
+    def _done_here(self, one: _Range) -> Iterator[P]:
+        """The pieces of a range, made by this process."""
+        self._do = self._do or self._work.begin()
+        yield from self._do(one.rest())
 
     def _tell(self, tell: Callable[[str], None]) -> None:
         """What became of workers, from the reader's own thread."""
@@ -236,18 +270,21 @@ class WorkerPool(Generic[P]):
         """A range for a worker; None where there is none, or none now."""
         with self._changed:
             while not self._is_closed:
-                free = next((one for one in self._ranges if not one.is_taken), None)
-                if free is None and len(self._ranges) < self._most_ranges:
-                    free = self._begin()
-                    if free is None:
-                        return None
-                if free is not None:
-                    free.is_taken = True
+                free = self._free()
+                is_last = self._are_all_begun and len(self._ranges) < self._most_ranges
+                if free is not None or is_last or not waits:
                     return free
-                if not waits:
-                    return None
                 self._changed.wait()
             return None
+
+    def _free(self) -> _Range | None:
+        """A range that nobody was at, now taken; None where there is none, or none yet. The lock is held."""
+        free = next((one for one in self._ranges if not one.is_taken), None)
+        if free is None and len(self._ranges) < self._most_ranges:
+            free = self._begin()
+        if free is not None:
+            free.is_taken = True
+        return free
 
     def _collect(self, worker: WorkerProcess, one: _Range) -> None:
         """Take the pieces of a range. Raises GoneError, OSError."""

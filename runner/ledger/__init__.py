@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         StagedRow,
         StoredRaw,
         Totals,
+        Verdict,
     )
     from runner.ledger.restoring import Journaled, JournaledShard, Restoration, append_facts, read_journal
     from runner.ledger.schedules import Claim, DueRecord, DueState, ScheduleRecord, Schedules
@@ -109,6 +110,7 @@ __all__ = [
     "StoredRow",
     "StoredRows",
     "Totals",
+    "Verdict",
     "append_facts",
     "hold",
     "is_file_of_ours",

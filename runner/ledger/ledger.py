@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sqlalchemy import Connection
 
-from runner.core.model import Cause, Outcome, Status
+from runner.core.model import Outcome
 from runner.core.planning import Held
 from runner.core.states import ShardState, Submission
 from runner.failpoints import failpoint
@@ -41,6 +41,7 @@ from runner.ledger.records import (
     ShardRecord,
     StoredRaw,
     Totals,
+    Verdict,
 )
 from runner.ledger.restoring import Restoration
 from runner.ledger.schedules import Schedules
@@ -407,7 +408,7 @@ class Ledger(OpenLedger):
         with self._writing() as connection:
             outcomes.place_again(connection, shard_id, raw.id, places)
 
-    def judge_again(self, verdicts: Mapping[bytes, tuple[Status, Cause | None]]) -> None:
+    def judge_again(self, verdicts: Mapping[bytes, Verdict]) -> None:
         """What the answers held for these fingerprints are after a closer look, where that is another
         word than the one they came with: `invalid` against the schema, or their bytes are gone."""
         if verdicts:

@@ -62,6 +62,11 @@ class OpenLedger:
             reader = open_reading_engine(place)
             return None if reader is None else cls(place, reader=reader, writer=None)
 
+    @property
+    def is_file(self) -> bool:
+        """Whether another process can be told where it is: a file, and no server with a password."""
+        return self._file is not None
+
     def __enter__(self) -> Self:
         return self
 

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from runner.core.identity import by_custom_id, custom_id
-from runner.core.model import Cause, Outcome, Status
+from runner.core.model import Outcome, Status
 from runner.core.states import Submission
 from runner.errors import LedgerError
 from runner.failpoints import failpoint
@@ -55,7 +55,7 @@ from runner.ledger.packing import (
     pack_response_id,
     storable,
 )
-from runner.ledger.records import AnswerValues, Awaited, Expected, RawFile, ResultKind
+from runner.ledger.records import AnswerValues, Awaited, Expected, RawFile, ResultKind, Verdict
 from runner.ledger.tables import quarantine
 from runner.ledger.times import iso
 
@@ -70,9 +70,6 @@ StoredItem = tuple[int, int, Outcome, int | None, int | None]
 
 _LINE_OF_ANSWER = itemgetter(7)
 """Stored in this order, neighbours share a page."""
-
-Verdict = tuple[Status, Cause | None]
-"""What an answer is after a closer look, and why."""
 
 
 # ---------------------------------------------------------------- what is awaited
@@ -238,11 +235,14 @@ def _stored(
 
 
 def judge_again(connection: Connection, verdicts: Mapping[bytes, Verdict]) -> None:
-    """What a closer look at held answers came to, by fingerprint. The attempts keep what they brought."""
+    """What a closer look at held answers came to, by fingerprint. The attempts keep what they brought; an
+    answer that another one has replaced since is none that was looked at."""
     known = {found[0]: found[1:] for found in ANSWER_PLACES.rows(connection, sorted(verdicts))}
     judged, causes = [], []
     for fingerprint, (request_id, shard_id, line) in known.items():
-        status, cause = verdicts[fingerprint]
+        judged_shard_id, status, cause = verdicts[fingerprint]
+        if shard_id != judged_shard_id:
+            continue
         code = STATUS_CODES[status]
         judged.append((code, request_id, shard_id, line))
         if cause is not None:

@@ -344,6 +344,14 @@ AnswerValues = tuple[int, int, str | None, bytes | None, str | None, int, int, i
 length of its line in the raw file; line and request in the shard."""
 
 
+class Verdict(NamedTuple):
+    """What a closer look at an answer came to, and why: at the one that this shard brought, and no other."""
+
+    shard_id: int
+    status: Status
+    cause: Cause | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawFile:
     """A downloaded result file: its row in the ledger and its path."""

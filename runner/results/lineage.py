@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Self
 
 from runner.core.wire import encode_json
 from runner.results.columns import KEY, LINEAGE_TYPES, POSITION, ResultColumn
@@ -32,12 +32,19 @@ _WIDE_LINE_BYTES = 4 << 10
 
 
 class Lines(NamedTuple):
-    """The lines of consecutive positions from `start` on, each with its newline; `repeats` is how many
-    records they hold beside the first of each."""
+    """The lines of so many consecutive positions from `start` on, each with its newline, as one text;
+    `repeats` is how many records they hold beside the first of each."""
 
     start: int
-    lines: Sequence[bytes]
+    positions: int
+    text: bytes
+    longest_bytes: int
     repeats: int = 0
+
+    @classmethod
+    def of(cls, start: int, lines: Sequence[bytes], repeats: int = 0) -> Self:
+        """These lines."""
+        return cls(start, len(lines), b"".join(lines), max(map(len, lines)), repeats)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +70,8 @@ def write_lineage(groups: Iterable[Lines], folder: Path) -> Lineage:
         for group in groups:
             if group.start != positions:
                 raise program_fault(_misplaced(group.start, positions - 1))
-            segments.write(group.lines)
-            positions += len(group.lines)
+            segments.write(group)
+            positions += group.positions
             repeats += group.repeats
     return segments.summary(positions=positions, rows=positions + repeats)
 
@@ -96,11 +103,11 @@ class LineForm:
             lines.append(self._encoded(line))
             size += len(lines[-1])
             if size >= _MAX_LINES_BYTES:
-                yield Lines(start, lines, repeats)
+                yield Lines.of(start, lines, repeats)
                 start += len(lines)
                 lines, size, repeats = [], 0, 0
         if lines:
-            yield Lines(start, lines, repeats)
+            yield Lines.of(start, lines, repeats)
 
     def line(self, record: Mapping[str, Any]) -> bytes:
         """The line of a record without repeats."""
@@ -205,19 +212,18 @@ class _Segments:
         self._is_wide = False
         self._file = self._open()
 
-    def write(self, lines: Sequence[bytes]) -> None:
+    def write(self, group: Lines) -> None:
         try:
             if self._bytes >= _SEGMENT_BYTES:
                 self._is_wide = self._is_wide or self._bytes > self._lines * _WIDE_LINE_BYTES
                 self._file.close()
                 self._file = self._open()
-            self._file.writelines(lines)
+            self._file.write(group.text)
         except OSError as error:
             raise of_system(error, str(self._folder)) from error
-        sizes = list(map(len, lines))
-        self._lines += len(lines)
-        self._bytes += sum(sizes)
-        self._longest = max(self._longest, max(sizes, default=0))
+        self._lines += group.positions
+        self._bytes += len(group.text)
+        self._longest = max(self._longest, group.longest_bytes)
 
     def _open(self) -> BinaryIO:
         self._all_bytes += self._bytes

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from runner.commands.publishing import Tokens
+from runner.commands.request_tokens import Tokens, request_tokens
 from runner.core.model import Cause, Outcome, Status
 from runner.core.states import Submission, reconciled
 from runner.errors import LedgerError
-from runner.ledger import LedgerRow
+from runner.ledger import LedgerRow, Verdict
 from tests.contract.ledger_factories import (
     START_S,
     UUID_ID,
@@ -170,7 +170,7 @@ def test_an_answer_is_not_lost_when_its_refresh_goes_wrong(project: Project, out
     assert (held.is_open, held.status, held.attempts - held.excused) == (False, Status.SUCCEEDED, 1)
     assert held.has_failed_since
     shown = Tokens()
-    shown.count(project.ledger.stored_rows(project.manifest_id, 0, 9))
+    shown.count(request_tokens(project.ledger.stored_rows(project.manifest_id, 0, 9)))
     assert shown.failed_since == 1
 
 
@@ -269,28 +269,42 @@ def test_the_mark_of_the_answers_moves_with_every_change_of_them(project: Projec
 
 
 def test_the_mark_of_the_answers_moves_when_two_of_them_change_places(project: Project) -> None:
-    project.answer(sent(project, "a", "b"), [(0, succeeded()), (1, succeeded())])
+    shard = sent(project, "a", "b")
+    project.answer(shard, [(0, succeeded()), (1, succeeded())])
     marks = []
     cause = Cause(error_class="schema", message="not a number")
     for invalid, valid in ("ab", "ba"):
-        project.ledger.judge_again({fingerprint(invalid): (Status.INVALID, cause)})
-        project.ledger.judge_again({fingerprint(valid): (Status.SUCCEEDED, None)})
+        project.ledger.judge_again({fingerprint(invalid): Verdict(shard.shard_id, Status.INVALID, cause)})
+        project.ledger.judge_again({fingerprint(valid): Verdict(shard.shard_id, Status.SUCCEEDED, None)})
         marks.append(project.ledger.answers_mark(project.manifest_id))
     assert marks[0] != marks[1]
 
 
 def test_a_second_look_at_an_answer_is_kept_until_the_next_one(project: Project) -> None:
-    project.answer(sent(project, "a"), [(0, succeeded())])
+    shard = sent(project, "a")
+    project.answer(shard, [(0, succeeded())])
     cause = Cause(error_class="schema", message="not a number")
     for _ in range(2):
-        project.ledger.judge_again({fingerprint("a"): (Status.INVALID, cause)})
+        project.ledger.judge_again({fingerprint("a"): Verdict(shard.shard_id, Status.INVALID, cause)})
         row = only_row(project)
         assert (row.status, row.error_class, row.error_message) == (Status.INVALID, "schema", "not a number")
     assert project.ledger.totals(project.manifest_id).by_status == {Status.INVALID: 1}
     shown = "SELECT status, error_message FROM results"
     assert project.asked(shown) == [("invalid", "not a number")]
-    project.ledger.judge_again({fingerprint("a"): (Status.SUCCEEDED, None)})
+    project.ledger.judge_again({fingerprint("a"): Verdict(shard.shard_id, Status.SUCCEEDED, None)})
     assert project.asked(shown) == [("succeeded", None)]
+
+
+def test_a_look_at_an_answer_says_nothing_of_the_one_that_has_replaced_it(project: Project) -> None:
+    first = sent(project, "a")
+    project.answer(first, [(0, succeeded())])
+    again = project.send(project.commit([to_send(0, "a", line=0)], refresh=True)[0])
+    project.answer(again, [(0, succeeded())])
+    cause = Cause(error_class="raw_missing", message="gone")
+    for shard, status in ((first, Status.SUCCEEDED), (again, Status.UNACCOUNTED)):
+        verdict = Verdict(shard.shard_id, Status.UNACCOUNTED, cause)
+        project.ledger.judge_again({fingerprint("a"): verdict})
+        assert only_row(project).status is status
 
 
 def test_a_late_line_of_an_earlier_shard_does_not_undo_a_later_one(project: Project) -> None:

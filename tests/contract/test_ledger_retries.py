@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.commands.publishing import Tokens
+from runner.commands.request_tokens import Tokens, request_tokens
 from runner.core.model import Cause, Outcome, Status
 from runner.core.planning import Held
 from runner.core.states import ShardState, Submission, discarded, reconciled, upload_intended
@@ -107,7 +107,7 @@ def test_what_a_run_collected_is_paid_whatever_became_of_it_and_by_one_run_only(
     assert project.ledger.paid(project.run_ids[1]) == (30, 12)
     assert project.ledger.paid(project.run_ids[0]) == (35, 11), "superseded, and paid all the same"
     shown = Tokens()
-    shown.count(project.ledger.stored_rows(project.manifest_id, 0, 9))
+    shown.count(request_tokens(project.ledger.stored_rows(project.manifest_id, 0, 9)))
     assert (shown.input, shown.output) == (30, 12), "what the rows show"
 
     project.ledger.end_run(project.run_ids[1], state="finished", exit_code=0)

@@ -9,6 +9,9 @@ _SUBMISSIONS = "contract/test_ledger_submissions.py"
 _HOSTILE = "fault/test_run_hostile_output.py"
 _USUAL = "property/test_usual_answers.py"
 _DURABLE = "contract/test_durable_order.py"
+_OUTCOMES = "contract/test_ledger_outcomes.py"
+_TOGETHER = "contract/test_lineage_workers.py"
+_KILLED = "fault/test_lineage_workers.py"
 
 KEEPING = (
     # ------------------------------------------------------------ durable before the next step
@@ -268,5 +271,27 @@ KEEPING = (
         old="    return stand(above, policy) is not Standing.FAILED\n",
         new="    return True\n",
         kills=("property/test_core_retries.py",),
+    ),
+    # ------------------------------------------------------------ made by several
+    Mutant(
+        name="verdict-on-an-answer-that-was-not-seen",
+        path="ledger/outcomes.py",
+        old="        if shard_id != judged_shard_id:\n",
+        new="        if False:\n",
+        kills=(f"{_OUTCOMES}::test_a_look_at_an_answer_says_nothing_of_the_one_that_has_replaced_it",),
+    ),
+    Mutant(
+        name="a-shared-request-counted-for-each-portion",
+        path="commands/request_tokens.py",
+        old="            if counted[place] & bit:\n",
+        new="            if False:\n",
+        kills=(f"{_TOGETHER}::test_tokens_of_a_request_that_rows_of_many_ranges_share_are_counted_once",),
+    ),
+    Mutant(
+        name="portions-of-a-killed-worker-made-twice",
+        path="commands/worker_pool.py",
+        old="                    one.next = message.end\n",
+        new="",
+        kills=(f"{_KILLED}::test_a_worker_that_is_killed_is_told_of_and_its_rest_is_made_again",),
     ),
 )

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.commands.lineage import LineageMaker, LineageSource, Seen
-from runner.commands.publishing import Tokens
 from runner.commands.raw_answers import RawAnswers
+from runner.commands.request_tokens import Tokens, request_tokens
 from runner.core.model import Prices
 from runner.ledger import SUCCEEDED_CODE, Place, StoredRow, StoredRows
 from runner.ledger.packing import STATUSES
@@ -183,7 +183,7 @@ def made(
         maker = kind(source, raw, lambda _: None)
         groups = list(maker.groups(stored))
     assert [group.start for group in groups] == [0] * len(groups)
-    return b"".join(line for group in groups for line in group.lines), maker.seen, raw.paths
+    return b"".join(group.text for group in groups), maker.seen, raw.paths
 
 
 @settings(deadline=None, max_examples=300)
@@ -250,6 +250,6 @@ def test_a_request_that_rows_share_is_counted_once(pieces: list[list[int | None]
                 values[Place.OUTPUT_TOKENS] = 1
                 values[Place.FAILED_SHARD] = 3 if request % 2 else None
             rows.append(tuple(values))
-        tokens.count(StoredRows(rows, {}, {}))
+        tokens.count(request_tokens(StoredRows(rows, {}, {})))
     assert (tokens.input, tokens.output) == (sum(wanted.values()), len(wanted))
     assert tokens.failed_since == sum(1 for piece in pieces for one in piece if one is not None and one % 2)
