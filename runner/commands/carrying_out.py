@@ -13,6 +13,7 @@ However it ends, the ledger says how; only SIGKILL leaves it `running`, and the 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from runner.commands.engine import Engine
 from runner.commands.execution import Execution, RunResult
 from runner.commands.finishing import history_target, record_end, remove_collected
 from runner.commands.going_on import Going
-from runner.commands.moments import Finished, Submitted
+from runner.commands.moments import Finished, Submitted, Trouble
 from runner.commands.options import Pace, command_line
 from runner.commands.publishing import write_results
 from runner.commands.raising import ask_larger
@@ -162,6 +163,8 @@ class _CarryingOut:
         execution = self._execution
         submissions, room = execution.under_way(), None
         pace = self._options.pace(is_local=self._workplace.provider.is_local)
+        if pace is Pace.SUBMITTED:
+            self._tell_turns(submissions)
         while submissions or self._goes_on:
             wait_s = self._options.wait_s
             driven = engine.drive(
@@ -203,6 +206,16 @@ class _CarryingOut:
             if not submissions:
                 return False
         return False
+
+    def _tell_turns(self, submissions: Sequence[Submission]) -> None:
+        """Who asked to be left alone once all is sent may have to wait for that."""
+        most = self._committed.provider.max_open_batches
+        if len(submissions) > most:
+            what = (
+                f"{len(submissions)} batches are to be sent, and {most} may be open at a time: the others are "
+                "sent as these end, and `--detach` leaves with the last of them"
+            )
+            self._reporter.tell(Trouble(what=what))
 
     def _check_interrupt(self) -> None:
         if self._execution.stop.is_set:

@@ -228,3 +228,18 @@ def test_a_batch_whose_requests_failed_says_why_at_once(tmp_path: Path) -> None:
     told = done.event("trouble")
     assert told["slot"] == 0
     assert told["what"].startswith("1 of 2 requests failed, the first with invalid_request: ")
+
+
+@pytest.mark.parametrize("most", [2, 3])
+def test_a_detached_run_says_that_it_must_wait_for_a_turn(tmp_path: Path, most: int) -> None:
+    batch = {"max_requests_per_file": 2, "max_open_batches": most}
+    project = make_project(tmp_path / "p", batch=batch)  # five rows: three files
+    done = project.run("--detach")
+    assert done.code == 75, done.stderr
+    assert len(project.witness.creates()) == 3
+    told = [event["what"] for event in done.events if event["event"] == "trouble"]
+    if most == 3:
+        assert told == []
+    else:
+        (what,) = told
+        assert what.startswith("3 batches are to be sent, and 2 may be open at a time")
