@@ -18,8 +18,8 @@ Each line below answers a fact that was measured (SQLAlchemy 2.1, Python 3.11 to
 7. Rebuilding a parent table with foreign keys on would fire ON DELETE CASCADE; the pragma does nothing
    inside a transaction, so migrations run on an engine that has it off, and check before each commit.
 
-Everything that only SQLite understands is in this module and in `unpacking`. PostgreSQL gets SERIALIZABLE
-transactions in place of all of it: the same code, a conflict is an error that a repeated command cures.
+Everything that only SQLite understands is in this module and in `unpacking`. PostgreSQL has a recipe of its
+own, which keeps the same promises (see `postgresql`); all other code is the same.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from runner.errors import LedgerError
+from runner.ledger import postgresql
+from runner.ledger.urls import NEXT_STEP, is_server, read_url, usable_url
 
 APPLICATION_ID = 0x52554E31
 """`RUN1`: marks the file as a ledger of this program (`file` and `sqlite3` show it)."""
@@ -48,17 +49,23 @@ with more, a run that has nothing to do would take that much memory for its one 
 
 def writing_engine(url: str, *, foreign_keys: bool = True) -> Engine:
     """The engine that changes the ledger: every transaction holds the write lock from its first moment."""
-    return _engine(url, _writing_pragmas(foreign_keys=foreign_keys), "BEGIN IMMEDIATE")
+    parts = usable_url(url)
+    if is_server(parts):
+        return postgresql.writing_engine(parts)
+    return _engine(parts, _writing_pragmas(foreign_keys=foreign_keys), "BEGIN IMMEDIATE")
 
 
 def reading_engine(url: str) -> Engine:
     """The engine that only looks: it sees one moment and never waits for a writer."""
+    parts = usable_url(url)
+    if is_server(parts):
+        return postgresql.reading_engine(parts)
     pragmas = (
         f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}",
         "PRAGMA query_only=on",
         f"PRAGMA cache_size=-{_READING_CACHE_KIB}",
     )
-    return _engine(url, pragmas, "BEGIN")
+    return _engine(parts, pragmas, "BEGIN")
 
 
 def _writing_pragmas(*, foreign_keys: bool) -> tuple[str, ...]:
@@ -72,16 +79,12 @@ def _writing_pragmas(*, foreign_keys: bool) -> tuple[str, ...]:
     )
 
 
-def _engine(url: str, pragmas: tuple[str, ...], begin: str) -> Engine:
+def _engine(parts: URL, pragmas: tuple[str, ...], begin: str) -> Engine:
     try:
-        parsed = make_url(url)
-        if parsed.get_backend_name() != "sqlite":
-            return create_engine(parsed, isolation_level="SERIALIZABLE", pool_pre_ping=True)
-        engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+        engine = create_engine(parts, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise LedgerError(
-            f"RUNNER_LEDGER: the database can't be used: {_first_line(error)}",
-            next_step="give an SQLAlchemy URL such as sqlite:////folder/ledger.db, and install its driver",
+            f"RUNNER_LEDGER: the database can't be used: {_first_line(error)}", next_step=NEXT_STEP
         ) from error
     event.listen(engine, "connect", _on_connect(pragmas))
     event.listen(engine, "begin", _on_begin(begin))
@@ -122,13 +125,15 @@ def is_sqlite(engine: Engine) -> bool:
 
 def database_file(url: str) -> str | None:
     """The database's file, or None where there is none (a server, or memory)."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
+    parts = read_url(url)
+    if parts is None or parts.get_backend_name() != "sqlite" or parts.database in (None, "", ":memory:"):
         return None
-    if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
-        return None
-    return parsed.database
+    return parts.database
+
+
+def hides_a_dropped_index(connection: Connection) -> bool:
+    """Whether others go on reading while a transaction has dropped an index and makes it anew."""
+    return connection.dialect.name == "sqlite"
 
 
 def first_fault(connection: Connection, *, is_small: bool, was_killed: bool) -> str | None:
@@ -210,7 +215,16 @@ _SPELLINGS = {
         answered_at=(
             "to_char(to_timestamp(attempt.answered_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
         ),
-        append_only=(),
+        append_only=(
+            (
+                "CREATE FUNCTION event_is_kept() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$ BEGIN RAISE EXCEPTION 'events are only ever added'; END $$"
+            ),
+            (
+                "CREATE TRIGGER event_is_kept BEFORE UPDATE OR DELETE ON event "
+                "FOR EACH ROW EXECUTE FUNCTION event_is_kept()"
+            ),
+        ),
     ),
 }
 

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from runner.errors import EXIT_STILL_RUNNING, LedgerError
 
 REBUILD = "run rebuild MANIFEST (with your manifest): it makes the ledger again and sends nothing"
+RESTORE = "restore the newest backup of the database; a ledger on a server can't be made again from here"
 _FAULTS: tuple[tuple[str, str, str], ...] = (
     ("SQLITE_FULL", "the disk is full", "free some disk space, then run the same command again"),
     (
@@ -29,6 +30,21 @@ _FAULTS: tuple[tuple[str, str, str], ...] = (
     ("SQLITE_IOERR", "the disk reports an error", "check the disk, then run the same command again"),
     ("SQLITE_TOOBIG", "a value is too large for the database", "send smaller rows"),
 )
+_SERVER_FAULTS: tuple[tuple[str, str, str], ...] = (
+    (
+        "55P03",
+        "another process has kept it locked for two minutes",
+        "see what holds it (the view pg_locks says), then run the same command again",
+    ),
+    ("53100", "the server's disk is full", "free some disk space there, then run the same command again"),
+    ("53300", "the server has no connection left", "run the same command again when it has"),
+    ("42501", "this user may not do that", "let it own the database or the schema"),
+    ("25006", "it is read-only", "point RUNNER_LEDGER to the server that takes changes"),
+    ("57P", "the server has ended the connection", "run the same command again when it is back"),
+    ("40", "another transaction came in between", "nothing was changed; run the same command again"),
+)
+"""By SQLSTATE. What has none, as a connection that can't be made, is told in the driver's own words."""
+_NUL = "cannot contain NUL"
 
 
 class LedgerBusyError(LedgerError):
@@ -59,11 +75,16 @@ def translated(where: str) -> Iterator[None]:
 
 def fault_of(where: str, error: BaseException | None) -> LedgerError:
     """The LedgerError for a driver's error."""
-    name = getattr(error, "sqlite_errorname", None) or ""
-    for prefix, what, next_step in _FAULTS:
+    name = getattr(error, "sqlite_errorname", None) or getattr(error, "sqlstate", None) or ""
+    for prefix, what, next_step in (*_FAULTS, *_SERVER_FAULTS):
         if name.startswith(prefix):
-            kind = LedgerBusyError if prefix == "SQLITE_BUSY" else LedgerError
+            kind = LedgerBusyError if prefix in ("SQLITE_BUSY", "55P03") else LedgerError
             return kind(f"{where}: {what} ({name})", next_step=next_step)
+    if _NUL in str(error):
+        return LedgerError(
+            f"{where}: PostgreSQL can't store a text with a NUL character in it",
+            next_step="take it out of the rows' keys; a SQLite file (unset RUNNER_LEDGER) can store it",
+        )
     return LedgerError(
         f"{where}: {_first_line(error)}",
         next_step="nothing was changed; run the same command again when the database can be reached",

@@ -12,13 +12,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from sqlalchemy import Engine
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from runner.errors import LedgerError
 from runner.failpoints import failpoint
+from runner.ledger import postgresql
 from runner.ledger.disks import refuse_network_disk
 from runner.ledger.engine import (
     database_file,
@@ -35,6 +35,7 @@ from runner.ledger.place import LedgerPlace
 from runner.ledger.schema import VERSIONS, make, migrate, refuse_newer, version_of
 from runner.ledger.seal import Verdict, examine, has_log, seal_path
 from runner.ledger.sentinel import refuse_forgetful, refuse_missing
+from runner.ledger.urls import shown_url
 
 _CHECKED_BYTES = 64_000_000
 """Up to here the whole file is checked where its seal says nothing; beyond, only after a crash."""
@@ -43,12 +44,7 @@ _CHECKED_BYTES = 64_000_000
 def shown(place: LedgerPlace) -> str:
     """The ledger's name for messages: its file, or its URL without the password."""
     path = database_file(place.url)
-    if path is not None:
-        return path
-    try:
-        return make_url(place.url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return "RUNNER_LEDGER"
+    return shown_url(place.url) if path is None else path
 
 
 def open_engines(place: LedgerPlace) -> tuple[Engine, Engine]:
@@ -108,6 +104,8 @@ def _bring_up_to_date(place: LedgerPlace, where: str, path: str | None) -> None:
     try:
         if path is not None and is_sqlite(engine):
             _refuse_unsound(engine, where, Path(path))
+        elif not is_sqlite(engine):
+            _refuse_unfit(engine, where)
         version = version_of(engine)
         refuse_newer(version, where)
         if version != VERSIONS[-1]:
@@ -116,9 +114,64 @@ def _bring_up_to_date(place: LedgerPlace, where: str, path: str | None) -> None:
             else:
                 migrate(engine)
             failpoint("ledger.migrated")
+        if not is_sqlite(engine):
+            _refuse_another_projects(engine, place, where)
         refuse_forgetful(engine, place, where)
     finally:
         engine.dispose()
+
+
+def _refuse_unfit(engine: Engine, where: str) -> None:
+    """Errors: LedgerError for a server's database that can't hold a ledger, or holds something else."""
+    with engine.connect() as connection:
+        fault = postgresql.unfitness(connection)
+        if fault is None and postgresql.is_foreign(connection):
+            fault = "this is some other program's database"
+    if fault is not None:
+        raise LedgerError(
+            f"{where}: {fault}",
+            next_step="point RUNNER_LEDGER to an empty database of its own "
+            "(createdb -E UTF8 -T template0 NAME)",
+        )
+
+
+def _refuse_another_projects(engine: Engine, place: LedgerPlace, where: str) -> None:
+    """Errors: LedgerError where the server's database is the ledger of another `.runner` folder, whose locks
+    and raw files are not here. One that is nobody's becomes this one's."""
+    name = _project_name(place)
+    with engine.begin() as connection:
+        known = postgresql.project_mark(connection)
+        if known is None:
+            postgresql.mark_project(connection, name)
+    if known not in (None, name):
+        raise LedgerError(
+            f"{where}: this is the ledger of another project: its locks and raw answers are not in "
+            f"{place.folder}",
+            next_step="give each project a database or a schema of its own; to move a project, take the "
+            "whole .runner folder",
+        )
+
+
+def _project_name(place: LedgerPlace) -> str:
+    """By what this `.runner` folder is known to a server's database; made once, at random."""
+    path = place.project_name
+    try:
+        if not path.exists():
+            part = path.with_name(f"{path.name}.part")
+            part.unlink(missing_ok=True)
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+                stream.write(uuid4().hex)
+                stream.flush()
+                os.fsync(stream.fileno())
+            part.replace(path)
+            sync_folder(path.parent)
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError as error:
+        raise LedgerError(
+            f"{path}: can't be written: {error.strerror}",
+            next_step="free some disk space or fix the permissions of the .runner folder",
+        ) from error
 
 
 def _refuse_unsound(engine: Engine, where: str, path: Path) -> None:

@@ -42,7 +42,15 @@ class LedgerPlace:
         """Which of the databases that share this folder it is; empty for the usual one."""
         if self.url == f"sqlite:///{self.folder / DATABASE_NAME}":
             return ""
-        return hashlib.sha256(self.url.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        # A heavy library for a question that is asked of few ledgers.
+        from runner.ledger.urls import url_digest
+
+        return url_digest(self.url)
+
+    @property
+    def project_name(self) -> Path:
+        """A file with the name by which a server's database knows this folder."""
+        return self.folder / "project"
 
     def relative(self, path: str | Path) -> str:
         """A path as the ledger stores a manifest's: relative to the project folder, with `/`."""

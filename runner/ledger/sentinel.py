@@ -12,8 +12,9 @@ from sqlalchemy import Engine, bindparam, select
 
 from runner.errors import LedgerError
 from runner.ledger.bulk import Query
+from runner.ledger.engine import is_sqlite
 from runner.ledger.facts import ShardFact, read_fact
-from runner.ledger.faults import REBUILD
+from runner.ledger.faults import REBUILD, RESTORE
 from runner.ledger.journal import Journal
 from runner.ledger.place import LedgerPlace
 from runner.ledger.tables import run, shard
@@ -55,5 +56,5 @@ def refuse_forgetful(engine: Engine, place: LedgerPlace, where: str) -> None:
         raise LedgerError(
             f"{where}: the ledger is empty or an old copy: it does not know what {place.journal} says was "
             f"sent last (on {newest.at}); with it that would be paid again",
-            next_step=REBUILD,
+            next_step=REBUILD if is_sqlite(engine) else RESTORE,
         )

@@ -66,7 +66,7 @@ def test_what_the_program_imports_is_declared_and_no_more() -> None:
 
 
 def test_what_the_tests_import_is_declared_and_no_more() -> None:
-    assert used("tests") - RUNTIME == TEST - TOOLS - OPTIONAL
+    assert used("tests") - RUNTIME - OPTIONAL == TEST - TOOLS - OPTIONAL
 
 
 def test_what_is_optional_is_tested() -> None:
