@@ -212,8 +212,8 @@ class _CarryingOut:
         most = self._committed.provider.max_open_batches
         if len(submissions) > most:
             what = (
-                f"{len(submissions)} batches are to be sent, and {most} may be open at a time: the others are "
-                "sent as these end, and `--detach` leaves with the last of them"
+                f"{len(submissions)} batches are to be sent, and {most} may be open at a time: the others "
+                "are sent as these end, and `--detach` leaves with the last of them"
             )
             self._reporter.tell(Trouble(what=what))
 
