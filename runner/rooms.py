@@ -15,7 +15,10 @@ def found_in(room: str, names: Sequence[str], modules: Sequence[str]) -> Callabl
 
     def find(name: str) -> object:
         for module_name in modules if name in names else ():
-            module = import_module(f"{room}.{module_name}")
+            try:
+                module = import_module(f"{room}.{module_name}")
+            except AttributeError as error:  # a fault in there; as it is, the name would seem to be missing
+                raise ImportError(f"{room}.{module_name}: {error}") from error
             if hasattr(module, name):
                 return getattr(module, name)
         raise AttributeError(f"module {room!r} has no attribute {name!r}")

@@ -210,10 +210,12 @@ class _CarryingOut:
     def _tell_turns(self, submissions: Sequence[Submission]) -> None:
         """Who asked to be left alone once all is sent may have to wait for that."""
         most = self._committed.provider.max_open_batches
-        if len(submissions) > most:
+        unsent = sum(submission.state is ShardState.READY for submission in submissions)
+        free = max(most - (len(submissions) - unsent), 0)
+        if unsent > free:
             what = (
-                f"{len(submissions)} batches are to be sent, and {most} may be open at a time: the others "
-                "are sent as these end, and `--detach` leaves with the last of them"
+                f"{unsent} batches are to be sent, {free} of them now: {most} may be open at a time, and the "
+                "others are sent as these end"
             )
             self._reporter.tell(Trouble(what=what))
 

@@ -29,7 +29,7 @@ from runner.commands.request_tokens import RequestTokens, request_tokens
 from runner.commands.work import Doing, Order, Words, Work
 from runner.commands.worker_pool import WorkerPool, processors
 from runner.core.model import Cause, Status
-from runner.errors import LedgerError
+from runner.errors import EXIT_STILL_RUNNING, LedgerError, RunnerError, StillRunningError
 from runner.ledger import Ledger, LedgerPlace, Place, StoredRows, Verdict, without_collector
 from runner.results import Lines
 
@@ -45,14 +45,34 @@ _PORTION_BYTES = 2 << 20
 
 class Portion(NamedTuple):
     """The lines of some stored rows, those before `stop`, and what was seen in them. `raw_paths`: raw files
-    that were there. `trouble`: none were made, because the ledger can't be read (what, next step)."""
+    that were there. `trouble`: none were made, and why."""
 
     stop: int
     lines: tuple[Lines, ...]
     seen: Seen
     tokens: RequestTokens
     raw_paths: frozenset[str]
-    trouble: tuple[str, str] | None = None
+    trouble: Trouble | None = None
+
+
+class Trouble(NamedTuple):
+    """A known error of a process that makes lines, as it travels."""
+
+    what: str
+    next_step: str
+    exit_code: int
+    is_of_ledger: bool
+
+    @classmethod
+    def of(cls, error: RunnerError) -> Trouble:
+        """What an error says."""
+        return cls(error.what, error.next_step, error.exit_code, isinstance(error, LedgerError))
+
+    def error(self) -> RunnerError:
+        """The error, for who can tell people."""
+        kind = LedgerError if self.is_of_ledger else RunnerError
+        kind = StillRunningError if self.exit_code == EXIT_STILL_RUNNING else kind
+        return kind(self.what, next_step=self.next_step)
 
 
 class PortionMaker:
@@ -87,15 +107,15 @@ class PortionMaker:
             start = stop
 
     def make_or_say(self, order: Order) -> Iterator[Portion]:
-        """The same; the last portion says what is wrong with the ledger, to who can tell people."""
+        """The same; the last portion says what is wrong, to who can tell people."""
         at = order.start
         try:
             for portion in self.make(order):
                 yield portion
                 at = portion.stop
-        except LedgerError as error:
+        except RunnerError as error:
             nothing = RequestTokens((), (), (), 0)
-            yield Portion(at, (), Seen(), nothing, frozenset(), (error.what, error.next_step))
+            yield Portion(at, (), Seen(), nothing, frozenset(), Trouble.of(error))
 
     def forget(self) -> None:
         """Let go of raw files' bytes."""
@@ -177,7 +197,8 @@ class LineageWork(Work[Portion]):
         verdicts = {key: _packed(verdict) for key, verdict in piece.seen.verdicts.items()}
         by_status = {status.value: rows for status, rows in piece.seen.by_status.items()}
         seen = by_status, piece.seen.oldest_s, verdicts
-        values = piece.stop, lines, seen, tuple(piece.tokens), list(piece.raw_paths), piece.trouble
+        trouble = None if piece.trouble is None else tuple(piece.trouble)
+        values = piece.stop, lines, seen, tuple(piece.tokens), list(piece.raw_paths), trouble
         return values, b"".join(one.text for one in piece.lines)
 
     def unpack(self, values: Any, many: bytes) -> Portion:
@@ -192,7 +213,8 @@ class LineageWork(Work[Portion]):
             oldest_s=oldest_s,
             verdicts={key: _unpacked(*verdict) for key, verdict in verdicts.items()},
         )
-        return Portion(stop, tuple(lines), seen, RequestTokens(*tokens), frozenset(raw_paths), trouble)
+        said = None if trouble is None else Trouble(*trouble)
+        return Portion(stop, tuple(lines), seen, RequestTokens(*tokens), frozenset(raw_paths), said)
 
 
 def lineage_pool(work: LineageWork, rows: int, workers: int) -> WorkerPool[Portion]:

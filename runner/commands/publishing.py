@@ -30,7 +30,6 @@ from runner.commands.worker_pool import WorkerPool
 from runner.commands.workplace import Workplace
 from runner.core.model import Prices
 from runner.core.planning import cost_of
-from runner.errors import LedgerError
 from runner.ledger import Ledger, without_collector
 from runner.results import Lines, Published, publish
 
@@ -118,8 +117,7 @@ def _lines(
     with pool:
         for portion in pool.pieces(lambda: None, lambda what: reporter.tell(Trouble(what=what))):
             if portion.trouble is not None:
-                what, next_step = portion.trouble
-                raise LedgerError(what, next_step=next_step)
+                raise portion.trouble.error()
             sums.add(portion)
             yield from portion.lines
             ledger.judge_again(sums.seen.verdicts)

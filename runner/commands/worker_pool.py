@@ -26,8 +26,9 @@ import os
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import dropwhile
 from types import TracebackType
 from typing import Any, Generic, Self
 
@@ -157,9 +158,10 @@ class WorkerPool(Generic[P]):
         return self._ranges[-1]
 
     def _take(self, one: _Range) -> bool:
-        """Whether it is the caller's now to do."""
+        """Whether it is the caller's now to do. What was made of it by others is read before."""
         with self._changed:
-            is_free, one.is_taken = not one.is_taken, True
+            is_free = not one.is_taken and not one.pieces
+            one.is_taken = one.is_taken or is_free
             return is_free
 
     def _next_piece(self, one: _Range, check_stop: Callable[[], None]) -> P | None:
@@ -256,7 +258,7 @@ class WorkerPool(Generic[P]):
             for one in held:
                 worker.order(one.rest())
             while True:
-                while len(held) < _RANGES_AHEAD and (one_more := self._next_range(waits=not held)):
+                while len(held) < _RANGES_AHEAD and (one_more := self._next_range(held)):
                     held.append(one_more)
                     worker.order(one_more.rest())
                 if not held:
@@ -266,20 +268,24 @@ class WorkerPool(Generic[P]):
         except (GoneError, OSError):
             return bool(held) and self._survives(held, worker.ending())
 
-    def _next_range(self, *, waits: bool) -> _Range | None:
-        """A range for a worker; None where there is none, or none now."""
+    def _next_range(self, held: Sequence[_Range]) -> _Range | None:
+        """A range for a worker that holds these; None where there is none, or none now. It is one behind
+        them: who waits for a later range to be read must have none that is to be read before."""
         with self._changed:
             while not self._is_closed:
-                free = self._free()
+                free = self._free(behind=held[-1] if held else None)
                 is_last = self._are_all_begun and len(self._ranges) < self._most_ranges
-                if free is not None or is_last or not waits:
+                if free is not None or is_last or held:
                     return free
                 self._changed.wait()
             return None
 
-    def _free(self) -> _Range | None:
+    def _free(self, behind: _Range | None = None) -> _Range | None:
         """A range that nobody was at, now taken; None where there is none, or none yet. The lock is held."""
-        free = next((one for one in self._ranges if not one.is_taken), None)
+        ranges = iter(self._ranges)
+        if behind is not None:
+            ranges = dropwhile(lambda one: one is not behind, ranges)
+        free = next((one for one in ranges if not one.is_taken), None)
         if free is None and len(self._ranges) < self._most_ranges:
             free = self._begin()
         if free is not None:

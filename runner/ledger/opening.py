@@ -166,12 +166,18 @@ def _project_name(place: LedgerPlace) -> str:
                 os.fsync(stream.fileno())
             part.replace(path)
             sync_folder(path.parent)
-        return path.read_text(encoding="ascii", errors="replace").strip()
+        name = path.read_text(encoding="ascii", errors="replace").strip()
     except OSError as error:
         raise LedgerError(
             f"{path}: can't be written: {error.strerror}",
             next_step="free some disk space or fix the permissions of the .runner folder",
         ) from error
+    if not name.isalnum():
+        raise LedgerError(
+            f"{path}: this is not the name of a project as it was written there",
+            next_step="bring the .runner folder back from a copy of it",
+        )
+    return name
 
 
 def _refuse_unsound(engine: Engine, where: str, path: Path) -> None:

@@ -160,19 +160,22 @@ def from_columns(
 ) -> tuple[str, list[int]] | None:
     """An INSERT of one row as one of all rows, given as a list for each column: half the time of row after
     row (measured). Gives the text, and which of a row's values stands where in it; None where a type is
-    not known."""
+    not known, or more is said of the row than its values."""
     head, _, row = text.partition(" VALUES ")
+    if " RETURNING " in row or " ON CONFLICT " in row:
+        return None
     types: dict[str, str] = {}
 
     def place(found: re.Match[str]) -> str:
         name, type_name = found[1], found[2]
         types[name] = type_name or ("BYTEA" if isinstance(binds[name].type, LargeBinary) else "")
-        return f"given.{name}"
+        return f'given."{name}"'  # a name may be a word of SQL
 
     chosen = _VALUE.sub(place, row.removeprefix("(").removesuffix(")"))
     if not all(types.values()) or types.keys() != set(names):
         return None
     lists = ", ".join(f"%s::{type_name}[]" for type_name in types.values())
     order = [list(names).index(name) for name in types]
-    source = f"unnest({lists}) AS given ({', '.join(types)})"
+    columns = ", ".join(f'"{name}"' for name in types)
+    source = f"unnest({lists}) AS given ({columns})"
     return f"{head} SELECT {chosen} FROM {source}", order  # noqa: S608 - parts of a compiled statement

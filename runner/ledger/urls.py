@@ -25,10 +25,14 @@ NEXT_STEP = (
 
 
 def read_url(url: str) -> URL | None:
-    """Its parts, the driver for PostgreSQL filled in; None for a text that is no URL."""
+    """Its parts, the driver for PostgreSQL filled in; None for a text that is no URL.
+
+    One with a plain @ in a password is none: all behind it would be taken for the host, and shown."""
     try:
         parts = make_url(url)
     except (ArgumentError, ValueError):
+        return None
+    if parts.get_backend_name() != "sqlite" and "@" in f"{parts.host}{parts.database}":
         return None
     return parts.set(drivername=POSTGRESQL) if parts.drivername in _SPELLINGS else parts
 

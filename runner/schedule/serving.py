@@ -20,15 +20,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from runner.commands import carrying_out, committing, going_on
 from runner.commands.moments import Reporter
 from runner.errors import InputError, InterruptedRunError, RunnerError
 from runner.ledger import Ledger, locate
+from runner.provider import Client
 from runner.schedule.health import Health
 from runner.schedule.metrics import Metrics
 from runner.schedule.reports import TickReport
 from runner.schedule.ticking import tick as real_tick
 from runner.schedule.webhooks import BatchEvent
 
+WHOLE_PROGRAM = (carrying_out, committing, going_on, Client)
+"""Imported at the start: what is imported at the first due time, weeks later, may be of another version."""
 USUAL_EVERY_S = 60.0
 _SHORTEST_WAIT_S = 0.5
 _LONGEST_NAP_S = 60.0

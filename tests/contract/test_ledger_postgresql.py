@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import pkgutil
 import sys
 import threading
 import time
@@ -12,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from runner import ledger as ledger_room
 from runner.core.model import Status
 from runner.errors import LedgerError
 from runner.ledger import Ledger, LedgerPlace, locate, postgresql
+from runner.ledger.bulk import Bulk
 from runner.ledger.engine import database_file, reading_engine, writing_engine
 from runner.ledger.faults import LedgerBusyError
 from runner.ledger.opening import shown
@@ -168,6 +172,30 @@ def test_many_rows_at_once_are_kept_as_they_are(server: PostgresServer, tmp_path
         assert len({row.custom_id for row in held}) == len(keys) + 1
 
 
+def all_bulks() -> Iterator[Bulk]:
+    """Every statement for many rows, wherever it stands."""
+    for module in pkgutil.iter_modules(ledger_room.__path__, f"{ledger_room.__name__}."):
+        values = vars(importlib.import_module(module.name)).values()
+        yield from (value for value in values if isinstance(value, Bulk))
+
+
+def test_the_server_takes_every_statement_that_adds_many_rows(server: PostgresServer, tmp_path: Path) -> None:
+    """Whatever the columns are called: one is `offset`, a word of SQL."""
+    url = server.create("prepared")
+    Ledger.open(place_of(tmp_path, url)).close()
+    prepared = 0
+    engine = writing_engine(url)
+    with engine.begin() as connection:
+        for found in all_bulks():
+            if by_column := found.compiled(connection.dialect).by_column:
+                first, *others = by_column[0].split("%s")
+                text = first + "".join(f"${number}{other}" for number, other in enumerate(others, 1))
+                prepared += 1
+                connection.exec_driver_sql(f"PREPARE added_{prepared} AS {text}")
+    engine.dispose()
+    assert prepared >= 8
+
+
 def test_events_are_only_ever_added(server: PostgresServer, tmp_path: Path) -> None:
     with Ledger.open(place_of(tmp_path, server.create("events"))) as ledger:
         project = Project(ledger, ledger.ensure_manifest("job.yaml", "job"))
@@ -294,6 +322,8 @@ def test_a_missing_driver_says_what_to_install(tmp_path: Path, monkeypatch: pyte
         "postgresql://me:hush@host:1/db",
         "postgres://me@host/db?password=hush&sslpassword=hush",
         "postgresql+psycopg://me:hu@sh:hush@host:port/db",
+        "postgresql://me:p@hush@host/db",
+        "postgresql://me:p@x/hush@host/db",
         "postgresql+psycopg2://me:hush@host/db",
         "mysql://me:hush@host/db",
     ],

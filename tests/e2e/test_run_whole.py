@@ -242,4 +242,4 @@ def test_a_detached_run_says_that_it_must_wait_for_a_turn(tmp_path: Path, most: 
         assert told == []
     else:
         (what,) = told
-        assert what.startswith("3 batches are to be sent, and 2 may be open at a time")
+        assert what.startswith("3 batches are to be sent, 2 of them now: 2 may be open at a time")

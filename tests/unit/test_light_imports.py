@@ -49,3 +49,14 @@ def test_every_name_of_a_room_is_there(room: object) -> None:
     assert [name for name in names if getattr(room, name, None) is None] == []
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         room.Nothing  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_a_loop_that_lives_for_months_has_its_whole_program_from_the_start() -> None:
+    code = (
+        "import runner.schedule.serving, sys; print(*(name for name in sys.modules if name[:7] == 'runner.'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    wanted = {"carrying_out", "committing", "going_on", "planning", "publishing", "engine", "lineage_pool"}
+    assert {f"runner.commands.{name}" for name in wanted} <= loaded
+    assert {"runner.provider.client", "runner.results.publishing", "runner.dataset.snapshot"} <= loaded
