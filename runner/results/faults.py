@@ -1,4 +1,4 @@
-"""What can go wrong while a table is written, told in our words; the only translator of duckdb's errors.
+"""What can go wrong while a table is written, told in our words.
 
 Three kinds: the machine (disk, permission, memory) is a PublishError; rows that don't agree with the
 dataset are a fault of this program and a plain RunnerError; what the user wrote wrong is an InputError.
@@ -9,18 +9,13 @@ from __future__ import annotations
 
 import errno
 import re
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import duckdb
 
 from runner.errors import RunnerError
 
 MISMATCH = "a result does not belong to the row it stands beside"
 """Raised inside the engine where position or key of the two sides of the join differ."""
 
-_UNTOUCHED = "nothing was published; the earlier table, if any, is as it was"
+UNTOUCHED = "nothing was published; the earlier table, if any, is as it was"
 
 
 class PublishError(RunnerError):
@@ -30,58 +25,15 @@ class PublishError(RunnerError):
 def program_fault(what: str) -> RunnerError:
     """Our own code handed over rows that can't be a true table (I18, I24)."""
     return RunnerError(
-        f"a fault of this program: {what}; {_UNTOUCHED}",
+        f"a fault of this program: {what}; {UNTOUCHED}",
         next_step="please report it; the answers are safe in the ledger, and the next run writes them again",
     )
-
-
-@contextmanager
-def told_plainly(target: str) -> Iterator[None]:
-    """Foreign errors out of the block become ours, naming `target`, the file or folder being written."""
-    try:
-        yield
-    except duckdb.Error as error:
-        raise _of_engine(error, target) from error
-    except sqlite3.Error as error:
-        raise PublishError(
-            f"{target}: can't be written: {error}; {_UNTOUCHED}", next_step="free disk space, then run again"
-        ) from error
-    except OSError as error:
-        raise of_system(error, target) from error
-
-
-def _of_engine(error: duckdb.Error, target: str) -> RunnerError:
-    text = first_line(error)
-    if MISMATCH in text:
-        return program_fault(MISMATCH)
-    if isinstance(error, duckdb.OutOfMemoryException):
-        return PublishError(
-            f"{target}: not enough memory to join the rows: {text}; {_UNTOUCHED}",
-            next_step="free memory or disk space (sorting spills to disk), then run again",
-        )
-    if isinstance(error, duckdb.IOException):
-        number = re.search(r'errno"?\s*:\s*"?(\d+)', str(error))
-        known = int(number[1]) if number else _errno_in(text)
-        return of_system(OSError(known, text), target)
-    return program_fault(f"the join was refused: {text}")
-
-
-def _errno_in(text: str) -> int:
-    for words, number in (
-        ("No space left", errno.ENOSPC),
-        ("Disk quota", errno.EDQUOT),
-        ("Permission denied", errno.EACCES),
-        ("Read-only file system", errno.EROFS),
-    ):
-        if words in text:
-            return number
-    return 0
 
 
 def of_system(error: OSError, target: str) -> PublishError:
     """An error of the operating system about `target`, in our words."""
     what, next_step = in_our_words(error)
-    return PublishError(f"{target}: {what}; {_UNTOUCHED}", next_step=next_step)
+    return PublishError(f"{target}: {what}; {UNTOUCHED}", next_step=next_step)
 
 
 def in_our_words(error: OSError) -> tuple[str, str]:

@@ -25,11 +25,12 @@ from runner.errors import InputError, Mistake
 from runner.failpoints import failpoint
 from runner.results.columns import KEY, ResultColumn
 from runner.results.engine import open_engine
-from runner.results.faults import in_our_words, program_fault, told_plainly
+from runner.results.faults import in_our_words, program_fault
 from runner.results.foreign import foreign_file
 from runner.results.joining import join
 from runner.results.lineage import Lines, write_lineage
 from runner.results.placing import Draft, draft_name, drafting, scratch_folder
+from runner.results.telling import told_plainly
 from runner.results.writing import SUFFIXES, write_table
 
 

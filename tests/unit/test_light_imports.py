@@ -36,6 +36,7 @@ def imported_by(module: str) -> set[str]:
         ("runner.cli.app", set()),
         ("runner.commands.validate", {"duckdb", "jinja2", "jsonschema", "yaml"}),
         ("runner.commands.run", {"jinja2", "jsonschema", "sqlalchemy", "yaml"}),
+        ("runner.commands.lineage_pool", {"sqlalchemy"}),
         ("runner.commands.carrying_out", {"duckdb", "jinja2", "jsonschema", "sqlalchemy", "yaml"}),
     ],
 )
