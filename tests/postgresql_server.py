@@ -34,6 +34,10 @@ _SETTINGS = (
 )
 
 
+class NoServerError(Exception):
+    """This machine's PostgreSQL does not start; that is none of this program's doing."""
+
+
 def why_not() -> str:
     """Why there can be no server here; empty where there can."""
     if _programs() is None:
@@ -95,7 +99,9 @@ class PostgresServer:
 
 @contextmanager
 def running_postgresql() -> Iterator[PostgresServer]:
-    """A new server, gone at the end of the block. `why_not` must have been asked."""
+    """A new server, gone at the end of the block. `why_not` must have been asked.
+
+    Raises NoServerError where it does not start: no user of its own, no shared memory."""
     programs = _programs()
     assert programs is not None
     user = _nobody() if os.geteuid() == 0 else None
@@ -111,7 +117,11 @@ def running_postgresql() -> Iterator[PostgresServer]:
         data = folder / "data"
         options = ("-U", "me", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
         make = [str(programs / "initdb"), "-D", str(data), *options]
-        subprocess.run(make, check=True, cwd=folder, capture_output=True, **as_user)
+        try:
+            subprocess.run(make, check=True, cwd=folder, capture_output=True, **as_user)
+        except (OSError, subprocess.SubprocessError) as error:
+            said = getattr(error, "stderr", None) or b""
+            raise NoServerError(f"initdb: {error} {said.decode(errors='replace')[-300:]}") from error
         settings = [word for one in _SETTINGS for word in ("-c", one)]
         with (
             (folder / "log").open("wb") as log,
@@ -125,7 +135,11 @@ def running_postgresql() -> Iterator[PostgresServer]:
         ):
             server = PostgresServer(folder)
             try:
-                eventually(server.is_ready, what=f"PostgreSQL in {folder}")
+                eventually(
+                    lambda: server.is_ready() or process.poll() is not None, what=f"PostgreSQL in {folder}"
+                )
+                if process.poll() is not None:
+                    raise NoServerError((folder / "log").read_text(errors="replace")[-300:])
                 yield server
             finally:
                 process.send_signal(signal.SIGQUIT)  # at once; nothing of it is kept

@@ -34,7 +34,13 @@ from tests.contract.ledger_factories import (
     waiting,
 )
 from tests.fault.run_factories import complete, executed, project_of, rows_of, until_done
-from tests.postgresql_server import PASSWORD, PostgresServer, running_postgresql, why_not
+from tests.postgresql_server import (
+    PASSWORD,
+    NoServerError,
+    PostgresServer,
+    running_postgresql,
+    why_not,
+)
 from tests.project_factory import Project as WholeProject
 from tests.security.artefacts import files_with, pieces
 
@@ -43,8 +49,11 @@ from tests.security.artefacts import files_with, pieces
 def server() -> Iterator[PostgresServer]:
     if reason := why_not():
         pytest.skip(reason)
-    with running_postgresql() as running:
-        yield running
+    try:
+        with running_postgresql() as running:
+            yield running
+    except NoServerError as error:
+        pytest.skip(str(error))
 
 
 def place_of(folder: Path, url: str) -> LedgerPlace:
