@@ -105,6 +105,20 @@ class Project:
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
+    def run_changed(self, change: str) -> Done:
+        """`run manifest.yaml --json` in an interpreter of its own, after `change`, which is Python."""
+        script = self.folder / "changed.py"
+        script.write_text(f"{change}\nfrom runner.__main__ import main\nmain()\n")
+        process = subprocess.run(
+            [sys.executable, str(script), "run", str(self.manifest_path), "--json"],
+            capture_output=True,
+            text=True,
+            timeout=RUN_TIMEOUT_S,
+            cwd=self.folder,
+            env=self.environment(),
+        )
+        return Done(process.returncode, process.stdout, process.stderr)
+
     def start(self, *options: str) -> subprocess.Popen[str]:
         """The same, in the background. The caller ends it."""
         return WarmPopen(

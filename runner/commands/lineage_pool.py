@@ -117,10 +117,6 @@ class PortionMaker:
             nothing = RequestTokens((), (), (), 0)
             yield Portion(at, (), Seen(), nothing, frozenset(), Trouble.of(error))
 
-    def forget(self) -> None:
-        """Let go of raw files' bytes."""
-        self._raw.forget()
-
     def _portion(self, rows: StoredRows) -> Portion:
         lines = tuple(self._maker.groups(rows))
         seen, self._maker.seen = self._maker.seen, Seen()
@@ -150,14 +146,12 @@ def whole_rows(about: int, repeats: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class LineageWork(Work[Portion]):
-    """Makes the lines of a manifest's table. `whole_bytes`: so much of raw files each process may keep.
-    `here` is this process's own maker, of which no other process is told."""
+    """Makes the lines of a manifest's table. `whole_bytes`: so much of raw files each process may keep."""
 
     place: LedgerPlace
     manifest_id: int
     source: LineageSource
     whole_bytes: int
-    here: PortionMaker | None = None
     words: ClassVar[Words] = Words(
         does="makes results",
         things="results",
@@ -168,24 +162,14 @@ class LineageWork(Work[Portion]):
         ),
     )
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return LineageWork, (self.place, self.manifest_id, self.source, self.whole_bytes)
-
     def begin(self) -> Doing[Portion]:
         """Open the ledger to look. Errors: LedgerError."""
-        if self.here is not None:
-            return self.here.make
         ledger = Ledger.open_reading(self.place)
         if ledger is None:
             raise LedgerError("the ledger is gone")
         raw = RawAnswers(self.source.folder, self.whole_bytes)
         check_answer = _answer_checker(self.source.schema)
         return PortionMaker(ledger, self.manifest_id, self.source, raw, check_answer).make_or_say
-
-    def rest(self) -> None:
-        """Let go of raw files' bytes."""
-        if self.here is not None:
-            self.here.forget()
 
     def end_of(self, piece: Portion) -> int:
         """The row after its last one."""
@@ -217,12 +201,12 @@ class LineageWork(Work[Portion]):
         return Portion(stop, tuple(lines), seen, RequestTokens(*tokens), frozenset(raw_paths), said)
 
 
-def lineage_pool(work: LineageWork, rows: int, workers: int) -> WorkerPool[Portion]:
-    """So many workers, and this process, for so many stored rows: in ranges small enough that nobody waits
-    long for the last one."""
+def lineage_pool(work: LineageWork, here: PortionMaker, rows: int, workers: int) -> WorkerPool[Portion]:
+    """So many workers, and this process's own maker, for so many stored rows: in ranges small enough that
+    nobody waits long for the last one."""
     step = whole_rows(_RANGE_ROWS, work.source.repeats)
     orders = [Order(start, min(start + step, rows)) for start in range(0, rows, step)]
-    return WorkerPool(work, orders, workers, helps=True)
+    return WorkerPool(work, orders, workers, here=here.make)
 
 
 def lineage_workers(ledger: Ledger, rows: int, workers: int | None) -> int:

@@ -68,9 +68,9 @@ def write_results(
     sums = _Sums()
     with RawAnswers(source.folder, share) as raw, without_collector():
         here = PortionMaker(ledger, manifest_id, source, raw, check_answer)
-        work = LineageWork(ledger.place, manifest_id, source, share, here)
-        pool = lineage_pool(work, stored_rows, count)
-        with closing(_lines(work, pool, ledger, sums, reporter)) as lines:
+        work = LineageWork(ledger.place, manifest_id, source, share)
+        pool = lineage_pool(work, here, stored_rows, count)
+        with closing(_lines(pool, raw, ledger, sums, reporter)) as lines:
             published = publish(
                 str(snapshot),
                 _told(lines, rows, reporter),
@@ -110,7 +110,7 @@ class _Sums:
 
 
 def _lines(
-    work: LineageWork, pool: WorkerPool[Portion], ledger: Ledger, sums: _Sums, reporter: Reporter
+    pool: WorkerPool[Portion], raw: RawAnswers, ledger: Ledger, sums: _Sums, reporter: Reporter
 ) -> Generator[Lines, None, None]:
     """All of a table's lines. What the answers turn out to be goes into the ledger as they are seen. With the
     last line the workers end: joining needs the memory."""
@@ -122,7 +122,7 @@ def _lines(
             yield from portion.lines
             ledger.judge_again(sums.seen.verdicts)
             sums.seen.verdicts.clear()
-    work.rest()
+    raw.forget()
 
 
 def _told(groups: Iterator[Lines], total: int, reporter: Reporter) -> Iterator[Lines]:

@@ -11,7 +11,7 @@ The outline::
 A second `run` does the same and finds most of it done; that is how it resumes, collects and repeats. Where a
 plan would come to what is there already it is left out: `going_on` where a run was cut off, `repeating` where
 it ended. What plans, sends and writes tables is imported where it is needed: a run that finds nothing to do
-starts in half the time without it.
+takes a sixth less time without it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from runner.commands.interrupts import deferred_interrupts
 from runner.commands.moments import Reporter
 from runner.commands.notifying import Notifier
 from runner.commands.options import RunOptions
-from runner.commands.queueing import Queue
 from runner.commands.repeating import Unmoved, record_repeat, unmoved
 from runner.commands.tables import published_totals
 from runner.commands.under_way import was_cut_off
 from runner.commands.untold import refuse_untold
+from runner.commands.waiting import Waiting
 from runner.commands.workplace import open_workplace
 from runner.errors import InterruptedRunError, RunnerError
 from runner.ledger import Ledger, hold
@@ -49,7 +49,7 @@ def run(options: RunOptions, *, reporter: Reporter) -> RunResult:
         workplace.place.prepare()
         with (
             deferred_interrupts() as stop,
-            hold(workplace.lock_path, waits=Queue(options.wait_s, stop, reporter).waits),
+            hold(workplace.lock_path, waits=Waiting(options.wait_s, stop, reporter).waits),
             Ledger.open(workplace.place) as ledger,
         ):
             clock = SteadyClock()

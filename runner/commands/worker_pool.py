@@ -74,16 +74,18 @@ class _Range:
 
 class WorkerPool(Generic[P]):
     """A context manager. `orders` are all that there is to do, in order; one thread reads `pieces`, once.
-    `helps`: that thread does ranges ahead where it would have to wait."""
+    `here`: how this process does a range, which it then does ahead where it would have to wait."""
 
-    def __init__(self, work: Work[P], orders: Iterable[Order], workers: int, *, helps: bool = False) -> None:
+    def __init__(
+        self, work: Work[P], orders: Iterable[Order], workers: int, *, here: Doing[P] | None = None
+    ) -> None:
         self._work = work
         self._orders = iter(orders)
         self._ranges: deque[_Range] = deque()
-        self._helps = helps
+        self._helps = here is not None
         self._own: tuple[_Range, Iterator[P]] | None = None
-        self._do: Doing[P] | None = None
-        self._most_ranges = _RANGES_AHEAD * (workers + helps) + 1
+        self._do = here
+        self._most_ranges = _RANGES_AHEAD * (workers + self._helps) + 1
         self._changed = threading.Condition()
         self._kept_bytes = 0
         self._are_all_begun = False

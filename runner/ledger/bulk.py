@@ -127,7 +127,7 @@ class Bulk:
         """Run it for every tuple; gives the number of rows changed. No tuples: nothing happens."""
         compiled = self.compiled(connection.dialect)
         if compiled.by_column is not None:
-            return _run_by_column(connection, compiled, iter(rows))
+            return _run_by_column(connection, compiled, *compiled.by_column, iter(rows))
         walk = iter(rows) if compiled.arrange is None else map(compiled.arrange, rows)
         if compiled.together is None:
             return _run_each(connection, self.text(connection.dialect, **given), list(walk))
@@ -157,9 +157,10 @@ def _run_each(connection: Connection, text: str, rows: list[Any]) -> int:
     return connection.exec_driver_sql(text, rows).rowcount if rows else 0
 
 
-def _run_by_column(connection: Connection, compiled: _Compiled, walk: Iterator[Values]) -> int:
+def _run_by_column(
+    connection: Connection, compiled: _Compiled, text: str, order: Sequence[int], walk: Iterator[Values]
+) -> int:
     """Many rows as lists, one for each column; few of them one by one, which takes less then."""
-    text, order = compiled.by_column or ("", [])
     changed = 0
     while chunk := list(islice(walk, _ROWS_AS_LISTS)):
         if len(chunk) < _FEW_ROWS:

@@ -67,16 +67,16 @@ class Table:
     rows: int
     heard: Heard = field(default_factory=Heard)
 
-    def pool(self, raw: RawAnswers, workers: int) -> tuple[LineageWork, WorkerPool[Portion]]:
+    def pool(self, raw: RawAnswers, workers: int) -> WorkerPool[Portion]:
         ledger, manifest_id = self.project.ledger, self.project.manifest_id
         here = PortionMaker(ledger, manifest_id, self.source, raw, answer_checker(self.source.schema))
-        work = LineageWork(ledger.place, manifest_id, self.source, WHOLE_BYTES, here)
-        return work, lineage_pool(work, self.rows, workers)
+        work = LineageWork(ledger.place, manifest_id, self.source, WHOLE_BYTES)
+        return lineage_pool(work, here, self.rows, workers)
 
     def made(self, workers: int) -> Made:
         """By so many workers, each of them at it before the first line is read."""
         with RawAnswers(self.source.folder) as raw:
-            work, pool = self.pool(raw, workers)
+            pool = self.pool(raw, workers)
             pieces, sums = pool.pieces, _Sums()
 
             def later(check_stop: Callable[[], None], tell: Callable[[str], None]) -> Iterator[Portion]:
@@ -84,7 +84,7 @@ class Table:
                 return pieces(check_stop, tell)
 
             pool.pieces = later  # type: ignore[method-assign]
-            with closing(_lines(work, pool, self.project.ledger, sums, self.heard)) as lines:
+            with closing(_lines(pool, raw, self.project.ledger, sums, self.heard)) as lines:
                 found = list(lines)
         return Made(found, sums.totals(self.source.prices), self.project.statuses())
 

@@ -7,7 +7,6 @@ import importlib
 import pkgutil
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from tests.contract.ledger_factories import (
     waiting,
 )
 from tests.fault.run_factories import complete, executed, project_of, rows_of, until_done
+from tests.localserver_process import eventually
 from tests.postgresql_server import (
     PASSWORD,
     NoServerError,
@@ -217,6 +217,9 @@ def test_events_are_only_ever_added(server: PostgresServer, tmp_path: Path) -> N
 # ---------------------------------------------------------------- the recipe
 
 
+WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+
+
 def test_one_transaction_writes_at_a_time_and_readers_do_not_wait(server: PostgresServer) -> None:
     url = server.create("recipe")
     writer, reader = writing_engine(url), reading_engine(url)
@@ -227,7 +230,8 @@ def test_one_transaction_writes_at_a_time_and_readers_do_not_wait(server: Postgr
     def count_and_insert() -> None:
         with writer.begin() as connection:
             counted.append(connection.exec_driver_sql("SELECT count(*) FROM tally").scalar_one())
-            time.sleep(0.1)  # long enough for the other one to count, if it could
+            if len(counted) == 1:
+                eventually(lambda: server.asked("recipe", WAITING) == [(1,)], what="the other one waits")
             with reader.connect() as looking:
                 assert looking.exec_driver_sql("SELECT count(*) FROM tally").scalar_one() == counted[-1]
             connection.exec_driver_sql("INSERT INTO tally VALUES (1)")
@@ -277,8 +281,12 @@ def test_the_ledger_of_another_project_is_refused(server: PostgresServer, tmp_pa
 def test_two_schemas_of_a_database_are_two_ledgers(server: PostgresServer, tmp_path: Path) -> None:
     url = server.create("schemas")
     server.asked("schemas", "CREATE SCHEMA other")
-    Ledger.open(place_of(tmp_path / "one", url)).close()
-    Ledger.open(place_of(tmp_path / "two", f"{url}&options=-csearch_path%3Dother")).close()
+    other = f"{url}&options=-csearch_path%3Dother"
+    for name, at in (("one", url), ("two", other)):
+        with Ledger.open(place_of(tmp_path / name, at)) as ledger:
+            ledger.ensure_manifest(f"{name}.yaml", name)
+    assert server.asked("schemas", "SELECT name FROM public.manifest") == [("one",)]
+    assert server.asked("schemas", "SELECT name FROM other.manifest") == [("two",)]
 
 
 def test_a_database_of_others_or_of_another_encoding_is_refused(

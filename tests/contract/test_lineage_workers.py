@@ -86,15 +86,16 @@ def test_a_ledger_that_is_no_file_is_told_to_no_process(tmp_path: Path, url: str
 def test_a_ledger_that_a_worker_can_not_read_is_told_in_words(tmp_path: Path) -> None:
     table = make_table(tmp_path / "t", 5)
     with RawAnswers(table.source.folder) as raw:
-        work, pool = table.pool(raw, 0)
+        pool = table.pool(raw, 0)
+        work = LineageWork(table.project.ledger.place, 1, table.source, 0)
         broken = PortionMaker(_Unreadable(), 1, table.source, raw, lambda _: None)  # type: ignore[arg-type]
         (portion,) = broken.make_or_say(Order(2, 4))
         assert (work.end_of(portion), portion.lines) == (2, ())
-        there = LineageWork.unpack(work, *work.pack(portion))
+        there = work.unpack(*work.pack(portion))
         assert there == portion
         pool.pieces = lambda *_: iter([there])  # type: ignore[method-assign]
         with pytest.raises(LedgerError, match="a page is torn") as caught:
-            list(_lines(work, pool, table.project.ledger, _Sums(), Heard()))
+            list(_lines(pool, raw, table.project.ledger, _Sums(), Heard()))
         assert caught.value.next_step == "rebuild it"
 
 

@@ -32,14 +32,14 @@ class Numbers(Work[int]):
         return number
 
 
-def pool_of(*orders: Order, workers: int = 0, helps: bool = False) -> WorkerPool[int]:
+def pool_of(*orders: Order, workers: int = 0, here: Doing[int] | None = None) -> WorkerPool[int]:
     """One of which no thread runs."""
-    return WorkerPool(Numbers(), orders, workers, helps=helps)
+    return WorkerPool(Numbers(), orders, workers, here=here)
 
 
 def test_what_a_worker_left_of_a_range_is_read_before_the_rest_of_it() -> None:
-    for helps in (False, True):
-        pool = pool_of(Order(0, 3), Order(3, 6), helps=helps)
+    for here in (None, Numbers().begin()):
+        pool = pool_of(Order(0, 3), Order(3, 6), here=here)
         pool._begin()
         second = pool._begin()
         assert second is not None

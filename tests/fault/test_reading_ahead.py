@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -249,8 +248,7 @@ def test_a_run_whose_files_are_prepared_has_the_same_table(tmp_path: Path) -> No
     plain = make_project(tmp_path / "plain", rows=rows, **sections)
     assert plain.run().code == 0
     prepared = make_project(tmp_path / "prepared", rows=rows, **sections)
-    script = tmp_path / "prepared.py"
-    script.write_text(
+    done = prepared.run_changed(
         "import sys\n"
         "from runner.commands import ahead\n"
         "ahead.WORTH_LINES = ahead.LEAST_LINES = 1\n"
@@ -258,19 +256,9 @@ def test_a_run_whose_files_are_prepared_has_the_same_table(tmp_path: Path) -> No
         "def counted(self, message):\n"
         "    print('prepared', file=sys.stderr)\n"
         "    return unpacked(self, message)\n"
-        "ahead.Ahead.unpacked = counted\n"
-        "from runner.__main__ import main\n"
-        "main()\n"
+        "ahead.Ahead.unpacked = counted"
     )
-    done = subprocess.run(
-        [sys.executable, str(script), "run", str(prepared.manifest_path), "--json"],
-        capture_output=True,
-        text=True,
-        timeout=90,
-        cwd=prepared.folder,
-        env=prepared.environment(),
-    )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     assert done.stderr.count("prepared") >= 4, done.stderr  # some may be read in parts, while they grow
     told = ("_key", "_status", "_answer", "_error_class", "_error_message", "_input_tokens", "_output_tokens")
     assert [[row[name] for name in told] for row in prepared.results()] == [

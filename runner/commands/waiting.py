@@ -1,4 +1,4 @@
-"""The line before a manifest that another process has: who waits in it, and how long."""
+"""Waiting for another process that has the manifest: how long, and who is told."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from runner.commands.moments import Reporter, Trouble
 from runner.errors import InterruptedRunError
 
 
-class Queue:
+class Waiting:
     """Waiting for another process to be done with the manifest, as long as `--wait` says."""
 
     def __init__(self, wait_s: float | None, stop: StopFlag, reporter: Reporter) -> None:
