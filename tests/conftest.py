@@ -38,7 +38,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # collection (12.4 s of processor time, without it 7.9), and more at every few tests.
 gc.disable()
 
-_USUAL_TIMEOUT_S = 120
+_USUAL_TIMEOUT_S = 300
 """As in pyproject.toml. A test that asks for more takes long, and says so with that."""
 
 

@@ -88,7 +88,7 @@ def came_due(now: datetime) -> bool:
     return any(f"{now - timedelta(minutes=1):%m-%d %H:%M}" in wanted for wanted in WANTED.values())
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_every_due_time_of_two_days_is_carried_out_once_whoever_dies(stage: Stage) -> None:
     dice = random.Random(48)
     for name, (cron, timezone) in SCHEDULES.items():

@@ -61,7 +61,7 @@ def called(group: list[Case]) -> str:
     return f"{group[0].kind}-{group[0].phase}..{group[-1].kind}-{group[-1].phase}"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("group", GROUPS, ids=called)
 def test_trouble_comes_to_its_named_end(world: World, group: list[Case]) -> None:
     assert world.play(group) == len(group) > 0

@@ -374,7 +374,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield World(tmp_path, tuple(servers))
 
 
-@pytest.mark.timeout(max(300, 3 * EXAMPLES * STEPS))
+@pytest.mark.timeout(max(600, 3 * EXAMPLES * STEPS))
 def test_an_edit_costs_what_it_changed_and_nothing_else(world: World) -> None:
     try:
         run_state_machine_as_test(

@@ -380,7 +380,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield World(folder, server)
 
 
-@pytest.mark.timeout(max(300, 3 * EXAMPLES * STEPS))
+@pytest.mark.timeout(max(600, 3 * EXAMPLES * STEPS))
 def test_whatever_happens_everything_is_paid_once(world: World) -> None:
     try:
         run_state_machine_as_test(
