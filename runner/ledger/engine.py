@@ -110,7 +110,8 @@ def _on_connect(pragmas: tuple[str, ...]) -> Callable[[Any, ConnectionPoolEntry]
 
 def _on_begin(begin: str) -> Callable[[Connection], None]:
     def emit(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        driver: Any = connection.connection.driver_connection
+        driver.execute(begin)
 
     return emit
 

@@ -58,9 +58,10 @@ def translated(where: str) -> Iterator[None]:
     """Turn database errors inside the block into LedgerError. `where` names the ledger, without secrets."""
     try:
         yield
-    except IntegrityError as error:
+    except (IntegrityError, sqlite3.IntegrityError) as error:
+        said = _first_line(getattr(error, "orig", error))
         raise LedgerError(
-            f"{where}: a change would break a rule of the ledger: {_first_line(error.orig)}",
+            f"{where}: a change would break a rule of the ledger: {said}",
             next_step="nothing was changed; run the same command again, and report it if it comes back",
         ) from error
     except DBAPIError as error:

@@ -58,7 +58,7 @@ def count_then_insert_twice(engine: Engine, *, patience_s: float) -> list[int]:
     counted: list[int] = []
 
     def count_and_insert() -> None:
-        with contextlib.suppress(OperationalError), engine.begin() as connection:
+        with contextlib.suppress(OperationalError, sqlite3.OperationalError), engine.begin() as connection:
             seen = connection.exec_driver_sql("SELECT count(*) FROM tally").scalar_one()
             counted.append(seen)
             with contextlib.suppress(threading.BrokenBarrierError):
