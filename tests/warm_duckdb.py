@@ -5,6 +5,11 @@ which are always the same; a small run opens three. One that has done nothing el
 for input and output, is the same database in a fork. It is given out once, with the settings that it was
 asked for; they can all be set later than at the start, but for those it was made with. Whoever wants more,
 or something else, gets a database of its own.
+
+A connection that was given out is really closed; its database is not, but ends with the process. To forget
+all those functions one by one touches every page on which they stand, and each must be copied for that:
+a third of all pages that a small run had copied (measured). So what only the end of a database would show is
+not seen in forks, but in tests that open it in their own process.
 """
 
 from __future__ import annotations
@@ -20,6 +25,8 @@ _MADE_WITH = {name: CONFIG[name] for name in ("threads", "async_threads") if nam
 _COUNT = 3
 _connect = duckdb.connect
 _ready: list[duckdb.DuckDBPyConnection] = []
+_kept: list[duckdb.DuckDBPyConnection] = []
+"""First connections to databases, of which others were given out; these keep them."""
 
 
 def make_ahead() -> None:
@@ -35,7 +42,8 @@ def hand_out() -> None:
 def _given(database: str = ":memory:", *, config: Mapping[str, Any]) -> duckdb.DuckDBPyConnection:
     if database != ":memory:" or not _ready:
         return _connect(database, config=dict(config))
-    given = _ready.pop()
+    _kept.append(_ready.pop())
+    given = _kept[-1].cursor()
     for name, value in config.items():
         if _MADE_WITH.get(name) != value:
             given.execute(f"SET {name} = {_literal(value)}")

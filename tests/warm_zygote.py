@@ -1,12 +1,13 @@
 """A process that has imported the program and forks for every order: what `tests.warm_program` talks to.
 
-Theory. Most of the time of `python -m runner` goes into imports. A fork of a process that has done nothing
-but import (and turned the ledger's statements into SQLite's text, and made empty databases of DuckDB, which
-both always give the same) is the same program a moment later: one thread, no file opened, no event loop, no
-random state in use (Python reseeds after a fork). The child takes over folder, environment, standard
-streams and signals as a fresh interpreter would, and leaves as the interpreter does, but for the teardown of
-its modules, which costs more than many a test. What a warm start can't show is how the program starts: tests
-of that use a fresh interpreter.
+Theory. Most of the time of `python -m runner` goes into imports. A fork of a process that has imported it,
+turned the ledger's statements into SQLite's text, made empty databases of DuckDB, which always give the same,
+and validated one small project, so that patterns are compiled, is the same program a moment later: one
+thread, no open file, no event loop, no random state in use (Python reseeds after a fork). The child takes
+over folder, environment, standard streams and signals as a fresh interpreter would, and leaves as the
+interpreter does, but for the teardown of its modules, which costs more than many a test. What a warm start
+can't show is how the program starts, and what it does for the first time: tests of that use a fresh
+interpreter.
 
 A program that starts the local server orders it here too, over a socket that every child inherits.
 
@@ -27,14 +28,19 @@ import select
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 from sqlalchemy.dialects import sqlite
 
 from runner import failpoints
 from runner.commands import local
+from runner.commands.options import ManifestOptions
+from runner.commands.validate import validate
+from runner.dataset import close_snapshots
 from runner.ledger.bulk import Bulk, Lookup
 from tests import warm_duckdb, warm_program
 
@@ -88,9 +94,33 @@ def _warm_up() -> None:
         if isinstance(found, Bulk | Lookup):
             found.compiled(sqlite.dialect())
     warm_duckdb.make_ahead()
+    _check_a_project()
     gc.collect()
     gc.freeze()
-    assert threading.active_count() == 1, "a fork of several threads may hang"
+    threads = Path("/proc/self/task")  # those of DuckDB too, where the system shows them
+    count = len(list(threads.iterdir())) if threads.exists() else threading.active_count()
+    assert count == 1, "a fork of several threads may hang"
+
+
+def _check_a_project() -> None:
+    """What `run validate` does with the smallest of projects: patterns are compiled at their first use, and
+    the readers of manifests and templates make their tables then."""
+    with tempfile.TemporaryDirectory(prefix="warm-") as folder:
+        home = Path(folder)
+        (home / "prompt.j2").write_text("{{ text }}", encoding="utf-8")
+        (home / "rows.jsonl").write_text('{"id": "a", "text": "b"}\n', encoding="utf-8")
+        manifest = {
+            "version": 1,
+            "name": "warm",
+            "dataset": {"path": "rows.jsonl", "key": "id"},
+            "prompt": {"template": "prompt.j2"},
+            "model": {"provider": "local", "name": "m"},
+            "output": {"path": "results.jsonl"},
+        }
+        (home / "manifest.yaml").write_text(json.dumps(manifest), encoding="utf-8")
+        validate(ManifestOptions(path=str(home / "manifest.yaml")), environ={})
+        close_snapshots()
+    tempfile.tempdir = None  # a child's own TMPDIR counts
 
 
 def _fork(

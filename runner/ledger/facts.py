@@ -8,7 +8,7 @@ for the usual one.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, select
@@ -110,7 +110,7 @@ def fact_of(connection: Connection, submission: Submission, what: str, now_s: fl
         output_file_id=submission.output_file_id,
         error_file_id=submission.error_file_id,
     )
-    return asdict(fact)
+    return {name: getattr(fact, name) for name in _NAMES}
 
 
 def read_fact(line: object) -> ShardFact | None:
