@@ -22,6 +22,9 @@ SUFFIXES = (".parquet", ".csv", ".jsonl", ".db")
 _ROW_GROUP_BYTES = 32 << 20
 _MAX_ROW_GROUP_ROWS = 40 * 2048
 _MIN_ROW_GROUP_ROWS = 16
+_COMPRESSION = "COMPRESSION zstd, COMPRESSION_LEVEL 1"
+"""A quarter less work than with DuckDB's level 3, for files of the same size (44.2 MB instead of 44.0 of
+300,000 rows, measured)."""
 
 
 def write_table(
@@ -30,8 +33,8 @@ def write_table(
     """Write to `path`, an empty file. Raises RunnerError where the number of rows is not the due one."""
     match suffix:
         case ".parquet":
-            group = f"ROW_GROUP_SIZE {_row_group_rows(joined)}"
-            written = _copy(engine, joined.sql, path, f"FORMAT parquet, COMPRESSION zstd, {group}")
+            options = f"FORMAT parquet, {_COMPRESSION}, ROW_GROUP_SIZE {_row_group_rows(joined)}"
+            written = _copy(engine, joined.sql, path, options)
         case ".csv":
             form = safe_csv_form if csv_safe else csv_form
             sql = _formed(engine, joined.sql, form, safe_names=csv_safe)
