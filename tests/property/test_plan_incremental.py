@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +28,8 @@ from runner.prompt import Prompt
 from tests.contract.ledger_factories import Project, asked, failed, succeeded
 from tests.project_factory import make_project
 from tests.property.test_ledger_properties import WHAT_A_PLAN_LEAVES
+
+pytestmark = pytest.mark.usefixtures("lent_duckdb")
 
 TEMPLATE = "{% block system %}Be brief.{% endblock %}{% block user %}{{ text | upper }}{% endblock %}"
 Rows = list[tuple[str, str, str]]

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from runner.errors import RunnerError
 from tests.contract.results_factories import SUFFIXES, make_snapshot, put, read_back
 
+pytestmark = pytest.mark.usefixtures("lent_duckdb")
+
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 ROWS = st.lists(
     st.tuples(TEXTS.filter(bool), st.lists(st.none() | TEXTS, min_size=1, max_size=3)), max_size=12
