@@ -163,7 +163,7 @@ KEEPING = (
         path="core/usual.py",
         old='            and message.get("refusal") is None\n',
         new="",
-        kills=(f"{_USUAL}::test_what_is_told_in_one_look_is_what_is_judged",),
+        kills=(f"{_USUAL}::test_one_odd_value_anywhere_is_told_as_it_is_judged",),
     ),
     Mutant(
         name="prepared-whatever-other-lines-say",

@@ -175,6 +175,20 @@ lines = st.builds(
 @example(Line(usual(error={})))
 @example(Line(_of_body("@0", usual()["response"]["body"], True)))
 def test_what_is_told_in_one_look_is_what_is_judged(line: Line) -> None:
+    _is_told_as_it_is_judged(line)
+
+
+def test_one_odd_value_anywhere_is_told_as_it_is_judged() -> None:
+    for place in _PLACES:
+        for odd in (*ODD, _GONE):
+            value = usual()
+            _change(value, place, odd)
+            _is_told_as_it_is_judged(Line(value))
+    for damage in _DAMAGES:
+        _is_told_as_it_is_judged(Line(usual(), damage=damage))
+
+
+def _is_told_as_it_is_judged(line: Line) -> None:
     data = line.data(["a-1", "b-2", "c-3", "d-4"]).rstrip(b"\r\n")
     try:
         found = usual_answer(decode_json(data))
