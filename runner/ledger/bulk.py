@@ -155,31 +155,23 @@ class Bulk:
 
 
 def _run_each(connection: Connection, text: str, rows: list[Any]) -> int:
-    if not rows:
-        return 0
-    driver = _sqlite_of(connection)
-    if driver is None:
-        return connection.exec_driver_sql(text, rows).rowcount
-    return driver.executemany(text, rows).rowcount
+    return int(_executed(connection, text, rows).rowcount) if rows else 0
 
 
 def _executed(connection: Connection, text: str, parameters: Any) -> Any:
-    """Run a statement; what comes has `rowcount` and `lastrowid`."""
-    driver = _sqlite_of(connection)
-    if driver is None:
-        return connection.exec_driver_sql(text, parameters)
-    return driver.execute(text, parameters)
+    """Run a statement, for each of them where the parameters are a list; what comes has `rowcount`,
+    `lastrowid` and `close`.
 
-
-def _sqlite_of(connection: Connection) -> sqlite3.Connection | None:
-    """SQLite's own connection, in the transaction of SQLAlchemy's; None for another driver. What SQLAlchemy
-    does around a statement takes longer than SQLite does for most of ours (measured)."""
+    SQLite's own driver does it, in SQLAlchemy's transaction: what SQLAlchemy does around a statement takes
+    longer than SQLite does for most of ours (measured).
+    """
     driver = connection.connection.driver_connection
     if not isinstance(driver, sqlite3.Connection):
-        return None
+        return connection.exec_driver_sql(text, parameters)
     if not connection.in_transaction():
-        connection.begin()  # as SQLAlchemy does at the first statement
-    return driver
+        connection.begin()  # as SQLAlchemy would: nothing is written outside of one
+    run = driver.executemany if isinstance(parameters, list) else driver.execute
+    return run(text, parameters)
 
 
 def _run_by_column(
@@ -259,12 +251,10 @@ class KeyedInsert:
 
 def _fetched(connection: Connection, text: str, parameters: Any) -> list[Values]:
     """Without SQLAlchemy's row objects, which cost more than the query where there are a million."""
-    driver = _sqlite_of(connection)
-    if driver is not None:
-        return driver.execute(text, parameters).fetchall()
-    result = connection.exec_driver_sql(text, parameters)
-    found: list[Values] = list(result.cursor.fetchall())
-    result.close()
+    done = _executed(connection, text, parameters)
+    cursor = done if isinstance(done, sqlite3.Cursor) else done.cursor
+    found: list[Values] = list(cursor.fetchall())
+    done.close()
     return found
 
 

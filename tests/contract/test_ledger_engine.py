@@ -7,14 +7,16 @@ import os
 import re
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Column, Engine, Integer, MetaData, Table, bindparam, create_engine, insert
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from runner.errors import LedgerError
 from runner.ledger import StagedRow
+from runner.ledger.bulk import Bulk
 from runner.ledger.engine import APPLICATION_ID, checkpoint, reading_engine, writing_engine
 from runner.ledger.packing import STATUS_CODES
 from runner.ledger.schema import (
@@ -359,6 +361,26 @@ def test_a_state_that_is_no_state_is_refused(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError), project.ledger._writer.begin() as connection:  # type: ignore[union-attr]
         connection.exec_driver_sql("UPDATE shard SET state = 'sent'")
     project.ledger.close()
+
+
+def test_a_compiled_statement_is_never_run_outside_a_transaction(tmp_path: Path) -> None:
+    engine = writing_engine(f"sqlite:///{tmp_path / 'ledger.db'}")
+    tally = Table("tally", MetaData(), Column("seen", Integer))
+    tally.create(engine)
+    add = Bulk(insert(tally).values(seen=bindparam("seen")), "seen")
+    for rows in ([(1,)], [(number,) for number in range(300)]):
+        with engine.connect() as connection:
+            assert add.run(connection, rows) == len(rows)
+            with pytest.raises(sqlite3.OperationalError, match="locked"), closing(other(tmp_path)) as also:
+                also.execute("INSERT INTO tally VALUES (2)")
+        with closing(other(tmp_path)) as also:
+            assert also.execute("SELECT count(*) FROM tally").fetchall() == [(0,)]
+    engine.dispose()
+
+
+def other(folder: Path) -> sqlite3.Connection:
+    """Somebody else's connection, who waits for nobody."""
+    return sqlite3.connect(folder / "ledger.db", timeout=0)
 
 
 def test_closing_leaves_no_log_beside_the_file(tmp_path: Path) -> None:
