@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.mutants.catalogue import MUTANTS
-from tests.mutants.killing import Verdict, try_one
+from tests.mutants.killing import Verdict, run_tests, try_one
 from tests.mutants.mutant import HOME, DoesNotApplyError, Mutant, copy_code
 
 CHEAP = "last-duplicate-wins"
@@ -72,3 +74,21 @@ def test_a_mutant_is_killed_and_a_harmless_change_survives(tmp_path: Path) -> No
     )
     assert try_one(nothing_to_run, tmp_path).verdict is Verdict.BROKEN
     assert {path: path.read_bytes() for path in (tmp_path / "runner").rglob("*.py")} == before
+
+
+def test_who_waits_for_tests_and_is_ended_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[str]] = []
+    communicate = subprocess.Popen.communicate
+
+    def interrupted(process: subprocess.Popen[str], *given: Any, **named: Any) -> Any:
+        started.append(process)
+        if len(started) == 1:
+            raise KeyboardInterrupt
+        return communicate(process, *given, **named)
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_tests(tmp_path, ["none.py"], limit_s=60)
+    assert started[0].returncode == -signal.SIGKILL
