@@ -389,6 +389,7 @@ def test_an_edit_costs_what_it_changed_and_nothing_else(world: World) -> None:
     finally:
         for what, times in sorted(world.happened.items()):
             print(f"{times:6} {what}")  # noqa: T201
+    assert world.happened["run: sent something"], "the rules of `Edits` assert; they were played"
 
 
 def test_batches_at_a_server_no_longer_named_wait_until_it_is_named_again(world: World) -> None:

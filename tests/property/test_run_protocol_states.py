@@ -395,6 +395,8 @@ def test_whatever_happens_everything_is_paid_once(world: World) -> None:
     finally:
         for what, times in sorted(world.happened.items()):
             print(f"{times:6} {what}")  # noqa: T201
+    ended = [what for what in world.happened if what.endswith("to the end")]
+    assert ended, "the rules of `Protocol` assert; they were played"
 
 
 @pytest.mark.parametrize("has_fence", [True, False])
