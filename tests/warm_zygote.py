@@ -5,9 +5,9 @@ turned the ledger's statements into SQLite's text, made empty databases of DuckD
 and validated one small project, so that patterns are compiled, is the same program a moment later: one
 thread, no open file, no event loop, no random state in use (Python reseeds after a fork). The child takes
 over folder, environment, standard streams and signals as a fresh interpreter would, and leaves as the
-interpreter does, but for the teardown of its modules, which costs more than many a test. What a warm start
-can't show is how the program starts, and what it does for the first time: tests of that use a fresh
-interpreter.
+interpreter does, but for DuckDB's part in it and the teardown of its modules, which cost more than many a
+test. What a warm start can't show is how the program starts, and what it does for the first time: tests of
+that use a fresh interpreter.
 
 A program that starts the local server orders it here too, over a socket that every child inherits.
 
@@ -23,6 +23,8 @@ import gc
 import importlib
 import io
 import json
+import logging
+import multiprocessing.util
 import os
 import select
 import signal
@@ -30,6 +32,7 @@ import socket
 import sys
 import tempfile
 import threading
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -50,12 +53,16 @@ _PRELOADED = (
     *("runner.commands.validate", "runner.commands.gc", "runner.commands.explain", "runner.commands.history"),
     *("runner.commands.results", "runner.commands.status", "runner.commands.cancel", "runner.cli.json_lines"),
     *("runner.cli.live", "runner.cli.plain", "runner.localserver.__main__", "runner.localserver.serve"),
-    *("alembic.command", "alembic.runtime.migration", "duckdb", "httpx", "jinja2", "jsonschema", "orjson"),
+    *("duckdb", "httpx", "jinja2", "jsonschema", "orjson"),
     *("multiprocessing", "concurrent.futures", "rich.live", "sqlalchemy.dialects.sqlite", "tempfile"),
     *("tenacity", "uuid", "yaml", "h11", "httpcore", "uvicorn.protocols.http.h11_impl", "encodings.idna"),
     *("runner.schedule.ticking", "runner.schedule.listing", "runner.cli.schedule_text", "cronsim.explain"),
     *("runner.schedule.serving", "runner.schedule.emitting", "runner.cli.json_log", "apprise"),
-    *("alembic.runtime.environment", "encodings.utf_8_sig", "stringprep", "tests.kills.hurried.__main__"),
+    *("runner.cli.status_text", "runner.cli.columns", "runner.cli.sides_text", "runner.cli.explain_text"),
+    *("runner.cli.history_text", "runner.cli.watching", "runner.commands.resolve", "runner.commands.diffing"),
+    *("anyio._backends._asyncio", "anyio.streams.stapled", "uvicorn.lifespan.on", "uvicorn.loops.asyncio"),
+    *("encodings.utf_8_sig", "stringprep", "concurrent.futures.thread"),
+    "tests.kills.hurried.__main__",
 )
 
 
@@ -95,11 +102,20 @@ def _warm_up() -> None:
             found.compiled(sqlite.dialect())
     warm_duckdb.make_ahead()
     _check_a_project()
+    _keep_own_exits()
     gc.collect()
     gc.freeze()
     threads = Path("/proc/self/task")  # those of DuckDB too, where the system shows them
     count = len(list(threads.iterdir())) if threads.exists() else threading.active_count()
     assert count == 1, "a fork of several threads may hang"
+
+
+def _keep_own_exits() -> None:
+    """Only what Python's own modules do at the end of a process. What DuckDB's binding does there is to look
+    for leaks: 5 ms and a thousand copied pages in each child."""
+    atexit._clear()
+    for own in (logging.shutdown, weakref.finalize._exitfunc, multiprocessing.util._exit_function):  # type: ignore[attr-defined]
+        atexit.register(own)
 
 
 def _check_a_project() -> None:
