@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby, islice
+from typing import Any
 
 import duckdb
 
@@ -117,9 +118,10 @@ def create_view(
     """
     headers = read_headers(inputs)
     connection.execute(f"CREATE VIEW cells AS {_cells(inputs, headers)}")
-    columns = [column[0] for column in connection.execute("SELECT * FROM cells LIMIT 0").description or ()]
+    sampled = connection.execute(f"SELECT * FROM cells LIMIT {_SAMPLE_ROWS}")
+    columns, sample = [column[0] for column in sampled.description or ()], sampled.fetchall()
     folded = {key.casefold() for key in keys}
-    types = _types(connection, columns, folded, _Tests(is_queried=is_queried), whole=whole)
+    types = _types(connection, columns, sample, folded, _Tests(is_queried=is_queried), whole=whole)
     mixed = frozenset(column for column, kind in types.items() if kind == _MIXED)
     texts = {column: _whole_text(engine.name(column)) for column in columns if column in mixed}
     found = Mixed(texts=texts, numbers=mixed)
@@ -162,13 +164,13 @@ _MIXED = "whole numbers and fractions"
 def _types(
     connection: duckdb.DuckDBPyConnection,
     columns: Sequence[str],
+    sample: Sequence[tuple[Any, ...]],
     keys: set[str],
     tests: _Tests,
     *,
     whole: bool,
 ) -> dict[str, str]:
-    """The type of each column that has one; the others are text."""
-    sample = connection.execute(f"SELECT * FROM cells LIMIT {_SAMPLE_ROWS}").fetchall()
+    """The type of each column that has one; the others are text. `sample`: the first rows."""
     candidates: dict[str, list[str]] = {}
     for index, column in enumerate(columns):
         cells = [row[index] for row in sample if row[index]]

@@ -97,9 +97,10 @@ class KeyCheck:
         self._manifest = manifest
         self._inputs = inputs
 
-    def run(self) -> None:
-        """Raise InputError with the first mistakes and the total counts."""
-        nulls, duplicates = self._nulls(), self._duplicates()
+    def run(self, nulls_in_all: int) -> None:
+        """Raise InputError with the first mistakes and the total counts. `nulls_in_all`: so many rows have
+        no key."""
+        nulls, duplicates = self._nulls(nulls_in_all), self._duplicates()
         if not nulls and not duplicates:
             return
         positions = {position for told in (*nulls, *duplicates) for position in told.positions}
@@ -111,8 +112,7 @@ class KeyCheck:
             next_step="mend the keys, or leave out dataset.key to go by content",
         )
 
-    def _nulls(self) -> list[_Told]:
-        total = self._count(f"SELECT count(*) FROM {self._from} WHERE _key IS NULL")
+    def _nulls(self, total: int) -> list[_Told]:
         if not total:
             return []
         rows = self._connection.execute(

@@ -160,18 +160,17 @@ class _Job:
         )
         with opened as (connection, source, columns, mixed):
             try:
-                path = _write(connection, self.manifest, source, columns, mixed, self.folder)
+                path, look = _write(connection, self.manifest, source, columns, mixed, self.folder)
                 if self.manifest.dataset.key:
-                    KeyCheck(connection, path, self.manifest, self.inputs).run()
-                if not _is_in_order(connection, path):
+                    KeyCheck(connection, path, self.manifest, self.inputs).run(look.rows - look.keys)
+                if not look.is_in_order:
                     raise AssertionError(f"the rows of {path} are not in order")
-                rows = _count_rows(connection, path)
                 columns = types_of(connection, f"FROM read_parquet({engine.text(str(path))})", {})
             except duckdb.OutOfMemoryException:
                 raise
             except duckdb.Error as error:
                 raise translated(self.manifest, self.inputs, error) from error
-        return _Written(path, source, [pair for pair in columns if pair[0] not in OWN_COLUMNS], rows)
+        return _Written(path, source, [pair for pair in columns if pair[0] not in OWN_COLUMNS], look.rows)
 
 
 @contextmanager
@@ -305,8 +304,8 @@ def _write(
     columns: Columns,
     mixed: Mixed,
     folder: Path,
-) -> Path:
-    """All rows with position and key to a file in `folder`."""
+) -> tuple[Path, _Look]:
+    """All rows with position and key to a file in `folder`, and what was seen of it."""
     is_queried = manifest.dataset.query is not None
     rows, written = rows_with_written(
         connection, source.sql, source.parameters, columns, mixed, is_queried=is_queried
@@ -320,19 +319,20 @@ def _write(
         f"{rows}) TO {engine.text(str(path))} ({options})",
         dict(source.parameters) or None,
     )
-    if not _is_in_order(connection, path):
+    look = _look_at(connection, path)
+    if not look.is_in_order:
         # DuckDB 1.4 was seen to write the end of one UNION ALL branch after the next; positions were right.
         sorted_rows = engine.private_file(folder / "sorted.parquet")
         read = f"read_parquet({engine.text(str(path))})"
         connection.execute(
             f"COPY (FROM {read} ORDER BY _position) TO {engine.text(str(sorted_rows))} ({options})"
         )
-        path = sorted_rows
+        path, look = sorted_rows, _look_at(connection, sorted_rows)
     if not manifest.dataset.key:
         numbered = folder / "numbered.parquet"
         if number_equal_rows(connection, path, numbered, options):
-            return numbered
-    return path
+            return numbered, _look_at(connection, numbered)
+    return path, look
 
 
 def _stored_cell(name: str, kind: DuckDBPyType) -> str:
@@ -354,18 +354,22 @@ def _parquet_options(connection: duckdb.DuckDBPyConnection) -> str:
     return f"FORMAT parquet, ROW_GROUP_SIZE {rows}, COMPRESSION snappy, USE_TMP_FILE false"
 
 
-def _is_in_order(connection: duckdb.DuckDBPyConnection, written: Path) -> bool:
-    """Whether positions count from 0 without a gap, in the file's own order."""
-    found = connection.execute(
-        "SELECT coalesce(bool_and(_position = file_row_number), true) "
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What is seen of a written file: its rows, how many of them have a key, and whether positions count
+    from 0 without a gap, in the file's own order."""
+
+    rows: int
+    keys: int
+    is_in_order: bool
+
+
+def _look_at(connection: duckdb.DuckDBPyConnection, written: Path) -> _Look:
+    rows, keys, is_in_order = connection.execute(
+        "SELECT count(*), count(_key), coalesce(bool_and(_position = file_row_number), true) "
         f"FROM read_parquet({engine.text(str(written))}, file_row_number = true)"
-    ).fetchone()
-    return found is not None and bool(found[0])
-
-
-def _count_rows(connection: duckdb.DuckDBPyConnection, written: Path) -> int:
-    found = connection.execute(f"SELECT count(*) FROM read_parquet({engine.text(str(written))})").fetchone()
-    return int(found[0]) if found is not None else 0
+    ).fetchall()[0]
+    return _Look(int(rows), int(keys), bool(is_in_order))
 
 
 def _check_untouched(inputs: Inputs, before: InputsState) -> None:
