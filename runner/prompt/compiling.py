@@ -28,6 +28,7 @@ from runner.prompt.limits import MIN_VALUE_LIMIT
 from runner.prompt.rendering import Renderer, Shape
 from runner.prompt.structure import check_structure, has_messages
 from runner.prompt.trees import Tree
+from runner.prompt.wording import readable_mistakes
 
 _ROUND_NODES = (nodes.For, nodes.Macro, nodes.CallBlock, nodes.Include, nodes.Import, nodes.FromImport)
 _NEXT_STEP = "correct the template; `run validate` checks it again"
@@ -65,7 +66,7 @@ class PromptSource:
             mistakes += _compile_all(ready, family)
         if ready is None or mistakes:
             mistakes += _wrong_names(environment, family, columns, self.params)
-            raise InputError(mistakes, next_step=_NEXT_STEP)
+            raise InputError(readable_mistakes(mistakes), next_step=_NEXT_STEP)
         root = family.texts[family.root]
         others = tuple(text for name, text in sorted(family.texts.items()) if name != family.root)
         return Prompt(replace(self, texts=(root, *others)), family, ready)
@@ -114,7 +115,7 @@ class Prompt:
         Without `columns` (the dataset can't be read) only names of params.
         """
         known = self._globals
-        return list(variables.wrong_names(self._uses, columns, self.source.params, known))
+        return readable_mistakes(variables.wrong_names(self._uses, columns, self.source.params, known))
 
     def warnings(self, columns: Sequence[str] = ()) -> list[Mistake]:
         """What is probably not meant, but does no harm: unused params, columns hidden by our names."""
@@ -127,7 +128,7 @@ class Prompt:
             if name in columns:
                 what = f"in a template `{name}` is not the column of that name"
                 found.append(Mistake(where=path, what=what, hint=f'the column is row["{name}"]'))
-        return found
+        return readable_mistakes(found)
 
     def variables(self) -> tuple[str, ...]:
         """The columns that the template names, sorted; see `reads_whole_row`."""

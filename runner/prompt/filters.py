@@ -96,6 +96,8 @@ def _on_text(function: Callable[..., Any], limit: int) -> Callable[..., Any]:
         value = arguments[place]
         if value is None:
             arguments = (*arguments[:place], "", *arguments[place + 1 :])
+        elif isinstance(value, list):  # `indent` adds a line break to what it is given, before it fails
+            arguments = (*arguments[:place], list(value), *arguments[place + 1 :])
         if options or len(arguments) > place + 1:
             _check_arguments(value, (*arguments[place + 1 :], *options.values()), limit)
         result = function(*arguments, **options)

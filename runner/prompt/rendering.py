@@ -11,7 +11,6 @@ A property test compares this with `Template.render` over generated templates.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,11 +22,10 @@ from runner.core.model import Cause, Message
 from runner.prompt.codegen import END, LETTERS
 from runner.prompt.environment import PromptEnvironment
 from runner.prompt.limits import RenderTimeoutError
+from runner.prompt.wording import readable
 
-_MAX_MESSAGE_CHARS = 500
 _made: Callable[[type[Message], tuple[str, str]], Message] = tuple.__new__
 """`Message` without its checks of arguments: there is one for every row."""
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 class PromptTooLargeError(Exception):
@@ -166,9 +164,9 @@ class Renderer:
         place = _place(error)
         for kind, error_class, describe in _CAUSES:
             if isinstance(error, kind):
-                return Cause(error_class=error_class, message=_readable(place + describe(error)))
+                return Cause(error_class=error_class, message=readable(place + describe(error)))
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        return Cause(error_class="template_error", message=_readable(place + what))
+        return Cause(error_class="template_error", message=readable(place + what))
 
 
 _EMPTY = "the prompt has no user message: the block `user` is blank for this row"
@@ -195,8 +193,3 @@ def _template_frames(error: Exception) -> Iterator[tuple[Template, int]]:
         if isinstance(template, Template):
             yield template, traceback.tb_lineno
         traceback = traceback.tb_next
-
-
-def _readable(text: str) -> str:
-    text = _CONTROL.sub(" ", text)
-    return text if len(text) <= _MAX_MESSAGE_CHARS else text[: _MAX_MESSAGE_CHARS - 3] + "..."

@@ -345,3 +345,17 @@ def test_a_constant_that_is_nothing_has_a_cause_and_no_traceback(tmp_path: Path)
 def test_a_number_without_end_is_a_mistake(tmp_path: Path) -> None:
     [mistake] = mistakes_in(tmp_path, "{{ " + "9" * 5000 + " }}")
     assert mistake == "main.j2: a number in the template has too many digits"
+
+
+def test_what_is_said_of_a_template_can_be_written_and_read(tmp_path: Path) -> None:
+    """The template's own words may be halves of characters, signals to a terminal, or have no end."""
+    prompt = make_prompt(tmp_path, "{{ params['\\ud800\\x1b[31m'] }}{{ row['" + "a" * 5000 + "'] }}")
+    [param, column] = [str(mistake).replace(f"{tmp_path}/", "") for mistake in prompt.check(COLUMNS)]
+    assert param.startswith("main.j2:1: `params.\\ud800 [31m` is not a param; ")
+    assert column.startswith("main.j2:1:39: `aaa")
+    [tag] = mistakes_in(tmp_path, "{% end" + "9" * 20_000 + " %}")
+    assert tag.startswith("main.j2:1:4: template syntax: Encountered unknown tag 'end99")
+    for said in (param, column, tag):
+        assert said.encode()
+        assert said.isprintable()
+        assert len(said) < 700

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runner.core.model import Message
+from runner.prompt.filters import build_filters
 from tests.contract.prompt_factories import cause_of, make_prompt, only_text
 
 CAUSES: list[tuple[str, dict[str, Any], str, str]] = [
@@ -105,6 +107,34 @@ def test_what_a_bad_row_had_set_is_not_seen_by_the_next(tmp_path: Path) -> None:
     prompt = make_prompt(tmp_path, template)
     assert cause_of(prompt.render({"first": True, "n": 0}))[0] == "template_error"
     assert only_text(prompt.render({"first": False, "n": 1})) == "False1.0"
+
+
+def test_no_row_changes_a_param_of_the_next(tmp_path: Path) -> None:
+    """Jinja2's `indent` adds a line break to a list before it fails."""
+    template = "{% if first %}{{ params.words|indent }}{% endif %}{{ params.words|join('-') }}"
+    prompt = make_prompt(tmp_path, template, params={"words": ["a", "b"]})
+    assert cause_of(prompt.render({"first": True}))[0] == "template_error"
+    assert only_text(prompt.render({"first": False})) == "a-b"
+
+
+@pytest.mark.parametrize("name", sorted(build_filters(1_000, lambda: None)))
+def test_no_filter_changes_what_it_is_given(tmp_path: Path, name: str) -> None:
+    values: dict[str, Any] = {
+        "numbers": [3, 1, 2],
+        "nested": [[2, "b"], [1, "a"]],
+        "map": {"b": [1], "a": [2]},
+        "maps": [{"n": 2}, {"n": 1}],
+        "text": "a b",
+        "bytes": b"ab",
+    }
+    calls = [f"{name}", f"{name}(1)", f"{name}('n')", f"{name}(attribute='n')", f"{name}(3, 'x')"]
+    for value in values:
+        for call in calls:
+            for source in (f"params.{value}", value):
+                given, params = deepcopy(values), deepcopy(values)
+                prompt = make_prompt(tmp_path, f"{{{{ {source}|{call} }}}}", params=params)
+                prompt.render(given)
+                assert (given, params) == (values, values)
 
 
 def test_a_parent_is_added_once_for_every_row(tmp_path: Path) -> None:

@@ -138,6 +138,7 @@ class Templates:
             assert outcome.message
             assert len(outcome.message) <= 500
             assert "\n" not in outcome.message
+            outcome.message.encode()
             assert SECRET not in outcome.message
             return outcome.error_class
         size = 0
