@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from itertools import groupby
@@ -142,6 +143,15 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
+
+
+@pytest.fixture(autouse=True)
+def no_ledger_stays_open() -> Iterator[None]:
+    """What `tests.contract.ledger_factories` opened is let go of, where a test uses it."""
+    yield
+    factories = sys.modules.get("tests.contract.ledger_factories")
+    if factories is not None:
+        factories.let_go_of_ledgers()
 
 
 @pytest.fixture(scope="module")

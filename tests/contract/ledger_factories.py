@@ -82,6 +82,19 @@ def shard_file(slot: int = 0, *, requests: int = 1, model: str = "qwen") -> Plan
     )
 
 
+_opened: list[Ledger] = []
+
+
+def let_go_of_ledgers() -> None:
+    """Close the connections of all that projects opened; nothing else of closing is done, for the folder
+    may be gone. Python 3.13 complains of connections that nobody closes."""
+    while _opened:
+        ledger = _opened.pop()
+        for engine in (ledger._reader, ledger._writer):
+            if engine is not None:
+                engine.dispose()
+
+
 @dataclass
 class Project:
     """One open ledger with one manifest; every plan is a run of its own."""
@@ -94,6 +107,7 @@ class Project:
     @classmethod
     def open(cls, folder: Path, *, name: str = "job", clock: Clock | None = None) -> Project:
         ledger = Ledger.open(place_in(folder), clock=clock or Clock())
+        _opened.append(ledger)
         return cls(ledger, ledger.ensure_manifest(str(folder / f"{name}.yaml"), name), name)
 
     def beside(self, name: str) -> Project:
