@@ -51,7 +51,7 @@ def _lock(connection: duckdb.DuckDBPyConnection, files: Sequence[str], folder: P
         "extension_directory": text(nowhere),
         "secret_directory": text(nowhere),
         "temp_directory": text(str(folder / "spill") if folder is not None else ""),
-        "TimeZone": text("UTC"),
+        "GLOBAL TimeZone": text("UTC"),  # a cursor is a session of its own
         "parquet_metadata_cache": "true",
         "enable_external_file_cache": "false",
         "enable_progress_bar": "false",

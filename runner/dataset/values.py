@@ -87,8 +87,10 @@ def converter(kind: DuckDBPyType) -> Converter | None:
 
 
 def _aware(value: Any) -> Any:
-    # DuckDB hands out pytz zones; the session's is UTC. Beyond year 9999 it hands out text.
-    return value.replace(tzinfo=UTC) if isinstance(value, datetime) else value
+    # DuckDB hands out a time in the session's zone, infinity without one, and beyond year 9999 text.
+    if not isinstance(value, datetime):
+        return value
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def _whole(value: Any) -> Any:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -141,3 +144,33 @@ def test_rows_come_in_batches_and_ranges_beyond_the_end_are_empty(tmp_path: Path
     assert batches[-1][-1] == (4_499, "4499", {"n": 4_499})
     assert list(read_rows(snapshot.path, 5_000, 9_000)) == []
     assert list(read_rows(snapshot.path, 7, 7)) == []
+
+
+_OF_THE_ZONE = """
+import sys
+from pathlib import Path
+from runner.dataset import read_rows
+from tests.contract.dataset_factories import take
+
+query = "WITH zoned AS (SELECT id, t::TIMESTAMPTZ AS z FROM dataset) "
+query += "SELECT id, z AS t, [z] AS ts, CAST(z AS VARCHAR) AS text FROM zoned"
+folder = Path(sys.argv[1])
+snapshot = take(folder / "rows.csv", into=folder, query=query, key="id")
+print([row for batch in read_rows(snapshot.path, 0, 9) for row in batch], snapshot.digest)
+"""
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/New_York"])
+def test_the_zone_of_the_machine_changes_no_value(tmp_path: Path, zone: str) -> None:
+    write(tmp_path / "rows.csv", "id,t\na,2024-03-31 03:30:00+00\nb,\n")
+    done = subprocess.run(
+        [sys.executable, "-c", _OF_THE_ZONE, str(tmp_path)],
+        env={**os.environ, "TZ": zone, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    moment = "datetime.datetime(2024, 3, 31, 3, 30, tzinfo=datetime.timezone.utc)"
+    assert f"'t': {moment}, 'ts': [{moment}], 'text': '2024-03-31 03:30:00+00'" in done.stdout
+    assert "'t': None" in done.stdout
