@@ -207,10 +207,20 @@ class _Checks:
             self._add(("allow_failures",), f"'{shown(share)}' is out of range", "at most 100%")
 
     def run_parameters(self) -> None:
-        """The answer's schema is sent as a parameter of its own; two would contradict each other."""
-        path: NodePath = ("model", "parameters", "response_format")
-        if find(self._root, path) is not None and find(self._root, ("output", "schema")) is not None:
-            self._add(path, "is set by output.schema", "leave one of the two out")
+        """What would be paid and not be seen: answers beside the first, numbers in a form that is not read.
+
+        The answer's schema is sent as a parameter of its own; two would contradict each other.
+        """
+        here = ("model", "parameters")
+        if find(self._root, (*here, "response_format")) and find(self._root, ("output", "schema")):
+            self._add((*here, "response_format"), "is set by output.schema", "leave one of the two out")
+        answers = self._number(*here, "n")
+        if answers is not None and answers > 1:
+            what = f"{answers:g} answers to each request are paid, and the table holds the first alone"
+            self._add((*here, "n"), what, f"leave it out and write repeats: {answers:g}")
+        if self._text(*here, "encoding_format") == "base64":
+            hint = "leave it out; the table holds lists of numbers"
+            self._add((*here, "encoding_format"), "embeddings in base64 are not read", hint)
 
     def run_retries(self) -> None:
         """A wait has bounds; a limit that is to be raised must be there, and below its ceiling."""

@@ -318,3 +318,9 @@ def test_a_schedule_is_put_together_like_any_other_part(tmp_path: Path) -> None:
     assert load_text(tmp_path, text).schedule == ScheduleSettings(cron="0 2 * * *")
     schedule = load_text(tmp_path, text, profile="paris", set_values=["schedule.cron=0 3 * * *"]).schedule
     assert schedule == ScheduleSettings(cron="0 3 * * *", timezone="Europe/Paris")
+
+
+def test_one_answer_and_plain_numbers_may_be_asked_for(tmp_path: Path) -> None:
+    path = make_project(tmp_path)
+    path.write_text(GOOD + "  parameters: {n: 1, encoding_format: float}\n", encoding="utf-8")
+    assert load(path, environ={}).model.parameters == {"n": 1, "encoding_format": "float"}
