@@ -77,7 +77,11 @@ class Cutter:
             try:
                 for offset, half in enumerate(_halves(folder / given_up.path)):
                     files = ShardFiles(
-                        _NO_LIMITS, folder=folder / "shards", scratch=Path(scratch), first_slot=slot + offset
+                        _NO_LIMITS,
+                        folder=folder / "shards",
+                        scratch=Path(scratch),
+                        owner=self.workplace.file_owner,
+                        first_slot=slot + offset,
                     )
                     written.append(files)
                     for number, line in half:
@@ -112,7 +116,7 @@ class Cutter:
             detail=problem.message,
         )
         failpoint("cut.committed")
-        if not self.ledger.needs_file(given_up.sha):
+        if not self.ledger.needs_file(given_up.path):
             (self.workplace.place.folder / given_up.path).unlink(missing_ok=True)
         return new
 

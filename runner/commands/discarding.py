@@ -6,15 +6,25 @@ Under each shard's own lock, because another manifest's process may be sending i
 from __future__ import annotations
 
 from runner.commands.workplace import Workplace
-from runner.core.states import discarded
+from runner.core.states import ShardState, discarded
 from runner.failpoints import failpoint
 from runner.ledger import HeldElsewhereError, Ledger, hold
 
+_NEED_THEIR_FILE = (ShardState.READY, ShardState.UPLOADING)
+
 
 def take_back_unsent(workplace: Workplace, ledger: Ledger, manifest_id: int) -> int:
-    """Discard every unpaid shard of the manifest and remove its file; gives how many."""
+    """Discard every unpaid shard of the manifest and remove its file; gives how many.
+
+    With them those of other manifests that its rows wait for and that nobody can send: their file is gone.
+    """
     unpaid = [record.shard_id for record in ledger.shards(manifest_id) if record.state.is_unpaid]
-    return sum(_discard(workplace, ledger, shard_id) for shard_id in unpaid)
+    lost = [
+        one.shard_id
+        for one in ledger.open_submissions(manifest_id)
+        if one.state in _NEED_THEIR_FILE and not (workplace.place.folder / one.path).exists()
+    ]
+    return sum(_discard(workplace, ledger, shard_id) for shard_id in dict.fromkeys((*unpaid, *lost)))
 
 
 def _discard(workplace: Workplace, ledger: Ledger, shard_id: int) -> bool:
@@ -28,7 +38,7 @@ def _discard(workplace: Workplace, ledger: Ledger, shard_id: int) -> bool:
             failpoint("discard.committed")
     except HeldElsewhereError:
         return False
-    if not ledger.needs_file(submission.sha):
+    if not ledger.needs_file(submission.path):
         (workplace.place.folder / submission.path).unlink(missing_ok=True)
         failpoint("discard.file_removed")
     return True

@@ -160,6 +160,9 @@ def _take_unknown(batch: BatchObject, findings: Findings, workplace: Workplace) 
     files = [*(folder / "shards").glob(f"{tags.sha}*.jsonl"), *(folder / "requests").glob(f"{tags.sha}*.txt")]
     if not files:
         return
+    sha = files[0].stem.partition("-")[0]
+    is_input = files[0].parent.name == "shards"
+    path = Path("shards") / (files[0].name if is_input else f"{sha}-{workplace.file_owner}.jsonl")
     manifest = workplace.manifest
     fact = ShardFact(
         at="",
@@ -171,8 +174,8 @@ def _take_unknown(batch: BatchObject, findings: Findings, workplace: Workplace) 
         shard=0,
         slot=tags.slot,
         attempt=tags.attempt,
-        sha=files[0].stem,
-        path=(Path("shards") / f"{files[0].stem}.jsonl").as_posix(),
+        sha=sha,
+        path=path.as_posix(),
         size_bytes=files[0].stat().st_size,
         requests=tags.requests,
         endpoint=manifest.model.endpoint,

@@ -64,7 +64,7 @@ def remove_collected(ledger: Ledger, manifest_id: int, folder: Path) -> None:
     """Input files are kept until collected; one that an open shard still needs stays."""
     for record in ledger.shards(manifest_id):
         path = folder / record.path
-        if record.state is ShardState.DONE and path.exists() and not ledger.needs_file(record.sha):
+        if record.state is ShardState.DONE and path.exists() and not ledger.needs_file(record.path):
             path.unlink(missing_ok=True)
             failpoint("publish.shard_removed")
 

@@ -91,7 +91,8 @@ def prepared(
         check_everything(workplace, snapshot, prompt)
         limits = workplace.provider.limits
         folder = workplace.place.folder / "shards"
-        files = ShardFiles(limits, folder=folder, scratch=scratch) if write_shards else None
+        owner = workplace.file_owner
+        files = ShardFiles(limits, folder=folder, scratch=scratch, owner=owner) if write_shards else None
         with Staging.create(scratch) as staging:
             try:
                 previous = _last_run(workplace, ledger)

@@ -61,6 +61,7 @@ def ask_larger(
             workplace.provider.limits,
             folder=folder / "shards",
             scratch=Path(scratch),
+            owner=workplace.file_owner,
             first_slot=next_slot(ledger, manifest_id, run_id),
         )
         with Staging.create(Path(scratch)) as staging:

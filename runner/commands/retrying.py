@@ -79,6 +79,7 @@ def retry_failed(
             workplace.provider.limits,
             folder=workplace.place.folder / "shards",
             scratch=Path(scratch),
+            owner=workplace.file_owner,
             first_slot=next_slot(ledger, manifest_id, run_id),
         )
         try:

@@ -1,8 +1,9 @@
-"""Request lines to shard files on disk, as a stream: durable, and named by their content.
+"""Request lines to shard files on disk, as a stream: durable, and named by their content and their manifest.
 
 Each file is written under a scratch name, hashed on the way, fsync'd, and only then renamed to
-`shards/<sha>.jsonl`; so a file with a real name is whole. `CountingShards` is the same without files,
-for a plan that must leave nothing behind.
+`shards/<sha>-<manifest>.jsonl`; so a file with a real name is whole. One process at a time plans a manifest;
+two manifests that want the same requests have a file each, and neither removes the other's when it needs its
+own no more. `CountingShards` is the same without files, for a plan that must leave nothing behind.
 """
 
 from __future__ import annotations
@@ -115,13 +116,17 @@ class CountingShards:
 class ShardFiles:
     """Writes the files. `discard` removes what is not wanted after all.
 
-    `first_slot`: a run's shards are numbered through, those of its later attempts included.
+    `owner` stands for the manifest in the files' names. `first_slot`: a run's shards are numbered through,
+    those of its later attempts included.
     """
 
-    def __init__(self, limits: Limits, *, folder: Path, scratch: Path, first_slot: int = 0) -> None:
+    def __init__(
+        self, limits: Limits, *, folder: Path, scratch: Path, owner: str, first_slot: int = 0
+    ) -> None:
         self._splitter = Splitter(limits, first_slot)
         self._folder = folder
         self._scratch = scratch
+        self._owner = owner
         self._sealed: list[SealedShard] = []
         self._written: list[Path] = []
         self._open: dict[int, _Part] = {}
@@ -179,7 +184,7 @@ class ShardFiles:
         os.fsync(part.file.fileno())
         failpoint("shard.synced")
         part.file.close()
-        path = self._folder / f"{part.digest.hexdigest()}.jsonl"
+        path = self._folder / f"{part.digest.hexdigest()}-{self._owner}.jsonl"
         if not path.exists():
             self._written.append(path)  # a file of equal content may belong to a shard under way
         written.replace(path)

@@ -40,6 +40,11 @@ class Workplace:
         return self.place.manifest_lock(self.manifest_path)
 
     @property
+    def file_owner(self) -> str:
+        """What stands for this manifest in the names of its input files: 16 hex digits, those of its lock."""
+        return self.lock_path.stem.rpartition("-")[2]
+
+    @property
     def backoff(self) -> Backoff:
         """The pauses between attempts."""
         return self.manifest.retry.backoff(self.provider.backoff)

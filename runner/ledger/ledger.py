@@ -298,10 +298,10 @@ class Ledger(OpenLedger):
         with self._reading() as connection:
             return submissions.load_owners(connection, batch_id)
 
-    def needs_file(self, sha: str) -> bool:
-        """Whether a shard that is not final has an input file of this content."""
+    def needs_file(self, path: str) -> bool:
+        """Whether a shard that is not final has this input file."""
         with self._reading() as connection:
-            return submissions.needs_file(connection, sha)
+            return submissions.needs_file(connection, path)
 
     def wanted_shards(self) -> set[int]:
         """Open shards that a current row of any manifest waits for."""

@@ -89,7 +89,7 @@ _CANCEL_WISHES = Query(
     .distinct(),
     "until",
 )
-_NEEDING_FILE = Query(select(shard.c.id).where(shard.c.sha == bindparam("with_sha"), _IS_OPEN), "with_sha")
+_NEEDING_FILE = Query(select(shard.c.id).where(shard.c.path == bindparam("with_path"), _IS_OPEN), "with_path")
 
 
 def _submission(found: Any) -> Submission:
@@ -187,9 +187,9 @@ def load_cancel_wishes(connection: Connection, until_s: float) -> set[int]:
     return {int(found) for (found,) in _CANCEL_WISHES.rows(connection, iso(until_s))}
 
 
-def needs_file(connection: Connection, sha: str) -> bool:
-    """Whether a shard that is not final has an input file of this content."""
-    return _NEEDING_FILE.first(connection, sha) is not None
+def needs_file(connection: Connection, path: str) -> bool:
+    """Whether a shard that is not final has this input file."""
+    return _NEEDING_FILE.first(connection, path) is not None
 
 
 def load_records(connection: Connection, manifest_id: int) -> list[ShardRecord]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runner.commands.collecting import ShardBook
-from runner.commands.sharding import ShardFiles
+from runner.commands.sharding import SealedShard, ShardFiles
 from runner.core.model import Download, Limits
 from runner.core.states import upload_intended
 from tests.contract.ledger_factories import Project, to_send
@@ -51,11 +51,27 @@ def test_a_shard_file_is_synced_before_it_gets_its_name(tmp_path: Path, order: l
     (tmp_path / "shards").mkdir()
     (tmp_path / "scratch").mkdir()
     limits = Limits(max_file_bytes=1000, max_requests_per_file=10, max_body_bytes=500)
-    files = ShardFiles(limits, folder=tmp_path / "shards", scratch=tmp_path / "scratch")
+    files = ShardFiles(limits, folder=tmp_path / "shards", scratch=tmp_path / "scratch", owner="m")
     files.place(b'{"custom_id":"a"}\n')
     files.seal()
     part = "shard-0000.part"
     assert order == [("sync", part), ("rename", part), ("sync", "shards")]
+
+
+def test_of_two_manifests_with_the_same_requests_each_has_its_own_file(tmp_path: Path) -> None:
+    """The one whose answers are there removes its file, and the other has yet to send its own."""
+    (tmp_path / "shards").mkdir()
+    limits = Limits(max_file_bytes=1000, max_requests_per_file=10, max_body_bytes=500)
+    writers: list[ShardFiles] = []
+    shards: list[SealedShard] = []
+    for owner in ("a", "b"):
+        writers.append(ShardFiles(limits, folder=tmp_path / "shards", scratch=tmp_path, owner=owner))
+        writers[-1].place(b'{"custom_id":"a"}\n')
+        shards += writers[-1].seal()
+    one, two = shards
+    assert one.sha == two.sha
+    writers[0].discard()
+    assert [Path(shard.path).exists() for shard in (one, two)] == [False, True]
 
 
 def test_a_download_is_synced(tmp_path: Path, order: list[tuple[str, str]]) -> None:

@@ -137,6 +137,27 @@ def test_a_run_collects_what_another_manifest_had_sent_before_it_died(tmp_path: 
     all_well(project, rows_of(4, SLOW))
 
 
+def test_a_file_that_another_manifest_planned_and_that_is_gone_stops_nobody(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", 4, shards=2)
+    arm(project, "slow-request", route="POST /v1/files", params={"seconds": 20})
+    other = second_manifest(project)
+    first = project.start()
+    assert watch(first, named("planned")) is not None
+    eventually(lambda: project.ledger("SELECT id FROM shard WHERE state = 'uploading'"), what="an upload")
+    first.kill()
+    first.communicate()
+    for path in (project.folder / ".runner" / "shards").iterdir():
+        path.unlink()
+    stopped = finish(start(project, other))
+    assert stopped.code == 1, stopped.stderr
+    assert "can't be read" in stopped.stderr
+    done = finish(start(project, other))
+    assert done.code == 0, done.stderr
+    complete(project, rows_of(4), project.folder / "other.jsonl")
+    until_done(project)
+    all_well(project, rows_of(4))
+
+
 @pytest.mark.parametrize("moment", ["planned", "uploaded"])
 def test_what_another_manifest_planned_and_never_sent_is_sent_once(tmp_path: Path, moment: str) -> None:
     project = project_of(tmp_path / "p", 4, shards=2)
