@@ -212,8 +212,9 @@ class _Checks:
         The answer's schema is sent as a parameter of its own; two would contradict each other.
         """
         here = ("model", "parameters")
-        if find(self._root, (*here, "response_format")) and find(self._root, ("output", "schema")):
-            self._add((*here, "response_format"), "is set by output.schema", "leave one of the two out")
+        path: NodePath = (*here, "response_format")
+        if find(self._root, path) is not None and find(self._root, ("output", "schema")) is not None:
+            self._add(path, "is set by output.schema", "leave one of the two out")
         answers = self._number(*here, "n")
         if answers is not None and answers > 1:
             what = f"{answers:g} answers to each request are paid, and the table holds the first alone"

@@ -17,8 +17,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 def readable(text: str) -> str:
     """At most MAX_MESSAGE_CHARACTERS; control characters as a blank, halves of characters as `\\ud800`."""
-    text = _CONTROL.sub(" ", text[: MAX_MESSAGE_CHARACTERS + 1])
-    text = text.encode("utf-8", "backslashreplace").decode()
+    text = _CONTROL.sub(" ", text).encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= MAX_MESSAGE_CHARACTERS else text[: MAX_MESSAGE_CHARACTERS - 3] + "..."
 
 

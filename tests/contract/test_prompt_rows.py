@@ -63,6 +63,7 @@ def test_causes_hold_no_control_characters_and_are_short(tmp_path: Path) -> None
     prompt = make_prompt(tmp_path, "{{ row[x] }}")
     _, message = cause_of(prompt.render({"x": "\x1b[31m\n" + "a" * 10_000}))
     assert len(message) == 500
+    assert message.endswith("...")
     assert message.isprintable()
 
 

@@ -21,7 +21,10 @@ CHEAP = "last-duplicate-wins"
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
 def test_a_mutant_changes_one_place_and_is_still_a_program(mutant: Mutant) -> None:
     file = HOME / "runner" / mutant.path
-    compile(mutant.changed(file.read_text(encoding="utf-8")), str(file), "exec")
+    text = file.read_text(encoding="utf-8")
+    changed = mutant.changed(text)
+    assert changed != text
+    assert compile(changed, str(file), "exec")
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
