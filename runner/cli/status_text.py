@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from runner.cli.texts import clean, counted, span
-from runner.core.states import ShardState
+from runner.core.states import ShardState, terminal_word
 
 if TYPE_CHECKING:
     from runner.commands.status import BatchStatus, ManifestStatus
@@ -102,14 +102,17 @@ def _requests(batches: Sequence[BatchStatus]) -> int:
 
 
 def _cells(batch: BatchStatus) -> tuple[str, ...]:
+    """Of a batch that is collected, words and counts of the server that were never its last are left out: its
+    answers were all there before it said that it had ended."""
     is_open = not ShardState(batch.state).is_final
+    is_said = is_open or terminal_word(batch.status) is not None
     return (
         str(batch.slot),
         clean(batch.batch_id or "-"),
         clean(batch.state),
-        clean(batch.status or "-"),
-        f"{_number(batch.completed)}/{batch.requests:,}",
-        _number(batch.failed),
+        clean(batch.status or "-") if is_said else "-",
+        f"{_number(batch.completed if is_said else None)}/{batch.requests:,}",
+        _number(batch.failed if is_said else None),
         f"{_moment(batch.expires_at):%m-%d %H:%M}" if is_open and batch.expires_at else "",
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from decimal import Decimal
 from pathlib import Path
 
 _ESCAPES = re.compile(
@@ -109,14 +110,14 @@ def time_left(seconds: float) -> str:
 
 
 def money(amount: float, currency: str | None) -> str:
-    """`0.0042 USD`, `12.30 USD`: cents above one unit, four digits below."""
-    figure = (
-        f"{amount:,.2f}"
-        if amount >= 1 or amount == 0
-        else f"{amount:.2g}"
-        if amount < 0.0001
-        else f"{amount:.4f}"
-    )
+    """`12.30 USD`, `0.0042 USD`, `0.000009 USD`: cents above one unit, four digits below, and what would
+    vanish there as a decimal number all the same."""
+    if amount >= 1 or amount == 0:
+        figure = f"{amount:,.2f}"
+    elif amount >= 0.0001:
+        figure = f"{amount:.4f}"
+    else:
+        figure = f"{Decimal(f'{amount:.2g}'):f}"
     return f"{figure} {clean(currency)}" if currency else figure
 
 

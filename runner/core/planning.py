@@ -220,7 +220,8 @@ def estimate(
 ) -> Estimate:
     """Tokens from body bytes; output tokens from the request's own limit, the highest that it may cost.
 
-    `extra_output_tokens`: by how much the limits of some requests are larger, in sum.
+    `is_free`: the server takes no money. With prices the cost is then what it would be elsewhere, so that a
+    budget can be rehearsed. `extra_output_tokens`: by how much the limits of some requests are larger.
     """
     input_tokens = body_bytes // BYTES_PER_TOKEN
     output_tokens = (
@@ -230,7 +231,7 @@ def estimate(
     tokens += "; output: at most max_tokens for each request" if output_tokens is not None else ""
     if requests == 0:
         return Estimate(input_tokens=0, output_tokens=0, cost=0.0, currency=None, basis="nothing to send")
-    if is_free:
+    if is_free and prices is None:
         basis = f"{tokens}; the local server costs nothing"
         return Estimate(
             input_tokens=input_tokens, output_tokens=output_tokens, cost=0.0, currency=None, basis=basis
@@ -246,7 +247,7 @@ def estimate(
         output_tokens=output_tokens,
         cost=cost_of(input_tokens, output_tokens, prices),
         currency=prices.currency,
-        basis=f"{tokens}; model.prices of the manifest",
+        basis=f"{tokens}; model.prices of the manifest{', though the local server costs nothing' * is_free}",
     )
 
 

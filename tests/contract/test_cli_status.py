@@ -109,6 +109,13 @@ def test_many_finished_batches_are_summed() -> None:
     assert [cells[0] for cells in section(make_status(*done, make_batch(slot=99))).batches] == ["99"]
 
 
+def test_of_a_collected_batch_only_the_last_word_of_the_server_is_shown() -> None:
+    early = make_batch(state="done", requests=7, completed=4, failed=0)
+    ended = make_batch(slot=2, state="done", status="completed", requests=7, completed=7, failed=0)
+    shown = section(make_status(early, ended)).batches
+    assert [cells[3:6] for cells in shown] == [("-", "-/7", "-"), ("completed", "7/7", "0")]
+
+
 def test_watching_ends_when_nothing_is_under_way() -> None:
     over = make_status(make_batch(state="done"), state="finished")
     assert is_over([])

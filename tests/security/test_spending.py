@@ -23,6 +23,19 @@ def test_nothing_is_sent_beyond_the_budget_or_by_a_plan(tmp_path: Path) -> None:
         assert not [line for line in server.seen if line.startswith("POST")]
 
 
+def test_a_budget_can_be_rehearsed_with_the_local_server(tmp_path: Path) -> None:
+    model = {
+        "provider": "local",
+        "name": "m",
+        "prices": {"input_per_million": 1000, "output_per_million": 1000},
+        "parameters": {"max_tokens": 1000},
+    }
+    project = make_project(tmp_path / "p", model=model, budget={"max_cost": 0.001})
+    done = project.run()
+    assert (done.code, "above budget.max_cost 0.001" in done.stderr) == (2, True), done.stderr
+    assert not (project.state / "server.db").exists()
+
+
 def test_a_key_is_not_sent_unencrypted_to_another_machine(tmp_path: Path) -> None:
     provider = {"base_url": "http://llm.example.com/v1", "api_key_env": "SOME_KEY"}
     project = make_project(tmp_path / "p", model={"provider": provider, "name": "m"})

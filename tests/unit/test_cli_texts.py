@@ -74,7 +74,8 @@ def test_a_countdown_does_not_twitch(seconds: float, text: str) -> None:
         (12.3, "USD", "12.30 USD"),
         (1234.5, "EUR", "1,234.50 EUR"),
         (0.1234, None, "0.1234"),
-        (0.000012, "USD", "1.2e-05 USD"),
+        (0.000012, "USD", "0.000012 USD"),
+        (9e-06, "USD", "0.000009 USD"),
         (0.0, "USD", "0.00 USD"),
     ],
 )

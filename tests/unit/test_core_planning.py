@@ -71,6 +71,16 @@ def test_a_cost_is_the_most_that_the_requests_may_cost() -> None:
     assert result.cost == pytest.approx(1.0 + 2.0)
 
 
+def test_a_free_server_costs_nothing_and_with_prices_what_another_would() -> None:
+    prices = Prices(input_per_million=1.0, output_per_million=2.0)
+    for given, cost in ((None, 0.0), (prices, 1.0 + 2.0)):
+        result = estimate(
+            body_bytes=4_000_000, requests=1_000_000, max_output_tokens=1, prices=given, is_free=True
+        )
+        assert result.cost == pytest.approx(cost)
+        assert "the local server costs nothing" in result.basis
+
+
 def test_nothing_to_send_costs_nothing() -> None:
     result = estimate(body_bytes=0, requests=0, max_output_tokens=None, prices=None, is_free=False)
     assert result.cost == 0.0
