@@ -89,18 +89,62 @@ class Count(click.ParamType[int]):
         return int(text[:18])
 
 
-def bending_options(function: Function) -> Function:
-    """`--set KEY=VALUE` (repeatable) and `--profile NAME`."""
-    function = click.option("--profile", metavar="NAME", help="Use this block of the manifest's `profiles`.")(
-        function
-    )
-    return click.option(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bending:
+    """What is other than the manifest says, or is not believed of it. See `bending_options`."""
+
+    set_values: tuple[str, ...] = ()
+    profile: str | None = None
+    is_isolated: bool = False
+    allowed_paths: tuple[str, ...] = ()
+
+
+def bending_options(function: Callable[..., int]) -> Callable[..., int]:
+    """`--set KEY=VALUE` (repeatable), `--profile NAME`, `--isolated`, `--allow-path FOLDER` (repeatable):
+    handed on together, as `bent`."""
+
+    @wraps(function)
+    def with_bending(
+        *arguments: Any,
+        set_values: tuple[str, ...],
+        profile: str | None,
+        isolated: bool,
+        allowed_paths: tuple[str, ...],
+        **others: Any,
+    ) -> int:
+        if allowed_paths and not isolated:
+            what = "does nothing without --isolated"
+            raise InputError(
+                [Mistake(where="--allow-path", what=what, hint="without it any path is allowed")]
+            )
+        folders = tuple(str(Path(path).absolute()) for path in allowed_paths)
+        bent = Bending(set_values=set_values, profile=profile, is_isolated=isolated, allowed_paths=folders)
+        return function(*arguments, bent=bent, **others)
+
+    decorated: Callable[..., int] = with_bending
+    for option in reversed(_BENDING):
+        decorated = option(decorated)
+    return decorated
+
+
+_BENDING = (
+    click.option(
         "--set",
         "set_values",
         metavar="KEY=VALUE",
         multiple=True,
         help="Override a value of the manifest, e.g. model.name=X. Repeatable.",
-    )(function)
+    ),
+    click.option("--profile", metavar="NAME", help="Use this block of the manifest's `profiles`."),
+    click.option("--isolated", is_flag=True, help="The manifest is a stranger's: shut its template in."),
+    click.option(
+        "--allow-path",
+        "allowed_paths",
+        metavar="FOLDER",
+        multiple=True,
+        help="With --isolated: it may use this folder, too. Repeatable.",
+    ),
+)
 
 
 def narrowing_options(function: Callable[..., int]) -> Callable[..., int]:
@@ -179,17 +223,23 @@ def voice_options(function: Function) -> Function:
     return yes_option(json_option("one JSON object per event")(quiet_option(function)))
 
 
-def manifest_options(path: str, set_values: tuple[str, ...], profile: str | None) -> ManifestOptions:
+def manifest_options(path: str, bent: Bending) -> ManifestOptions:
     """The options of one manifest as the commands take them. Raises InputError for a `--set` without `=`."""
     mistakes = []
-    for value in set_values:
+    for value in bent.set_values:
         key, equals, _ = value.partition("=")
         if not equals or not key.strip():
             what = f"{value!r} has no {'key' if equals else '`=`'}"
             mistakes.append(Mistake(where="--set", what=what, hint="write --set KEY=VALUE"))
     if mistakes:
         raise InputError(mistakes)
-    return ManifestOptions(path=path, set_values=set_values, profile=profile)
+    return ManifestOptions(
+        path=path,
+        set_values=bent.set_values,
+        profile=bent.profile,
+        is_isolated=bent.is_isolated,
+        allowed_paths=bent.allowed_paths,
+    )
 
 
 def check_manifests(paths: tuple[str, ...]) -> None:

@@ -7,7 +7,14 @@ from contextlib import closing
 
 import click
 
-from runner.cli.arguments import Session, bending_options, check_manifests, manifest_options, yes_option
+from runner.cli.arguments import (
+    Bending,
+    Session,
+    bending_options,
+    check_manifests,
+    manifest_options,
+    yes_option,
+)
 from runner.cli.reporting import asker, reporter_for
 from runner.cli.streams import say
 from runner.cli.texts import clean, counted
@@ -24,13 +31,11 @@ Examples:
 @yes_option
 @bending_options
 @click.pass_obj
-def cancel(
-    session: Session, manifest: str, yes: bool, set_values: tuple[str, ...], profile: str | None
-) -> int:
+def cancel(session: Session, manifest: str, yes: bool, bent: Bending) -> int:
     """Stop the batches that are under way."""
     session.enter("cancel", (manifest,))
     check_manifests((manifest,))
-    options = manifest_options(manifest, set_values, profile)
+    options = manifest_options(manifest, bent)
     ask = asker(yes=yes, interrupts=session.interrupts)
     if not ask(f"Stop every batch of {manifest} that is under way?"):
         raise InterruptedRunError("nothing was cancelled")

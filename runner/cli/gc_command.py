@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runner.cli.arguments import (
+    Bending,
     Duration,
     Session,
     bending_options,
@@ -61,8 +62,7 @@ def gc(
     older_than: float,
     remote: bool,
     as_json: bool,
-    set_values: tuple[str, ...],
-    profile: str | None,
+    bent: Bending,
 ) -> int:
     """Remove what nothing refers to any more."""
     from runner.commands.gc import GcOptions
@@ -72,7 +72,7 @@ def gc(
     session.enter("gc", manifests)
     check_manifests(manifests)
     options = GcOptions(
-        manifest=None if manifest is None else manifest_options(manifest, set_values, profile),
+        manifest=None if manifest is None else manifest_options(manifest, bent),
         older_than_s=older_than,
         is_dry_run=dry_run,
         remote=remote,

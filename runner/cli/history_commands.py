@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from runner.cli.arguments import (
+    Bending,
     Count,
     Session,
     bending_options,
@@ -73,15 +74,13 @@ Examples:
 @json_option("one object")
 @bending_options
 @click.pass_obj
-def explain(
-    session: Session, manifest: str, key: str, as_json: bool, set_values: tuple[str, ...], profile: str | None
-) -> int:
+def explain(session: Session, manifest: str, key: str, as_json: bool, bent: Bending) -> int:
     """Show one row: its prompt, every attempt, its answer."""
     from runner.commands.explain import explain as look
 
     session.enter("explain", (manifest,))
     check_manifests((manifest,))
-    options = manifest_options(manifest, set_values, profile)
+    options = manifest_options(manifest, bent)
     found = look(options, key, environ=dict(os.environ), cwd=here())
     if as_json:
         write_out(json_line(found.as_json()))

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from runner.cli.arguments import (
+    Bending,
     Count,
     Session,
     bending_options,
@@ -43,9 +44,7 @@ Examples:
 @click.argument("manifests", metavar="MANIFEST...", nargs=-1, required=True)
 @bending_options
 @click.pass_obj
-def validate(
-    session: Session, manifests: tuple[str, ...], set_values: tuple[str, ...], profile: str | None
-) -> int:
+def validate(session: Session, manifests: tuple[str, ...], bent: Bending) -> int:
     """Check manifest, template and dataset, without network."""
     from runner.commands.validate import validate as check
 
@@ -53,7 +52,7 @@ def validate(
     check_manifests(manifests)
     code = EXIT_DONE
     for path in manifests:
-        options = manifest_options(path, set_values, profile)
+        options = manifest_options(path, bent)
         try:
             found = check(options, environ=dict(os.environ))
         except InputError as error:
@@ -96,8 +95,7 @@ def plan(
     diff: int | None,
     refresh: bool,
     narrowing: Narrowing,
-    set_values: tuple[str, ...],
-    profile: str | None,
+    bent: Bending,
 ) -> int:
     """Show what a run would send and what that may cost. Sends nothing."""
     from runner.commands.plan import plan as make_plan
@@ -108,7 +106,7 @@ def plan(
     if out is not None:
         check_target(Path(out))
     options = RunOptions(
-        manifest=manifest_options(manifest, set_values, profile),
+        manifest=manifest_options(manifest, bent),
         narrowing=narrowing,
         refresh=refresh,
         environ=dict(os.environ),
@@ -203,15 +201,14 @@ def results(
     where: str | None,
     sql: str | None,
     limit: int | None,
-    set_values: tuple[str, ...],
-    profile: str | None,
+    bent: Bending,
 ) -> int:
     """Print the results table, or a part of it."""
     from runner.commands.results import results as read
 
     session.enter("results", (manifest,))
     check_manifests((manifest,))
-    options = manifest_options(manifest, set_values, profile)
+    options = manifest_options(manifest, bent)
     for chunk in read(options, environ=dict(os.environ), format=format, where=where, sql=sql, limit=limit):
         write_out(chunk)
     return EXIT_DONE

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runner.cli.arguments import (
+    Bending,
     Session,
     bending_options,
     check_manifests,
@@ -60,8 +61,7 @@ def resolve(
     abandon: bool,
     as_json: bool,
     yes: bool,
-    set_values: tuple[str, ...],
-    profile: str | None,
+    bent: Bending,
 ) -> int:
     """Decide about what only a person can decide."""
     from runner.commands.resolve import held_shards
@@ -71,7 +71,7 @@ def resolve(
     if (adopt is not None) + resubmit + abandon > 1:
         what = "--adopt, --resubmit and --abandon are three decisions"
         raise InputError([Mistake(where="run resolve", what=what, hint="give one of them")])
-    options = manifest_options(manifest, set_values, profile)
+    options = manifest_options(manifest, bent)
     held = held_shards(options, environ=dict(os.environ))
     if adopt is None and not resubmit and not abandon:
         _list(manifest, [one for one in held if shard in (None, one.shard)], as_json=as_json)
@@ -168,8 +168,7 @@ def rebuild(
     manifests: tuple[str, ...],
     offline: bool,
     as_json: bool,
-    set_values: tuple[str, ...],
-    profile: str | None,
+    bent: Bending,
 ) -> int:
     """Make a lost or damaged ledger again; nothing is sent."""
     from runner.commands.rebuild import RebuildOptions
@@ -178,7 +177,7 @@ def rebuild(
     session.enter("rebuild", manifests)
     check_manifests(manifests)
     options = RebuildOptions(
-        manifests=tuple(manifest_options(one, set_values, profile) for one in manifests),
+        manifests=tuple(manifest_options(one, bent) for one in manifests),
         is_offline=offline,
         environ=dict(os.environ),
     )

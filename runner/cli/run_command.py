@@ -10,6 +10,7 @@ from dataclasses import replace
 import click
 
 from runner.cli.arguments import (
+    Bending,
     Session,
     Voice,
     bending_options,
@@ -61,8 +62,7 @@ def run(
     wait_s: float | None,
     refresh: bool,
     narrowing: Narrowing,
-    set_values: tuple[str, ...],
-    profile: str | None,
+    bent: Bending,
     yes: bool,
     as_json: bool,
     quiet: bool,
@@ -73,7 +73,7 @@ def run(
     environ = dict(os.environ)
     wanted = [
         RunOptions(
-            manifest=manifest_options(path, set_values, profile),
+            manifest=manifest_options(path, bent),
             detach=detach,
             wait_s=wait_s,
             narrowing=narrowing,
@@ -104,8 +104,7 @@ def retry(
     detach: bool,
     wait_s: float | None,
     narrowing: Narrowing,
-    set_values: tuple[str, ...],
-    profile: str | None,
+    bent: Bending,
     yes: bool,
     as_json: bool,
     quiet: bool,
@@ -119,7 +118,7 @@ def retry(
     environ = dict(os.environ)
     wanted = [
         RunOptions(
-            manifest=manifest_options(path, set_values, profile),
+            manifest=manifest_options(path, bent),
             detach=detach,
             wait_s=wait_s,
             narrowing=replace(narrowing, only="failed"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.commands.documents import params_of, repeats_of, source_from_json, times_of
+from runner.commands.documents import params_of, repeats_of, source_from_json, times_of, was_isolated
 from runner.core.model import Cause, Message
 from runner.dataset import read_rows
 from runner.errors import InputError
@@ -47,7 +47,11 @@ def asked_by(run: RunRecord, *, ledger: Ledger, place: LedgerPlace) -> Asked | s
     if texts is None or run.document is None:
         return "the template of that run was not kept"
     source = PromptSource(
-        template="", search_root=str(place.project), params={}, max_output_bytes=_MAX_PROMPT_BYTES
+        template="",
+        search_root=str(place.project),
+        params={},
+        max_output_bytes=_MAX_PROMPT_BYTES,
+        is_isolated=was_isolated(run),
     )
     try:
         prompt = source_from_json(texts, source, params_of(run), times_of(run)).compile()

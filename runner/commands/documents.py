@@ -120,6 +120,11 @@ def params_of(run: RunRecord) -> dict[str, Any]:
     return dict(_recorded(run, ("manifest", "prompt", "params")) or {})
 
 
+def was_isolated(run: RunRecord) -> bool:
+    """Whether a run's template was a stranger's, so that nobody else looks at it later either."""
+    return _recorded(run, ("manifest", "isolated")) is True
+
+
 def schema_of(run: RunRecord) -> dict[str, Any] | None:
     """The answers' schema of a run."""
     found = _recorded(run, ("schema",))
@@ -164,4 +169,5 @@ def source_from_json(
         max_output_bytes=source.max_output_bytes,
         texts=texts,
         times=times,
+        is_isolated=source.is_isolated,
     )

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from runner.commands.asked import asked_by
-from runner.commands.documents import changes, document_of, repeats_of, schema_of
+from runner.commands.documents import changes, document_of, repeats_of, schema_of, was_isolated
 from runner.commands.inputs import same_inputs
+from runner.commands.isolation import marked_isolated
 from runner.commands.options import ManifestOptions
 from runner.commands.past import Past, past_of, utc_text
 from runner.commands.prompt_of import prompt_source
@@ -156,6 +157,9 @@ def edited_since(options: ManifestOptions, run: RunRecord, environ: Mapping[str,
     """What of the manifest is another by now than in this run."""
     try:
         workplace = open_workplace(options, environ)
+        if was_isolated(run):
+            manifest = marked_isolated(workplace.manifest)
+            workplace = replace(workplace, manifest=manifest, is_isolated=True)
         prompt = prompt_source(workplace).compile()
         is_same = run.inputs is None or same_inputs(workplace, run.inputs) is not None
     except RunnerError:

@@ -25,11 +25,17 @@ class Pace(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestOptions:
-    """Which manifest, and how it is bent: `--set path=value`, `--profile name`."""
+    """Which manifest, and how it is bent: `--set path=value`, `--profile name`.
+
+    `is_isolated`: it is a stranger's, see `commands.isolation`; `allowed_paths` are the absolute folders that
+    it may use beside its project.
+    """
 
     path: str
     set_values: tuple[str, ...] = ()
     profile: str | None = None
+    is_isolated: bool = False
+    allowed_paths: tuple[str, ...] = ()
 
 
 def command_line(command: str, options: ManifestOptions) -> str:
@@ -37,6 +43,8 @@ def command_line(command: str, options: ManifestOptions) -> str:
     words = ["run", *([command] if command else []), options.path]
     words += [word for value in options.set_values for word in ("--set", value)]
     words += ["--profile", options.profile] if options.profile is not None else []
+    words += ["--isolated"] if options.is_isolated else []
+    words += [word for folder in options.allowed_paths for word in ("--allow-path", folder)]
     return shlex.join(words)
 
 

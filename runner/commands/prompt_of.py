@@ -17,4 +17,5 @@ def prompt_source(workplace: Workplace, times: RunTimes | None = None) -> Prompt
         params=dict(prompt.params),
         max_output_bytes=workplace.provider.limits.max_body_bytes,
         times=as_variables(times) if times is not None else {},
+        is_isolated=workplace.is_isolated,
     )

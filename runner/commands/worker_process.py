@@ -6,7 +6,6 @@ line: no key, no name of a customer.
 
 from __future__ import annotations
 
-import os
 import pickle
 import signal
 import socket
@@ -14,17 +13,12 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
+from runner.children import bare_environment
 from runner.commands.work import GoneError, Kind, Order, Work, receive, send_order, send_work
 
 _ENDS_WITHIN_S = 5.0
-_KEPT_VARIABLES = (
-    *("PATH", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),
-    *("PYTHONHOME", "PYTHONUTF8", "PYTHONHASHSEED", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"),
-)
-"""What Python itself may need. Everything else stays here: among it are keys."""
 
 
 class WorkerProcess:
@@ -42,7 +36,7 @@ class WorkerProcess:
                     stdout=subprocess.DEVNULL,
                     stderr=self._complaints,
                     pass_fds=[theirs.fileno()],
-                    env=_environment(),
+                    env=bare_environment(),
                     process_group=0,  # Ctrl-C is for this process alone
                 )
         except BaseException:
@@ -83,10 +77,3 @@ class WorkerProcess:
         self._process.wait()
         self.channel.close()
         self._complaints.close()
-
-
-def _environment() -> dict[str, str]:
-    """For a worker: it finds the same modules, and no key."""
-    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-    paths = [path or str(Path.cwd()) for path in sys.path]
-    return {**kept, "PYTHONPATH": os.pathsep.join(paths)}

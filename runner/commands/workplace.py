@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import provider as provider_room
+from runner.commands.isolation import key_for_a_stranger, marked_isolated, paths_outside
 from runner.commands.options import ManifestOptions
 from runner.core.identity import RequestShape
 from runner.core.model import Backoff, Limits, Manifest, Provider
@@ -23,11 +24,12 @@ from runner.manifest import load, load_what_stands
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workplace:
-    """A manifest with its provider profile and its ledger's place."""
+    """A manifest with its provider profile and its ledger's place. `is_isolated`: it is a stranger's."""
 
     manifest: Manifest
     provider: Provider
     place: LedgerPlace
+    is_isolated: bool = False
 
     @property
     def manifest_path(self) -> str:
@@ -70,7 +72,7 @@ class Workplace:
 def open_workplace(options: ManifestOptions, environ: Mapping[str, str]) -> Workplace:
     """Load the manifest and resolve its provider. Raises InputError with every mistake."""
     manifest = load(options.path, set_values=options.set_values, profile=options.profile, environ=environ)
-    workplace, mistakes = _workplace_of(manifest, environ)
+    workplace, mistakes = _workplace_of(manifest, options, environ)
     if mistakes:
         raise InputError(mistakes)
     return workplace
@@ -88,14 +90,22 @@ def survey_workplace(
     )
     if manifest is None:
         return None, mistakes
-    workplace, more = _workplace_of(manifest, environ)
+    workplace, more = _workplace_of(manifest, options, environ)
     return workplace, mistakes + more
 
 
-def _workplace_of(manifest: Manifest, environ: Mapping[str, str]) -> tuple[Workplace, list[Mistake]]:
+def _workplace_of(
+    manifest: Manifest, options: ManifestOptions, environ: Mapping[str, str]
+) -> tuple[Workplace, list[Mistake]]:
     provider = lowered(provider_room.resolve(manifest.model.provider), manifest)
-    workplace = Workplace(manifest=manifest, provider=provider, place=locate(manifest.path, environ))
-    return workplace, provider_mistakes(manifest, provider)
+    place = locate(manifest.path, environ)
+    mistakes = provider_mistakes(manifest, provider)
+    if options.is_isolated:
+        mistakes += paths_outside(manifest, (str(place.project), *options.allowed_paths))
+        mistakes += key_for_a_stranger(manifest, provider, options.set_values)
+        manifest = marked_isolated(manifest)
+    workplace = Workplace(manifest=manifest, provider=provider, place=place, is_isolated=options.is_isolated)
+    return workplace, mistakes
 
 
 def lowered(provider: Provider, manifest: Manifest) -> Provider:

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from jinja2 import TemplateError, nodes
 
@@ -38,7 +38,8 @@ _NEXT_STEP = "correct the template; `run validate` checks it again"
 class PromptSource:
     """Everything a prompt is made of; picklable. `texts` are the files once they were read, root first.
 
-    `times` is what a template reads as `run`: moments by their names.
+    `times` is what a template reads as `run`: moments by their names. `is_isolated`: the template is a
+    stranger's, and only a process that is shut in looks at it.
     """
 
     template: str
@@ -47,6 +48,7 @@ class PromptSource:
     max_output_bytes: int
     texts: tuple[TemplateText, ...] = field(default=(), repr=False)
     times: Mapping[str, datetime] = field(default_factory=dict)
+    is_isolated: bool = False
 
     def compile(self, columns: Sequence[str] | None = None) -> Prompt:
         """The prompt. Reads the files if `texts` is empty. Raises InputError with every mistake.
@@ -54,6 +56,14 @@ class PromptSource:
         A prompt's own `check` judges names; where there will be none, they are judged here, so that nothing
         hides anything: all names with `columns`, else those of params.
         """
+        if self.is_isolated:
+            from runner.prompt.isolated import IsolatedPrompt  # few need it
+
+            return IsolatedPrompt(self, columns)
+        return self.compile_here(columns)
+
+    def compile_here(self, columns: Sequence[str] | None = None) -> CompiledPrompt:
+        """The same, in this process whatever the template."""
         environment = _environment(self)
         mistakes: list[Mistake] = []
         if self.texts:
@@ -69,12 +79,25 @@ class PromptSource:
             raise InputError(readable_mistakes(mistakes), next_step=_NEXT_STEP)
         root = family.texts[family.root]
         others = tuple(text for name, text in sorted(family.texts.items()) if name != family.root)
-        return Prompt(replace(self, texts=(root, *others)), family, ready)
+        return CompiledPrompt(replace(self, texts=(root, *others)), family, ready)
+
+    def files(self) -> tuple[str, ...]:
+        """Absolute paths of the files behind `texts`, the template itself first."""
+        return tuple(text.path for text in self.texts)
+
+    def digest(self) -> str:
+        """SHA-256 in hex over the names and texts of all files; not over the params."""
+        digest = hashlib.sha256()
+        for text in self.texts:
+            for part in (text.name.encode(), text.text.encode()):
+                digest.update(b"%d\0" % len(part))
+                digest.update(part)
+        return digest.hexdigest()
 
 
 def compile_prompt(
     template: str, *, search_root: str | None, params: Mapping[str, Any], max_output_bytes: int
-) -> Prompt:
+) -> CompiledPrompt:
     """Read, check and compile a template.
 
     Paths:  `template` is absolute; `search_root` is the project's folder, whose `templates/` is searched
@@ -85,11 +108,48 @@ def compile_prompt(
     source = PromptSource(
         template=template, search_root=search_root, params=params, max_output_bytes=max_output_bytes
     )
-    return source.compile()
+    return source.compile_here()
 
 
-class Prompt:
+class Prompt(Protocol):
     """A compiled template. One thread at a time; other processes compile `source` again."""
+
+    source: PromptSource
+
+    def render(self, row: Mapping[str, Any]) -> tuple[Message, ...] | Cause:
+        """The messages of a row, or why it has none. Never raises."""
+
+    def check(self, columns: Sequence[str] | None) -> list[Mistake]:
+        """Names that the template reads and that neither the dataset nor the params have.
+
+        Without `columns` (the dataset can't be read) only names of params.
+        """
+
+    def warnings(self, columns: Sequence[str] = ()) -> list[Mistake]:
+        """What is probably not meant, but does no harm: unused params, columns hidden by our names."""
+
+    def variables(self) -> tuple[str, ...]:
+        """The columns that the template names, sorted; see `reads_whole_row`."""
+
+    def columns(self) -> frozenset[str] | None:
+        """All that a row must have for this template: names of columns, and others; None: every column."""
+
+    def reads_whole_row(self) -> bool:
+        """Whether `row` is also used as a whole (`row|tojson`, `row[name]`), so that any column counts."""
+
+    def times_read(self, columns: Sequence[str]) -> tuple[str, ...]:
+        """The moments of the run that the template reads (`run.started_at`), sorted; all of them where it
+        reads `run` as a whole. None where `run` is a column."""
+
+    def files(self) -> tuple[str, ...]:
+        """Absolute paths of all files that the prompt is made of, the template itself first."""
+
+    def digest(self) -> str:
+        """SHA-256 in hex over the names and texts of all files; not over the params."""
+
+
+class CompiledPrompt:
+    """A `Prompt` in this process."""
 
     def __init__(self, source: PromptSource, family: Family, environment: PromptEnvironment) -> None:
         self.source = source
@@ -106,19 +166,16 @@ class Prompt:
         )
 
     def render(self, row: Mapping[str, Any]) -> tuple[Message, ...] | Cause:
-        """The messages of a row, or why it has none. Never raises."""
+        """See `Prompt`."""
         return self._renderer.render(row)
 
     def check(self, columns: Sequence[str] | None) -> list[Mistake]:
-        """Names that the template reads and that neither the dataset nor the params have.
-
-        Without `columns` (the dataset can't be read) only names of params.
-        """
+        """See `Prompt`."""
         known = self._globals
         return readable_mistakes(variables.wrong_names(self._uses, columns, self.source.params, known))
 
     def warnings(self, columns: Sequence[str] = ()) -> list[Mistake]:
-        """What is probably not meant, but does no harm: unused params, columns hidden by our names."""
+        """See `Prompt`."""
         path = self.source.template
         found = [
             Mistake(where=path, path=f"prompt.params.{name}", what=f"`params.{name}` is not used")
@@ -131,43 +188,37 @@ class Prompt:
         return readable_mistakes(found)
 
     def variables(self) -> tuple[str, ...]:
-        """The columns that the template names, sorted; see `reads_whole_row`."""
+        """See `Prompt`."""
         names = {use.name for use in self._uses.reads if use.field is None}
         names |= {use.field for use in self._uses.reads if use.name == "row" and use.field is not None}
         names |= {variables.RUN} & {use.name for use in self._uses.reads}
         return tuple(sorted(names - (self._globals - {variables.RUN})))
 
     def columns(self) -> frozenset[str] | None:
-        """All that a row must have for this template: names of columns, and others; None: every column."""
+        """See `Prompt`."""
         if self.reads_whole_row():
             return None
         fields = {use.field for use in self._uses.reads if use.name == "row" and use.field is not None}
         return frozenset(self._names | fields)
 
     def reads_whole_row(self) -> bool:
-        """Whether `row` is also used as a whole (`row|tojson`, `row[name]`), so that any column counts."""
+        """See `Prompt`."""
         return "row" in self._uses.whole
 
     def times_read(self, columns: Sequence[str]) -> tuple[str, ...]:
-        """The moments of the run that the template reads (`run.started_at`), sorted; all of them where it
-        reads `run` as a whole. None where `run` is a column."""
+        """See `Prompt`."""
         if variables.RUN in columns:
             return ()
         read = {use.field for use in self._uses.reads if use.name == variables.RUN}
         return tuple(variables.RUN_FIELDS) if None in read else tuple(sorted(filter(None, read)))
 
     def files(self) -> tuple[str, ...]:
-        """Absolute paths of all files that the prompt is made of, the template itself first."""
-        return tuple(text.path for text in self.source.texts)
+        """See `Prompt`."""
+        return self.source.files()
 
     def digest(self) -> str:
-        """SHA-256 in hex over the names and texts of all files; not over the params."""
-        digest = hashlib.sha256()
-        for text in self.source.texts:
-            for part in (text.name.encode(), text.text.encode()):
-                digest.update(b"%d\0" % len(part))
-                digest.update(part)
-        return digest.hexdigest()
+        """See `Prompt`."""
+        return self.source.digest()
 
 
 def _environment(source: PromptSource, family: Family | None = None) -> PromptEnvironment:

@@ -10,7 +10,8 @@ import pytest
 
 from runner.core.model import Cause, Message
 from runner.errors import InputError
-from runner.prompt import Prompt, compile_prompt
+from runner.prompt import compile_prompt
+from runner.prompt.compiling import CompiledPrompt
 
 
 def write_templates(folder: Path, files: Mapping[str, str]) -> None:
@@ -28,7 +29,7 @@ def make_prompt(
     params: Mapping[str, Any] | None = None,
     max_output_bytes: int = 1_000_000,
     search_root: str | None = None,
-) -> Prompt:
+) -> CompiledPrompt:
     """The prompt of `main.j2`; `template` is its text, or a mapping with all files."""
     write_templates(folder, {"main.j2": template} if isinstance(template, str) else template)
     return compile_prompt(

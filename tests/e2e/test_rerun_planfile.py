@@ -49,6 +49,8 @@ def test_a_saved_plan_holds_the_plan_and_what_it_was_asked_with(tmp_path: Path) 
         "manifest": "../manifest.yaml",
         "set": ["model.name=n"],
         "profile": None,
+        "isolated": False,
+        "allowed_paths": [],
         "narrowing": {"limit": 2, "sample": None, "seed": 0, "where": None, "only": None},
         "refresh": False,
     }

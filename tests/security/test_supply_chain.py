@@ -15,15 +15,20 @@ def test_nothing_of_the_package_is_run_by_the_interpreter_on_its_own() -> None:
     assert not names & {"sitecustomize.py", "usercustomize.py", "conftest.py"}
 
 
-TOLD_TO_A_WORKER = {("worker_process.py", "import pickle"), ("worker.py", "import pickle")}
-"""What is to be done goes to a worker from the process that started it, over a socket pair of those two."""
+TOLD_TO_A_CHILD = {
+    (name, "import pickle")
+    for name in ("worker_process.py", "worker.py", "isolated.py", "isolated_process.py")
+}
+"""What is to be done goes to a child from the process that started it, over a socket pair of those two."""
 TOLD_BY_A_WORKER = {("work.py", "import marshal")}
 """What is made comes back as plain values: marshal makes no object that runs anything."""
 
 
-def test_what_a_worker_sends_is_not_unpickled() -> None:
-    loading = [path.name for path in PACKAGE.rglob("*.py") if "pickle.load" in path.read_text()]
-    assert loading == ["worker.py"]
+def test_what_a_child_sends_is_not_unpickled() -> None:
+    loading = {path.name for path in PACKAGE.rglob("*.py") if "pickle.load" in path.read_text()}
+    assert loading == {"worker.py", "isolated_process.py"}
+    isolated = (PACKAGE / "prompt" / "isolated_process.py").read_text()
+    assert isolated.count("pickle.load") == isolated.count("pickle.loads(_take(descriptor))") == 2
     worker = (PACKAGE / "commands" / "worker.py").read_text()
     assert worker.count("pickle.load") == 1
     assert "pickle.loads(take_work(channel))" in worker.partition("def main(")[2]
@@ -48,4 +53,4 @@ def test_no_source_loads_pickles_or_evaluates_text() -> None:
             for line in path.read_text().splitlines()
         )
     ]
-    assert set(found) == TOLD_TO_A_WORKER | TOLD_BY_A_WORKER
+    assert set(found) == TOLD_TO_A_CHILD | TOLD_BY_A_WORKER

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.cli.app import COMMANDS
-from runner.cli.arguments import COMMAND_NAMES, Count, Duration, Session, manifest_options
+from runner.cli.arguments import COMMAND_NAMES, Bending, Count, Duration, Session, manifest_options
 from runner.cli.boundary import failure_of, interrupted, usage_failure
 from runner.cli.crash_log import blotted
 from runner.cli.look_commands import FORMATS
@@ -165,7 +165,7 @@ def test_a_limit_is_a_whole_number_of_one_or_more(text: str) -> None:
 
 def test_every_set_without_a_key_and_value_is_named() -> None:
     with pytest.raises(InputError) as caught:
-        manifest_options("m.yaml", ("model.name=x", "model.name", "=x"), None)
+        manifest_options("m.yaml", Bending(set_values=("model.name=x", "model.name", "=x")))
     assert [mistake.what for mistake in caught.value.mistakes] == [
         "'model.name' has no `=`",
         "'=x' has no key",
