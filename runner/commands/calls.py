@@ -162,11 +162,13 @@ def fetch(
     scratch: Path,
     prepare: Callable[[int, Download], Message | None] = lambda *_: None,
 ) -> Fetched:
-    """Retrieve the batch and read what there is to read of its files. `prepare` is given the output file and
-    the shard's id, once all have come."""
+    """Retrieve the batch and read what there is to read of its files; nothing where the server tells of
+    another one. `prepare` is given the output file and the shard's id, once all have come."""
     failpoint("poll.sending")
     batch = client.retrieve_batch(submission.batch_id or "")
     failpoint("poll.answered")
+    if batch.batch_id != submission.batch_id:
+        return Fetched(batch=batch, downloads=(), errors=())  # of another batch: nothing of it is ours
     downloads: list[tuple[Read, Download]] = []
     errors: list[ProviderError] = []
     for read in reads_wanted(seen(submission, batch), provider, progress):

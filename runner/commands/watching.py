@@ -42,6 +42,10 @@ class Watcher:
         track.looks += 1
         track.is_troubled = bool(fetched.errors)
         track.missing_since_s = None
+        if not self._is_about(track, fetched.batch):
+            track.is_troubled = True
+            track.next_at_s = self._at.clock() + self._at.poll_pause_s(tracks)
+            return
         self._saw(track, fetched.batch)
         track.book = track.book or ShardBook(self._at.ledger, track.submission.shard_id)
         was_full = track.progress.from_start or track.progress.output_lines == 0
@@ -59,9 +63,7 @@ class Watcher:
             self._at.reporter.tell(Trouble(what=what, slot=track.submission.slot))
         for error in fetched.errors:
             self._at.reporter.tell(Trouble(what=error.what, slot=track.submission.slot))
-        was_read = self._is_about(track, fetched.batch) and all(
-            error.problem.kind in _LASTING for error in fetched.errors
-        )
+        was_read = all(error.problem.kind in _LASTING for error in fetched.errors)
         is_full = was_full and not fetched.errors and all(one.is_whole for _, one in fetched.downloads)
         self._conclude(track, fetched.batch, tracks, was_read=was_read, is_full=is_full)
         if track.book is not None:
@@ -85,8 +87,9 @@ class Watcher:
         )
 
     def _is_about(self, track: Track, batch: BatchObject) -> bool:
-        """Whether the server told of the batch that was asked for. Answers in another's file would be joined
-        by custom_id all the same; that something is absent there proves nothing."""
+        """Whether the server told of the batch that was asked for. Another one, of the same requests once
+        more, may hold their custom_ids: what is in its files and what is absent there says nothing of this
+        one."""
         asked = track.submission.batch_id or ""
         if batch.batch_id != asked:
             what = f"asked for batch {asked}, the server told of {batch.batch_id}; it is asked again"
@@ -114,8 +117,8 @@ class Watcher:
             self._finish(track, batch, [])
             return
         submission = track.submission
-        word = states.last_word(submission)
-        if not states.looks_finished(submission):
+        word = states.last_word(submission) or _stuck_cancel(batch)
+        if word is None and not states.looks_finished(submission):
             track.next_at_s = self._at.clock() + self._at.poll_pause_s(tracks)
             return
         if was_read and self._may_still_answer(track, batch, word):
@@ -214,6 +217,14 @@ class Watcher:
                 return
         self._at.reporter.tell(Trouble(what=error.what, slot=track.submission.slot))
         track.next_at_s = now + max(error.problem.retry_after_s or 0.0, self._at.poll_pause_s(tracks))
+
+
+def _stuck_cancel(batch: BatchObject) -> str | None:
+    """`cancelled`, for a batch that was stopped before it had a line: the Doubleword server has nothing then
+    to finish it by, and it stays `cancelling` for ever (API reference, 4.6). The grace after a cancel is
+    waited for all the same."""
+    is_idle = states.is_cancelling(batch.status) and not (batch.completed or batch.failed)
+    return "cancelled" if is_idle else None
 
 
 def _shows_no_work(batch: BatchObject) -> bool:

@@ -104,7 +104,7 @@ _MOVES: dict[ShardState, frozenset[ShardState]] = {
     _S.FENCING: frozenset({_S.FENCED, _S.HELD, _S.SUBMITTED}),
     _S.FENCED: frozenset({_S.READY, _S.SUBMITTED, _S.HELD}),
     _S.SUBMITTED: frozenset({_S.DONE, _S.HELD}),
-    _S.HELD: frozenset({_S.SUBMITTED, _S.UNKNOWN, _S.DISCARDED, _S.DONE}),
+    _S.HELD: frozenset({_S.SUBMITTED, _S.UNKNOWN, _S.FENCED, _S.DISCARDED, _S.DONE}),
     _S.DONE: frozenset(),
     _S.REFUSED: frozenset({_S.DISCARDED}),
     _S.DISCARDED: frozenset(),
@@ -320,6 +320,7 @@ def _again(submission: Submission, problem: Problem, now_s: float) -> Submission
         attempt=submission.attempt + 1,
         input_file_id=None,
         send_by_s=None,
+        is_fenced=False,
         not_before_s=now_s + pause_s,
         problem=problem.message,
         clean_scans=0,
@@ -385,8 +386,12 @@ def held(submission: Submission, why: str) -> Submission:
 
 
 def reexamined(submission: Submission) -> Submission:
-    """A held shard is looked at once more: its batch is polled, or looked for in the listings."""
-    state = ShardState.UNKNOWN if submission.batch_id is None else ShardState.SUBMITTED
+    """A held shard is looked at once more: its batch is polled, or looked for in the listings; behind its
+    fence, where one is drawn."""
+    if submission.batch_id is not None:
+        state = ShardState.SUBMITTED
+    else:
+        state = ShardState.FENCED if submission.is_fenced else ShardState.UNKNOWN
     return _move(submission, state, clean_scans=0, failed_scans=0, not_before_s=0.0)
 
 
@@ -427,7 +432,7 @@ def restored(state: ShardState, *, has_batch: bool, is_doubtful: bool) -> ShardS
 
 def adopted(submission: Submission, batch: BatchObject, now_s: float) -> Submission:
     """A batch found on the server is this attempt: take it over."""
-    fenced = submission.state in (ShardState.FENCING, ShardState.FENCED)
+    fenced = submission.is_fenced or submission.state in (ShardState.FENCING, ShardState.FENCED)
     moved = _move(
         _as_unknown(submission),
         ShardState.SUBMITTED,
@@ -441,15 +446,22 @@ def adopted(submission: Submission, batch: BatchObject, now_s: float) -> Submiss
 
 
 def best_match(matches: tuple[BatchObject, ...]) -> BatchObject:
-    """Of several batches of one attempt the most complete; a cancelled one only if there is no other."""
-    return max(
-        matches, key=lambda batch: (batch.status not in _CANCEL_WORDS, batch.completed or 0, batch.batch_id)
-    )
+    """Of several batches of one attempt the most complete. One that failed or expired only where none is live
+    or completed, a cancelled one only if there is no other."""
+    return max(matches, key=lambda batch: (_prospects(batch), batch.completed or 0, batch.batch_id))
+
+
+def _prospects(batch: BatchObject) -> int:
+    if batch.status in _CANCEL_WORDS:
+        return 0
+    return 1 if terminal_word(batch.status) in ("failed", "expired") else 2
 
 
 def fence_held(submission: Submission) -> Submission:
-    """The server said that the input file is deleted."""
-    return _move(submission, ShardState.FENCED, clean_scans=0, failed_scans=0, not_before_s=0.0)
+    """The server said that the input file is deleted. That stays so, also where the shard is held later."""
+    return _move(
+        submission, ShardState.FENCED, is_fenced=True, clean_scans=0, failed_scans=0, not_before_s=0.0
+    )
 
 
 def discarded(submission: Submission) -> Submission:
@@ -478,6 +490,11 @@ _TERMINAL_WORDS = {
     "cancelled": "cancelled",
     "canceled": "cancelled",
 }
+
+
+def is_cancelling(status: str) -> bool:
+    """Whether a batch is told to stop, or has."""
+    return status in _CANCEL_WORDS
 
 
 def terminal_word(status: str) -> str | None:

@@ -89,7 +89,13 @@ _CANCEL_WISHES = Query(
     .distinct(),
     "until",
 )
-_NEEDING_FILE = Query(select(shard.c.id).where(shard.c.path == bindparam("with_path"), _IS_OPEN), "with_path")
+_NEEDING_FILE = Query(
+    select(shard.c.id).where(
+        shard.c.path == bindparam("with_path"), or_(_IS_OPEN, shard.c.state == ShardState.HELD.value)
+    ),
+    "with_path",
+)
+"""A held shard goes on with its file: the proof that a listing has caught up uploads it again."""
 
 
 def _submission(found: Any) -> Submission:
@@ -188,7 +194,7 @@ def load_cancel_wishes(connection: Connection, until_s: float) -> set[int]:
 
 
 def needs_file(connection: Connection, path: str) -> bool:
-    """Whether a shard that is not final has this input file."""
+    """Whether a shard that may go on has this input file: one that is not final, or is held."""
     return _NEEDING_FILE.first(connection, path) is not None
 
 

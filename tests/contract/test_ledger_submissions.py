@@ -74,6 +74,15 @@ def test_every_state_on_the_way_comes_back_as_it_was(project: Project) -> None:
     ]
 
 
+def test_a_held_shard_needs_its_input_file_and_one_that_is_done_does_not(project: Project) -> None:
+    here = one_shard(project)
+    intended = create_intended(upload_accepted(upload_intended(here), "file-1"), START_S)
+    unknown = create_unknown(intended, TROUBLE)
+    for state, is_needed in ((ShardState.UNKNOWN, True), (ShardState.HELD, True), (ShardState.DONE, False)):
+        project.ledger.save(replace(unknown, state=state), what=state)
+        assert project.ledger.needs_file(here.path) is is_needed
+
+
 def test_what_lives_in_memory_only_is_not_kept(project: Project) -> None:
     here = replace(one_shard(project), clean_scans=2, failed_scans=1)
     project.ledger.save(here, what="scanned")

@@ -12,7 +12,7 @@ import pytest
 
 import runner
 from runner.commands.moments import Finished, Moment, Silent
-from tests.fault.run_factories import rows_of
+from tests.fault.run_factories import complete, rows_of
 from tests.fault.run_hostile_server import (
     Batch,
     HostileServer,
@@ -492,3 +492,31 @@ def test_a_batch_that_the_server_forgot_is_held_and_collected_when_it_is_back(tm
         assert project.run().code == 0
     assert len(server.batches) == 1
     judged(project, [SUCCEEDED] * 2)
+
+
+# ---------------------------------------------------------------- another batch's object
+
+
+def test_what_is_told_of_another_batch_answers_nothing_of_this_one(tmp_path: Path) -> None:
+    """A retry's batch has the custom_ids of the first: what stands in that one's files is no answer here."""
+    told: list[str] = []
+
+    def script(batch: Batch, _look: int) -> Look:
+        counts = {"request_counts": {"total": 4, "completed": 3, "failed": 1}}
+        if batch.number == 1:
+            first = lines(*map(answer, batch.requests[:3]))
+            return Look(output=first, error=lines(failure(batch.requests[3])), fields=counts)
+        if not told:
+            told.append(batch.id)
+            files = {"output_file_id": "output-1", "error_file_id": "error-1"}
+            other = server._object(server.batches[0], {**files, **counts})
+            return Look(reply=(200, json.dumps(other).encode()))
+        return Look(output=good(batch))
+
+    with HostileServer(script) as server:
+        project = server.project(tmp_path / "p", 4, retry={"attempts": 2, "backoff": {"initial": 0}})
+        done = project.run()
+        assert (done.code, told) == (0, ["batch-2"]), done.stderr
+        complete(project, rows_of(4))
+        assert [len(batch.requests) for batch in server.batches] == [4, 1]
+    assert any("the server told of batch-1" in event["what"] for event in done.events if "what" in event)

@@ -126,6 +126,16 @@ def test_a_batch_found_behind_the_fence_is_adopted_after_all() -> None:
     assert (adopted.state, adopted.is_fenced) == (ShardState.SUBMITTED, True)
 
 
+def test_a_fence_is_remembered_where_the_shard_is_held_behind_it() -> None:
+    fenced = states.fence_held(scan_clean(created(), CLEAN_SCANS_NEEDED))
+    again = states.reexamined(states.held(fenced, "the listing could not be read"))
+    assert (again.state, again.is_fenced) == (ShardState.FENCED, True)
+    adopted = states.scanned(again, (make_batch(),), is_complete=True, provider=FENCED, now_s=1.0)
+    assert (adopted.state, adopted.is_fenced) == (ShardState.SUBMITTED, True)
+    sent_anew = scan_clean(again, CLEAN_SCANS_NEEDED)
+    assert (sent_anew.state, sent_anew.is_fenced) == (ShardState.READY, False)
+
+
 def test_an_upload_found_after_a_crash_is_a_new_attempt_with_a_new_name() -> None:
     first = states.upload_intended(make_submission())
     second = states.upload_intended(first)
@@ -233,6 +243,16 @@ def test_of_two_batches_of_one_attempt_the_live_one_is_taken() -> None:
 
 
 HELD = make_submission(state=ShardState.HELD, problem="unknown", input_file_id="file-1", send_by_s=1.0)
+
+
+@pytest.mark.parametrize("status", ["failed", "expired", "cancelling", "cancelled"])
+def test_a_batch_that_is_dead_never_drives_beside_one_that_lives(status: str) -> None:
+    for live_id, dead_id in (("batch-0", "batch-1"), ("batch-9", "batch-1")):
+        live = make_batch(batch_id=live_id, status="in_progress", completed=0)
+        dead = make_batch(batch_id=dead_id, status=status, completed=3)
+        assert states.best_match((live, dead)) is live
+        assert states.best_match((dead, live)) is live
+        assert states.best_match((dead,)) is dead
 
 
 def test_a_person_moves_a_held_shard_in_three_ways() -> None:

@@ -1,0 +1,116 @@
+"""`run cancel` where a create is in doubt, a shard is held, or a run is still sending: nothing more is bought."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+from tests.fault.run_factories import EXIT_STILL_RUNNING, complete, rows_of
+from tests.fault.run_hostile_server import Batch, HostileServer, Look, Script, good, well
+from tests.localserver_process import eventually
+from tests.project_factory import Done, Project, finish
+
+ALL_IDLE = {"request_counts": {"total": 4, "completed": 0, "failed": 0}}
+
+
+class StoppableServer(HostileServer):
+    """Batches can be told to stop; what that does is the script's affair."""
+
+    def __init__(self, script: Script = well, *, loses_first: bool = False) -> None:
+        super().__init__(script, created=lambda batch: self._reply(batch, loses_first))
+        self.cancelled: list[str] = []
+
+    def _reply(self, batch: Batch, loses_first: bool) -> tuple[int, bytes] | None:
+        return (502, b"<html>bad gateway</html>") if loses_first and batch.number == 1 else None
+
+    def answer(self, method: str, target: str, body: bytes) -> tuple[int, bytes]:
+        if method == "POST" and target.endswith("/cancel"):
+            self.cancelled.append(target.split("/")[-2])
+            return 200, json.dumps({"id": self.cancelled[-1], "status": "cancelling"}).encode()
+        return super().answer(method, target, body)
+
+
+def cancel(project: Project) -> Done:
+    return project.call("cancel", str(project.manifest_path), "--yes")
+
+
+def test_a_batch_whose_create_was_in_doubt_is_stopped_once_it_is_found(tmp_path: Path) -> None:
+    with StoppableServer(loses_first=True) as server:
+        project = server.project(tmp_path / "p", 4)
+        project.environ["RUNNER_FAILPOINT"] = "create.unknown_recorded"
+        assert project.run().code == -9
+        del project.environ["RUNNER_FAILPOINT"]
+        told = cancel(project)
+        assert told.code == 0, told.stderr
+        assert "1 file that may be on the way" in told.stdout + told.stderr
+        assert project.run().code == 0
+        assert server.cancelled == ["batch-1"]
+        assert len(server.batches) == 1
+        complete(project, rows_of(4))
+
+
+def test_a_run_that_is_still_sending_sends_nothing_after_a_cancel(tmp_path: Path) -> None:
+    def script(batch: Batch, _look: int) -> Look:
+        is_stopped = batch.id in server.cancelled
+        return Look(fields={"status": "cancelled" if is_stopped else "in_progress", **ALL_IDLE})
+
+    with StoppableServer(script) as server:
+        batch = {"max_requests_per_file": 1, "max_open_batches": 1}
+        project = server.project(tmp_path / "p", 4, batch=batch)
+        process: subprocess.Popen[str] = project.start()
+        eventually(lambda: server.batches and server.batches[0].looks > 1, what="a look at the first batch")
+        told = cancel(project)
+        assert told.code == 0, told.stderr
+        assert "Traceback" not in finish(process).stderr
+        assert server.cancelled == ["batch-1"]
+        assert len(server.batches) == 1, "nothing was bought after the cancel"
+        states = project.ledger("SELECT state FROM shard ORDER BY slot")
+        assert states == [("done",), *[("discarded",)] * 3]
+        assert project.ledger("SELECT count(*) FROM request WHERE open_shard_id IS NOT NULL") == [(0,)]
+
+
+def test_the_batch_of_a_held_shard_is_stopped_too(tmp_path: Path) -> None:
+    """It seemed to be gone, because another account's key looked for it."""
+    with StoppableServer(
+        lambda batch, look: Look(reply=(404, b"{}")) if is_lost else well(batch, look)
+    ) as server:
+        is_lost = True
+        project = server.project(tmp_path / "p", 4)
+        assert project.run().code == 4
+        assert project.ledger("SELECT state FROM shard") == [("held",)]
+        is_lost = False
+        told = cancel(project)
+        assert (told.code, server.cancelled) == (0, ["batch-1"]), told.stderr
+        assert "nothing is under way" not in told.stdout + told.stderr
+        assert project.run().code == 0
+        assert len(server.batches) == 1
+
+
+def test_a_shard_that_may_have_a_batch_is_named_and_no_success(tmp_path: Path) -> None:
+    with StoppableServer(loses_first=True) as server:
+        server.listed = lambda batches, query: {"object": "list", "data": [], "has_more": False}
+        project = server.project(tmp_path / "p", 4)
+        assert project.run().code == 4
+        assert project.ledger("SELECT state FROM shard") == [("held",)]
+        told = cancel(project)
+        assert told.code == 4
+        assert "whether a batch was made of it is unknown" in told.stdout + told.stderr
+        assert "run resolve" in told.stdout + told.stderr
+
+
+def test_a_batch_that_was_stopped_before_it_had_a_line_does_not_hold_its_rows_for_ever(
+    tmp_path: Path,
+) -> None:
+    def script(batch: Batch, _look: int) -> Look:
+        is_stopped = batch.id in server.cancelled
+        return Look(fields={"status": "cancelling", **ALL_IDLE}) if is_stopped else Look(output=good(batch))
+
+    with StoppableServer(script) as server:
+        project = server.project(tmp_path / "p", 4)
+        assert project.run("--detach").code == EXIT_STILL_RUNNING
+        assert cancel(project).code == 0
+        codes = [project.run("--wait", "60s").code for _ in range(2)]
+        assert codes[-1] == 0
+        assert [batch.id for batch in server.batches] == ["batch-1", "batch-2"]
+        complete(project, rows_of(4))
