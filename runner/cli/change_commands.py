@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from contextlib import closing
 
 import click
@@ -43,7 +44,7 @@ def cancel(session: Session, manifest: str, yes: bool, bent: Bending) -> int:
 
     with closing(reporter_for(interrupts=session.interrupts, yes=True)) as screen:
         done = stop(options, environ=dict(os.environ), reporter=screen)
-    if not (done.cancelled or done.discarded or done.failed):
+    if not any((done.cancelled, done.discarded, done.failed, done.in_doubt, done.held)):
         say("nothing is under way")
         return EXIT_DONE
     for batch_id in done.cancelled:
@@ -52,6 +53,12 @@ def cancel(session: Session, manifest: str, yes: bool, bent: Bending) -> int:
         say(f"discarded   {counted(done.discarded, 'file')} that had not been sent")
     for batch_id in done.failed:
         say(f"refused     {clean(batch_id)}")
-    if done.cancelled:
+    if done.in_doubt:
+        what = "that may be on the way: stopped as soon as that is known"
+        say(f"told        {counted(done.in_doubt, 'file')} {what}")
+    if done.held:
+        say(f"held        {counted(done.held, 'file')}: whether a batch was made of it is unknown")
+        say(f"next:  `run resolve {shlex.quote(clean(manifest))}` shows what can be decided")
+    elif done.cancelled:
         say("next:  the same `run` collects what had finished, and asks the rest again")
-    return EXIT_REFUSED if done.failed else EXIT_DONE
+    return EXIT_REFUSED if done.failed or done.held else EXIT_DONE

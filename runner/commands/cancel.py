@@ -1,7 +1,9 @@
 """`run cancel MANIFEST`: stop what is under way. Finished requests are kept; what never ran is not paid.
 
-The batches are told to stop; the next `run` collects what they finished and asks the rest again.
-Works beside a running process: that one sees the batches end.
+The batches are told to stop, those of held shards too where they are known; the next `run` collects what they
+finished and asks the rest again. Works beside a running process: that one sees the batches end, and the wish
+that is recorded for every other open shard: it sends nothing of them any more, and stops a batch that was
+being made.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from runner.commands.discarding import take_back_unsent
 from runner.commands.local import connected
 from runner.commands.moments import Reporter, Trouble
 from runner.commands.options import ManifestOptions
-from runner.commands.under_way import under_way
+from runner.commands.under_way import at_own_server, under_way
 from runner.commands.workplace import Workplace, open_workplace
 from runner.core.states import ShardState, Submission
 from runner.failpoints import failpoint
@@ -28,11 +30,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelResult:
-    """`cancelled` and `failed` are batch ids; `discarded` counts shards that were never sent."""
+    """`cancelled` and `failed` are batch ids; `discarded` counts shards that were never sent, `in_doubt`
+    those that are being sent, or were without a reply: they are stopped when that is known; `held` those of
+    which only a person can say whether there is a batch."""
 
-    cancelled: tuple[str, ...]
-    discarded: int
-    failed: tuple[str, ...]
+    cancelled: tuple[str, ...] = ()
+    discarded: int = 0
+    failed: tuple[str, ...] = ()
+    in_doubt: int = 0
+    held: int = 0
 
 
 def cancel(options: ManifestOptions, *, environ: Mapping[str, str], reporter: Reporter) -> CancelResult:
@@ -40,28 +46,37 @@ def cancel(options: ManifestOptions, *, environ: Mapping[str, str], reporter: Re
     workplace = open_workplace(options, environ)
     looked = Ledger.open_reading(workplace.place)
     if looked is None:
-        return CancelResult(cancelled=(), discarded=0, failed=())
+        return CancelResult()
     looked.close()
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger.open(workplace.place))
         manifest_id = ledger.find_manifest(workplace.manifest_path)
         if manifest_id is None:
-            return CancelResult(cancelled=(), discarded=0, failed=())
+            return CancelResult()
         discarded = _discard(workplace, ledger, manifest_id)
-        submitted = [
-            submission
-            for submission in under_way(workplace, ledger, manifest_id)
-            if submission.state is ShardState.SUBMITTED
-        ]
-        if not submitted:
-            return CancelResult(cancelled=(), discarded=discarded, failed=())
-        client, _ = stack.enter_context(connected(workplace.provider, workplace.place.folder, environ))
-        outcomes = [(one.batch_id or "", _cancel(ledger, client, one, reporter)) for one in submitted]
+        found = under_way(workplace, ledger, manifest_id)
+        held = _held(workplace, ledger, manifest_id)
+        bought = [one for one in (*found, *held) if one.batch_id is not None]
+        in_doubt = [one for one in found if one.batch_id is None]
+        for one in in_doubt:
+            ledger.request_cancel(one.shard_id)
+        outcomes = []
+        if bought:
+            client, _ = stack.enter_context(connected(workplace.provider, workplace.place.folder, environ))
+            outcomes = [(one.batch_id or "", _cancel(ledger, client, one, reporter)) for one in bought]
     return CancelResult(
         cancelled=tuple(batch_id for batch_id, done in outcomes if done),
         discarded=discarded,
         failed=tuple(batch_id for batch_id, done in outcomes if not done),
+        in_doubt=len(in_doubt),
+        held=sum(one.batch_id is None for one in held),
     )
+
+
+def _held(workplace: Workplace, ledger: Ledger, manifest_id: int) -> list[Submission]:
+    """A shard of which only a person can say what became of it may have a batch that runs."""
+    records = [record for record in ledger.shards(manifest_id) if record.state is ShardState.HELD]
+    return at_own_server(workplace, [ledger.submission(record.shard_id) for record in records])
 
 
 def cancel_unwanted(

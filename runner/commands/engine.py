@@ -236,6 +236,8 @@ class Engine:
         if track.is_taken and track.submission.state in (ShardState.CREATING, ShardState.UNKNOWN):
             self._tell_unknown(track, "an earlier run never learned whether its create arrived", now)
         self._hold_if_fenced_unseen(track)
+        if track.is_taken and track.is_in(ShardState.SUBMITTED):
+            self._extras.remember(track)
         return track.is_taken and not track.submission.state.is_final
 
     def _hold_if_fenced_unseen(self, track: Track) -> None:
@@ -255,7 +257,7 @@ class Engine:
         uploading = sum(other.is_busy and other.is_in(ShardState.UPLOADING) for other in self._tracks)
         if uploading >= MAX_UPLOADS_AT_ONCE or self._open_beside(track) >= self._at.provider.max_open_batches:
             return
-        if track.submission.attempt > MAX_UPLOAD_ATTEMPTS:
+        if track.uploads == MAX_UPLOAD_ATTEMPTS:  # by this run: what an earlier one met says nothing of today
             raise StillRunningError(
                 f"the server did not take shard {track.submission.slot} in {MAX_UPLOAD_ATTEMPTS} attempts: "
                 f"{track.submission.problem}",
@@ -264,6 +266,9 @@ class Engine:
         if self._cutter.is_too_large(track.submission):
             self._cut_up(track, states.discarded(track.submission), TOO_LARGE)
             return
+        if self._is_given_up(track):
+            return
+        track.uploads += 1
         failpoint("upload.begins")
         self._at.save(track, states.upload_intended(track.submission), "upload intended")
         failpoint("upload.intended")
@@ -291,6 +296,8 @@ class Engine:
         )
 
     def _create(self, track: Track, now: float) -> None:
+        if self._is_given_up(track):
+            return
         window_s = states.send_window_s(self._at.provider)
         failpoint("create.begins")
         intended = states.create_intended(track.submission, now, window_s)
@@ -298,6 +305,24 @@ class Engine:
         failpoint("create.intended")
         submission = track.submission
         self._call(track, "create", lambda: self._create_in_time(submission))
+
+    def _is_given_up(self, track: Track) -> bool:
+        """Whether a person has cancelled meanwhile: then nothing of the shard is sent any more."""
+        if not self._is_unwished(track):
+            return False
+        track.submission = states.discarded(track.submission)
+        self._at.ledger.release(track.submission, what="discarded", run_id=self._at.run_id)
+        return True
+
+    def _is_unwished(self, track: Track) -> bool:
+        """As the ledger has it: the wish is recorded beside whoever moves the shard."""
+        return self._at.ledger.submission(track.submission.shard_id).cancel_requested
+
+    def _stop_if_unwished(self, track: Track) -> None:
+        """A batch that was being made, or whose making was in doubt, when a person cancelled."""
+        batch_id = track.submission.batch_id or ""
+        if self._is_unwished(track):
+            self._call(track, "stop", lambda: self._at.client.cancel_batch(batch_id))
 
     def _create_in_time(self, submission: Submission) -> Accepted | Refused | Unknown:
         """The last check: an intent that grew old (a sleep, a stopped process) is not sent any more."""
@@ -363,6 +388,9 @@ class Engine:
             return
         if isinstance(result, BaseException):
             raise result
+        self._replied(track, name, result)
+
+    def _replied(self, track: Track, name: str, result: object) -> None:
         match name, result:
             case "upload", Accepted() | Refused() | Unknown():
                 self._upload_landed(track, result)
@@ -376,6 +404,8 @@ class Engine:
                 self._fetch_landed(track, result)
             case "extras", ExtrasSeen():
                 self._extras.landed(track, result)
+            case "stop", BatchObject():
+                pass  # the next poll sees what became of it
             case _:
                 raise AssertionError(f"unexpected reply to {name}: {result!r}")
 
@@ -416,6 +446,7 @@ class Engine:
                 self._at.save(track, moved, "batch created", result.raw.decode("utf-8", "replace"))
                 failpoint("create.recorded")
                 self._tell_created(track, is_adopted=False)
+                self._stop_if_unwished(track)
             case Refused():
                 moved = states.create_refused(track.submission, result.problem, self._at.clock())
                 self._refused(track, moved, result)
@@ -474,12 +505,15 @@ class Engine:
         if moved.state is before:
             track.submission = moved
             return
+        if moved.state is ShardState.SUBMITTED:
+            self._extras.found(track, moved, matches)
         self._at.save(track, moved, f"scanned: {moved.state}")
         failpoint("scan.recorded")
         if moved.state is ShardState.SUBMITTED:
             failpoint("adopt.recorded")
             self._tell_created(track, is_adopted=True)
-            self._extras.found(track, matches)
+            self._extras.remember(track)
+            self._stop_if_unwished(track)
 
     def _fence_landed(self, track: Track, reply: str) -> None:
         """The file was seen before the fence was tried, so where it stays missing a delete of ours reached

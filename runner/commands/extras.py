@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from runner.commands.moments import AnswersStored, Trouble
 from runner.commands.tracks import ExtrasStage, Surroundings, Track
 from runner.core.model import Download
-from runner.core.states import terminal_word
+from runner.core.states import Submission, terminal_word
 from runner.core.wire import BatchObject
 from runner.ledger import EXTRA_BATCH, EXTRA_OUTPUT
 from runner.provider import NotFoundYetError, ProviderError
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtrasSeen:
-    """What one look at the extra batches brought. `are_over`: none of them may still change."""
+    """What one look at the extra batches brought. `are_over`: none of them may still change. `are_told`: each
+    of them is over, or has been told to stop."""
 
     are_over: bool
+    are_told: bool = True
     downloads: tuple[tuple[str, Download], ...] = ()
 
 
@@ -38,7 +40,7 @@ def look_at_extras(
 ) -> ExtrasSeen:
     """Stop those that are live; with `is_last` read the output of those that are over. Never raises a
     ProviderError: what can't be had now is asked for again, and holds the shard up for a while only."""
-    are_over = True
+    are_over = are_told = True
     downloads: list[tuple[str, Download]] = []
     for batch_id in batch_ids:
         try:
@@ -50,10 +52,10 @@ def look_at_extras(
                 target = scratch / f"{shard_id}-{len(downloads)}-extra.part"
                 downloads.append((batch.output_file_id, client.download(batch.output_file_id, target)))
         except NotFoundYetError:
-            continue
+            are_told = False  # it was listed: a replica that is behind
         except ProviderError:
-            are_over = False
-    return ExtrasSeen(are_over=are_over, downloads=tuple(downloads))
+            are_over = are_told = False
+    return ExtrasSeen(are_over=are_over, are_told=are_told, downloads=tuple(downloads))
 
 
 class Extras:
@@ -63,20 +65,18 @@ class Extras:
         self._at = at
 
     def remember(self, track: Track) -> None:
-        """After a crash: the ledger knows them."""
-        track.extras = tuple(self._at.ledger.extra_batches(track.submission.shard_id))
+        """Those that the ledger knows, of this process or an earlier one, are stopped and read. The batch
+        that drives the shard is none of them, whatever an earlier listing made of it."""
+        known = self._at.ledger.extra_batches(track.submission.shard_id)
+        track.extras = tuple(one for one in known if one != track.submission.batch_id)
         if track.extras:
             track.extras_stage = ExtrasStage.TO_STOP
 
-    def found(self, track: Track, matches: Sequence[BatchObject]) -> None:
-        """What a listing showed beside the batch that drives the shard."""
-        others = [one.batch_id for one in matches if one.batch_id != track.submission.batch_id]
-        new = tuple(batch_id for batch_id in others if batch_id not in track.extras)
-        if not new:
-            return
-        self._at.ledger.note_extras(track.submission, EXTRA_BATCH, new, run_id=self._at.run_id)
-        track.extras += new
-        track.extras_stage = ExtrasStage.TO_STOP
+    def found(self, track: Track, driving: Submission, matches: Sequence[BatchObject]) -> None:
+        """What a listing showed beside the batch that is to drive the shard. Recorded before that one is:
+        after a crash between the two the listing is read again, later nobody would look for the others."""
+        new = tuple(one.batch_id for one in matches if one.batch_id != driving.batch_id)
+        self._at.ledger.note_extras(driving, EXTRA_BATCH, new, run_id=self._at.run_id)
         for batch_id in new:
             what = (
                 f"the server holds a second batch of this shard: {batch_id}; it is stopped and may be billed"
@@ -85,8 +85,14 @@ class Extras:
 
     def landed(self, track: Track, seen: ExtrasSeen) -> None:
         """Take in what their output holds beyond the driving batch's."""
+        now = self._at.clock()
+        track.extras_since_s = track.extras_since_s or now
+        has_waited = now - track.extras_since_s > self._at.patience_s
         if track.extras_stage is ExtrasStage.TO_STOP:
-            track.extras_stage = ExtrasStage.STOPPED
+            if seen.are_told or has_waited:
+                track.extras_stage, track.extras_since_s = ExtrasStage.STOPPED, None
+            else:
+                track.next_at_s = now + self._at.reread_pause_s
             return
         files = [file_id for file_id, _ in seen.downloads]
         self._at.ledger.note_extras(track.submission, EXTRA_OUTPUT, files, run_id=self._at.run_id)
@@ -103,9 +109,7 @@ class Extras:
                 outstanding=len(track.book.outstanding) if track.book is not None else 0,
             )
             self._at.reporter.tell(told)
-        now = self._at.clock()
-        track.extras_since_s = track.extras_since_s or now
-        if seen.are_over or now - track.extras_since_s > self._at.patience_s:
+        if seen.are_over or has_waited:
             track.extras_stage = ExtrasStage.READ
         else:
             track.next_at_s = now + self._at.reread_pause_s

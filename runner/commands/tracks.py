@@ -40,10 +40,10 @@ class Track:
     """One shard under way. Everything durable is in `submission`; the rest is rebuilt after a crash.
 
     `next_at_s`: not before this moment (Unix seconds). `missing_since_s`: since when the server answers
-    404. `looks`: polls so far, `is_troubled` that the last one came to an error. `cancelled_since_s`: since
-    when its batch is seen to be cancelled, `is_in_grace` that what was in flight then may still be answered,
-    until a moment that the server's own times tell. `full_reads`: full readings of a finished batch that
-    still lacks lines, `is_lacking_told` that a person knows.
+    404. `uploads`: tried by this process. `looks`: polls so far, `is_troubled` that the last one came to an
+    error. `cancelled_since_s`: since when its batch is seen to be cancelled, `is_in_grace` that what was in
+    flight then may still be answered, until a moment that the server's own times tell. `full_reads`: full
+    readings of a finished batch that still lacks lines, `is_lacking_told` that a person knows.
     `blocked`: a failure of one of its requests that the account is to blame for; `retry_after_s`: the
     longest wait that a line asks for. `queued_out`: what the server said of its full queue, where it let
     nothing of the batch in.
@@ -64,6 +64,7 @@ class Track:
     cancelled_since_s: float | None = None
     is_in_grace: bool = False
     sent_bytes: int = 0
+    uploads: int = 0
     blocked: Outcome | None = None
     retry_after_s: float = 0.0
     queued_out: str | None = None
@@ -87,6 +88,8 @@ class Track:
         at, and nothing can be done before a while has gone by. A batch that has ended is read until it is
         accounted for: how often it was read lives in memory only.
         """
+        if self.extras_stage is ExtrasStage.TO_STOP and self.is_taken:
+            return False  # a second batch that may be paid for is told to stop first
         waits = self.is_in(ShardState.READY) and self.submission.attempt == 1
         match pace:
             case Pace.DONE:

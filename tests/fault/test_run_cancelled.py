@@ -1,4 +1,4 @@
-"""`run cancel` where a create is in doubt, a shard is held, or a run is still sending: nothing more is bought."""
+"""`run cancel` beside what is in doubt, held, or still being sent: nothing more is bought."""
 
 from __future__ import annotations
 

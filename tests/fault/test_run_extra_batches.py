@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from runner.commands.moments import Silent
 from runner.commands.options import ManifestOptions
 from runner.commands.rebuild import RebuildOptions, rebuild
-from tests.fault.run_factories import complete, rows_of
+from tests.fault.run_factories import EXIT_STILL_RUNNING, complete, rows_of
 from tests.fault.run_hostile_server import Batch, HostileServer, Look, answer, failure, lines
+from tests.project_factory import Project
 
 
 class TwiceServer(HostileServer):
@@ -65,6 +68,54 @@ def test_the_second_batch_is_recorded_stopped_and_its_only_copies_are_kept(tmp_p
     (batch,) = shown["manifests"][0]["batches"]
     assert (batch["batch_id"], batch["extra_batches"]) == ("batch-1", ["batch-0"])
     assert "batch-0 may be billed as well" in project.call("status", str(project.manifest_path)).stdout
+
+
+def all_bought_once(project: Project, server: TwiceServer) -> None:
+    done = project.run()
+    assert done.code == 0, done.stderr
+    complete(project, rows_of(4))
+    assert set(server.cancelled) == {"batch-0"}
+    assert [batch.id for batch in server.batches] == ["batch-0", "batch-1"], "nothing was sent again"
+
+
+def test_a_run_that_only_submits_stops_the_second_batch_and_the_next_one_reads_it(tmp_path: Path) -> None:
+    with TwiceServer(lambda batch: lines(*map(answer, batch.requests))) as server:
+        project = server.project(tmp_path / "p", 4, retry={"attempts": 2, "backoff": {"initial": 0}})
+        assert project.run("--detach").code == EXIT_STILL_RUNNING
+        assert server.cancelled == ["batch-0"]
+        all_bought_once(project, server)
+
+
+@pytest.mark.parametrize("point", ["scan.recorded", "adopt.recorded"])
+def test_a_second_batch_is_known_after_a_kill_at_the_adoption(tmp_path: Path, point: str) -> None:
+    with TwiceServer(lambda batch: lines(*map(answer, batch.requests))) as server:
+        project = server.project(tmp_path / "p", 4, retry={"attempts": 2, "backoff": {"initial": 0}})
+        project.environ["RUNNER_FAILPOINT"] = point
+        assert project.run().code == -9
+        del project.environ["RUNNER_FAILPOINT"]
+        assert server.cancelled == []
+        all_bought_once(project, server)
+
+
+class SlowTwiceServer(TwiceServer):
+    """Its replicas don't know the second batch at once, and its first cancel fails."""
+
+    troubles = 0
+
+    def answer(self, method: str, target: str, body: bytes) -> tuple[int, bytes]:
+        is_look = method == "GET" and target.endswith("/batches/batch-0")
+        if self.troubles < 2 and (is_look or target.endswith("/batch-0/cancel")):
+            self.troubles += 1
+            return (404, b'{"error":{"message":"no such batch"}}') if self.troubles == 1 else (503, b"busy")
+        return super().answer(method, target, body)
+
+
+def test_a_second_batch_is_told_to_stop_until_it_was_heard(tmp_path: Path) -> None:
+    with SlowTwiceServer(lambda batch: lines(*map(answer, batch.requests))) as server:
+        project = server.project(tmp_path / "p", 4, retry={"attempts": 2, "backoff": {"initial": 0}})
+        assert project.run("--detach").code == EXIT_STILL_RUNNING
+        assert server.troubles == 2
+        all_bought_once(project, server)
 
 
 def test_a_second_batch_without_output_changes_nothing_but_the_record(tmp_path: Path) -> None:

@@ -291,3 +291,15 @@ def test_faults_of_several_kinds_at_once_cost_nothing_twice(tmp_path: Path) -> N
         server.arm("lost-reply", route="DELETE /v1/files/*", nth=1)
     until_done(project)
     all_well(project, rows_of(8))
+
+
+def test_uploads_that_earlier_runs_tried_do_not_stop_this_one(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", 4)
+    project.environ["RUNNER_FAILPOINT"] = "upload.begins"
+    assert project.run().code == -signal.SIGKILL
+    del project.environ["RUNNER_FAILPOINT"]
+    with closing(sqlite3.connect(project.folder / ".runner" / "ledger.db", timeout=30)) as ledger, ledger:
+        ledger.execute("UPDATE shard SET attempt = 20")
+    done = project.run()
+    assert done.code == 0, done.stderr
+    all_well(project, rows_of(4))
