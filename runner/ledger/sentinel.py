@@ -3,10 +3,13 @@
 A deleted database, one restored from an old copy, an empty one in its place: all look like a project where
 nothing was ever sent. The journal beside it knows better. The rule: the run and shard of its newest line
 are in the ledger, because a shard is committed before the first line about it is written. Whoever finds
-them missing stops before anything is made, read or sent; `run rebuild` is the way on.
+them missing stops before anything is made, read or sent; `run rebuild` is the way on. Where the journal is
+gone as well, result files that lie beside it tell the same.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from sqlalchemy import Engine, bindparam, select
 
@@ -35,6 +38,21 @@ def refuse_missing(place: LedgerPlace, where: str) -> None:
             f"on {newest.at}); without it they would be paid again",
             next_step=REBUILD,
         )
+    is_usual = not place.name  # others may share the folder, and what lies in it
+    if is_usual and not place.journal.exists() and (left := _left_behind(place)):
+        raise LedgerError(
+            f"{where}: ledger and journal are gone, but {left} holds what was sent or answered; without them "
+            "it would be paid again",
+            next_step=REBUILD,
+        )
+
+
+def _left_behind(place: LedgerPlace) -> Path | None:
+    """The folder that knows of an earlier ledger of this place."""
+    for folder in (place.folder / "raw", place.folder / "requests"):
+        if folder.is_dir() and next(folder.iterdir(), None) is not None:
+            return folder
+    return None
 
 
 _KNOWN = Query(

@@ -58,6 +58,11 @@ def receive(
             failpoint("download.received")
             os.fsync(file.fileno())
         failpoint("download.synced")
+    except FileNotFoundError as error:
+        raise LedgerError(
+            f"{target.parent} is gone, and with it perhaps the memory of what was paid",
+            next_step="put the folder `.runner` back; without it, `run rebuild` before anything else",
+        ) from error
     except OSError as error:
         raise LedgerError(
             f"{target}: the download can't be written: {error.strerror or error}",

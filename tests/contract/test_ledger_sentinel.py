@@ -87,6 +87,18 @@ def test_without_a_journal_or_before_anything_was_sent_there_is_nothing_to_miss(
     Ledger.open(place_in(tmp_path)).close()
 
 
+@pytest.mark.parametrize("folder", ["raw", "requests"])
+def test_without_ledger_and_journal_what_lies_beside_them_is_believed(tmp_path: Path, folder: str) -> None:
+    path = sent(tmp_path)
+    path.unlink()
+    (tmp_path / ".runner" / "ids.jsonl").unlink()
+    Ledger.open(place_in(tmp_path)).close()  # nothing beside them: a project where nothing was ever sent
+    path.unlink()
+    (tmp_path / ".runner" / folder / "1-file.jsonl").write_text("{}\n")
+    assert f"{folder} holds what was sent or answered" in refused(tmp_path)
+    assert not path.exists()
+
+
 def test_two_databases_of_one_folder_don_t_mix_up_their_lines(tmp_path: Path) -> None:
     sent(tmp_path)
     other = locate(str(tmp_path / "job.yaml"), {"RUNNER_LEDGER": f"sqlite:///{tmp_path}/other.db"})

@@ -82,6 +82,19 @@ def test_a_ledger_deleted_after_the_run_comes_back_whole(tmp_path: Path) -> None
     assert len(project.witness.creates()) == 3
 
 
+def test_with_ledger_and_journal_lost_nobody_goes_on_and_the_server_tells_what_was_bought(
+    tmp_path: Path,
+) -> None:
+    project = project_of(tmp_path / "p", 6, shards=2)
+    sent(project.run(), 6)
+    lose(project)
+    journal_of(project).unlink()
+    refused(project)
+    assert rebuilt(project).shards == {"submitted": 2}
+    sent(project.run(), 0)
+    all_well(project, rows_of(6))
+
+
 def test_answers_of_earlier_prompts_and_repeats_come_back_too(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", 4, repeats=2)
     sent(project.run(), 8)
