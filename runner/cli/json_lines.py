@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from runner.cli.streams import ReaderLeftError, write_out
+from runner.cli.streams import ReaderLeftError, say, write_out
 from runner.commands.moments import Moment
 from runner.core.wire import encode_json
 from runner.errors import RunnerError
 
 
 class JsonReporter:
-    """Writes each moment as it comes. A reader that leaves silences it; the work goes on."""
+    """Writes each moment as it comes. A reader that leaves silences it; the work goes on. So does a disk that
+    is full, which is told."""
 
     def __init__(self, ask: Callable[[str], bool], *, write: Callable[[str], None] = write_out) -> None:
         self._ask = ask
@@ -25,8 +26,11 @@ class JsonReporter:
             return
         try:
             self._write(json_line(moment.as_json()))
-        except (ReaderLeftError, RunnerError):
+        except ReaderLeftError:
             self._is_heard = False
+        except RunnerError as error:
+            self._is_heard = False
+            say(f"warning: {error.what}; the work goes on, and the events from here on are lost")
 
     def confirm(self, question: str) -> bool:
         """A person at a terminal is asked on stderr; stdout stays JSON."""

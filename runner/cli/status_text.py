@@ -44,7 +44,9 @@ def section(one: ManifestStatus) -> Section:
         for extra in batch.extra_batches
     ]
     if _has_open(one) and one.state != "running":
-        notes.append(f"next: `run {shlex.quote(clean(one.manifest))}` collects what is there")
+        is_bought = any(batch.batch_id and not ShardState(batch.state).is_final for batch in one.batches)
+        then = "collects what is there" if is_bought else "sends what is left"
+        notes.append(f"next: `run {shlex.quote(clean(one.manifest))}` {then}")
     return Section(
         title=clean(one.name),
         path=clean(one.manifest),

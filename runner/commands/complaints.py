@@ -38,7 +38,8 @@ def complaint_of(shards: Sequence[Submission], resolve: str) -> RunnerError | No
     for state, (kind, next_step) in COMPLAINTS.items():
         problems = [f"shard {shard.slot}: {shard.problem}" for shard in shards if shard.state is state]
         if problems:
-            what = "\n".join([f"{len(problems)} of the shards are {state}:", *problems])
+            shards_are = "1 shard is" if len(problems) == 1 else f"{len(problems)} shards are"
+            what = "\n".join([f"{shards_are} {state}:", *problems])
             return kind(what, next_step=next_step.format(resolve=resolve))
     return None
 

@@ -142,16 +142,18 @@ class Engine:
         )
 
     def _check_stop(self, deadline_s: float | None) -> None:
-        waiting = batches_go_on(sum(track.is_in(ShardState.SUBMITTED) for track in self._tracks))
+        bought = sum(track.is_in(ShardState.SUBMITTED) for track in self._tracks)
+        waiting = batches_go_on(bought)
         if self._stop.is_set:
             raise InterruptedRunError(
                 f"interrupted; {waiting} at the provider",
                 next_step="run the same command again: it goes on from here and pays for nothing twice",
             )
         if deadline_s is not None and time.monotonic() >= deadline_s:
+            then = "collects what is there" if bought else "sends what is left"
             raise StillRunningError(
                 f"this run is not done; {waiting} at the provider",
-                next_step="run the same command again later: it collects what is there",
+                next_step=f"run the same command again later: it {then}",
             )
 
     def _wait_for_calls(self) -> None:

@@ -20,12 +20,13 @@ def results(
     sql: str | None,
     limit: int | None,
 ) -> Iterator[str]:
-    """Chunks of text for stdout, from the first of the manifest's output paths that exists.
+    """Chunks of text for stdout, from the first of the manifest's output paths that exists; a Parquet file
+    before others, because it alone holds every value with its type, as it came.
 
     Raises InputError where nothing was published yet, or where the SQL is wrong.
     """
     manifest = load(options.path, set_values=options.set_values, profile=options.profile, environ=environ)
-    for path in manifest.output.paths:
+    for path in sorted(manifest.output.paths, key=lambda path: not path.endswith(".parquet")):
         if Path(path).exists():
             return iter(query(Path(path), sql=sql, where=where, format=format, limit=limit))
     raise InputError(

@@ -21,6 +21,7 @@ from runner.cli.streams import ReaderLeftError
 from runner.cli.summary import Explanation
 from runner.commands.moments import BatchCreated, BatchDone, Finished, Moment, RowsRendered, Silent, Trouble
 from runner.core.wire import decode_json
+from runner.errors import RunnerError
 from tests.contract.cli_factories import (
     HOSTILE,
     a_run,
@@ -157,6 +158,19 @@ def test_a_reader_of_the_json_stream_may_leave() -> None:
     for moment in a_run():
         reporter.tell(moment)
     assert len(calls) == 1
+
+
+def test_events_that_can_not_be_written_are_told_of_once(capsys: pytest.CaptureFixture[str]) -> None:
+    def write(_text: str) -> None:
+        raise RunnerError("can't write to standard output: No space left on device")
+
+    reporter = JsonReporter(yes, write=write)
+    for moment in a_run():
+        reporter.tell(moment)
+    assert capsys.readouterr().err == (
+        "warning: can't write to standard output: No space left on device; the work goes on, and the events "
+        "from here on are lost\n"
+    )
 
 
 # ---------------------------------------------------------------- plain lines

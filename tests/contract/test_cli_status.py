@@ -116,6 +116,11 @@ def test_of_a_collected_batch_only_the_last_word_of_the_server_is_shown() -> Non
     assert [cells[3:6] for cells in shown] == [("-", "-/7", "-"), ("completed", "7/7", "0")]
 
 
+def test_what_was_never_bought_is_sent_and_not_collected() -> None:
+    waiting = make_batch(batch_id=None, state="ready", status="", completed=None, failed=None)
+    assert "next: `run manifests/triage.yaml` sends what is left" in status_text([make_status(waiting)])
+
+
 def test_watching_ends_when_nothing_is_under_way() -> None:
     over = make_status(make_batch(state="done"), state="finished")
     assert is_over([])

@@ -243,3 +243,12 @@ def test_a_detached_run_says_that_it_must_wait_for_a_turn(tmp_path: Path, most: 
     else:
         (what,) = told
         assert what.startswith("3 batches are to be sent, 2 of them now: 2 may be open at a time")
+
+
+def test_results_are_read_from_parquet_where_there_is_one(tmp_path: Path) -> None:
+    """A CSV file holds texts, and defused ones: not the values of the dataset."""
+    output = {"path": ["results.csv", "results.parquet"], "csv_safe": True}
+    project = make_project(tmp_path / "p", rows=[{"id": "a", "text": "=1+1"}], output=output)
+    assert project.run().code == 0
+    shown = project.call("results", str(project.manifest_path), "--format", "jsonl")
+    assert json.loads(shown.stdout)["text"] == "=1+1"
