@@ -47,6 +47,7 @@ from runner.core.states import (
 from runner.core.wire import BatchObject
 from runner.errors import (
     InterruptedRunError,
+    ProviderRefusedError,
     RunnerError,
     StillRunningError,
 )
@@ -426,6 +427,7 @@ class Engine:
     def _upload_landed(self, track: Track, result: Accepted | Refused | Unknown) -> None:
         failpoint("upload.landed")
         if isinstance(result, Accepted):
+            self._refuse_reused(track, result.object_id)
             moved = states.upload_accepted(track.submission, result.object_id)
             self._at.save(track, moved, "uploaded")
             failpoint("upload.recorded")
@@ -440,9 +442,31 @@ class Engine:
             return
         self._refused(track, states.upload_failed(track.submission, result.problem, self._at.clock()), result)
 
+    def _refuse_reused(self, track: Track, file_id: str) -> None:
+        """Nothing is bought at a server that gives an id twice: it has forgotten what it said before."""
+        if self._at.ledger.has_batch_of(track.submission.server, file_id):
+            raise ProviderRefusedError(
+                f"{self._at.provider.base_url} gave the id {file_id} to another file before: it has lost its "
+                "state, and what it tells of batches can't be told from what it told then",
+                next_step="nothing was bought; let the server keep its state, or give it another base_url",
+            )
+
+    def _is_reused(self, track: Track, batch_id: str) -> bool:
+        return self._at.ledger.shard_of_batch(track.submission.server, batch_id) not in (
+            None,
+            track.submission.shard_id,
+        )
+
+    def _hold_reused(self, track: Track, batch_id: str) -> None:
+        """Bought, and under this id another shard has its answers."""
+        why = f"the server gave the id {batch_id} to another batch before: it has lost its state"
+        self._at.save(track, states.held(track.submission, why), "held")
+
     def _create_landed(self, track: Track, result: Accepted | Refused | Unknown) -> None:
         failpoint("create.landed")
         match result:
+            case Accepted() if self._is_reused(track, result.object_id):
+                self._hold_reused(track, result.object_id)
             case Accepted():
                 moved = states.create_accepted(track.submission, result.object_id, self._at.clock())
                 self._at.save(track, moved, "batch created", result.raw.decode("utf-8", "replace"))
@@ -508,6 +532,9 @@ class Engine:
             track.submission = moved
             return
         if moved.state is ShardState.SUBMITTED:
+            if self._is_reused(track, moved.batch_id or ""):
+                self._hold_reused(track, moved.batch_id or "")
+                return
             self._extras.found(track, moved, matches)
         self._at.save(track, moved, f"scanned: {moved.state}")
         failpoint("scan.recorded")

@@ -298,6 +298,16 @@ class Ledger(OpenLedger):
         with self._reading() as connection:
             return submissions.load_owners(connection, batch_id)
 
+    def has_batch_of(self, server: str, input_file_id: str) -> bool:
+        """Whether a batch was ever made of this input file at this server."""
+        with self._reading() as connection:
+            return submissions.has_batch_of(connection, server, input_file_id)
+
+    def shard_of_batch(self, server: str, batch_id: str) -> int | None:
+        """The shard whose batch at this server has this id; None for a new one."""
+        with self._reading() as connection:
+            return submissions.shard_of_batch(connection, server, batch_id)
+
     def needs_file(self, path: str) -> bool:
         """Whether a shard that is not final has this input file."""
         with self._reading() as connection:

@@ -193,6 +193,33 @@ def load_cancel_wishes(connection: Connection, until_s: float) -> set[int]:
     return {int(found) for (found,) in _CANCEL_WISHES.rows(connection, iso(until_s))}
 
 
+_WITH_INPUT = Query(
+    select(batch.c.shard_id).where(
+        batch.c.server == bindparam("at_server"), batch.c.input_file_id == bindparam("with_input")
+    ),
+    *("at_server", "with_input"),
+)
+
+
+_WITH_ID = Query(
+    select(batch.c.shard_id).where(
+        batch.c.server == bindparam("at_server"), batch.c.batch_id == bindparam("with_id")
+    ),
+    *("at_server", "with_id"),
+)
+
+
+def has_batch_of(connection: Connection, server: str, input_file_id: str) -> bool:
+    """Whether a batch was ever made of this input file at this server."""
+    return _WITH_INPUT.first(connection, server, input_file_id) is not None
+
+
+def shard_of_batch(connection: Connection, server: str, batch_id: str) -> int | None:
+    """The shard whose batch at this server has this id."""
+    found = _WITH_ID.first(connection, server, batch_id)
+    return None if found is None else int(found)
+
+
 def needs_file(connection: Connection, path: str) -> bool:
     """Whether a shard that may go on has this input file: one that is not final, or is held."""
     return _NEEDING_FILE.first(connection, path) is not None

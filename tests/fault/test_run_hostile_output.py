@@ -520,3 +520,24 @@ def test_what_is_told_of_another_batch_answers_nothing_of_this_one(tmp_path: Pat
         complete(project, rows_of(4))
         assert [len(batch.requests) for batch in server.batches] == [4, 1]
     assert any("the server told of batch-1" in event["what"] for event in done.events if "what" in event)
+
+
+def test_a_server_that_gives_ids_anew_sells_nothing(tmp_path: Path) -> None:
+    """A small server that numbers what it has in memory, and was started again."""
+    with HostileServer() as server:
+        project = server.project(tmp_path / "p", 2)
+        assert project.run().code == 0
+        server.batches.clear()
+        server.uploads = 0
+        project.write_rows([{"id": "new", "text": "row-new-end"}])
+        for _ in range(2):
+            done = project.run()
+            assert done.code == 4, done.stderr
+            assert "it has lost its state" in done.stderr
+            server.uploads = 0
+        assert server.batches == []
+        server.uploads = 7  # its files have other ids, its batches not yet
+        for _ in range(2):
+            done = project.run()
+            assert (done.code, "gave the id batch-1 to another batch before" in done.stderr) == (4, True)
+        assert len(server.batches) == 1, "what was bought is held for a person"
