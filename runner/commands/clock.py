@@ -2,8 +2,9 @@
 
 Theory. Times that outlive a process (`send_by_s`, `not_before_s`) are Unix seconds. Within a process they
 are read from `SteadyClock`: the wall clock once, then one that only goes forward and counts sleep; so a
-clock that is set a day back stops no poll, and one that is set ahead ends no settle time early. What was
-stored before the wall clock was set back is moved along with it when it is read
+clock that is set a day back stops no poll, and one that is set ahead ends no settle time early. What is
+stored is by the wall clock of that moment (`tracks.Surroundings.save`), so that the next process reads the
+same waits; what was stored before that was set back is moved along with it when it is read
 (`states.after_the_clock_was_set_back`). How far back a listing is read is bounded by the server's own
 times only (`calls.scan`), so it does not matter whether the server's clock agrees with ours.
 """

@@ -234,8 +234,7 @@ class Engine:
             track.is_taken = True
         except HeldElsewhereError:
             track.next_at_s = now + 1.0
-        found = self._at.ledger.submission(shard_id)
-        track.submission = states.after_the_clock_was_set_back(found, self._at.wall())
+        track.submission = self._at.load(shard_id)
         if track.is_taken and track.submission.state in (ShardState.CREATING, ShardState.UNKNOWN):
             self._tell_unknown(track, "an earlier run never learned whether its create arrived", now)
         self._hold_if_fenced_unseen(track)

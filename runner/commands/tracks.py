@@ -15,7 +15,13 @@ from runner.commands.collecting import ShardBook
 from runner.commands.moments import Reporter, UploadProgress
 from runner.commands.options import Pace
 from runner.core.model import Outcome, Provider
-from runner.core.states import ShardState, Submission, looks_finished
+from runner.core.states import (
+    ShardState,
+    Submission,
+    after_the_clock_was_set_back,
+    by_another_clock,
+    looks_finished,
+)
 from runner.ledger import Ledger, LedgerPlace
 
 if TYPE_CHECKING:
@@ -124,9 +130,16 @@ class Surroundings:
     wall: Callable[[], float] = time.time
 
     def save(self, track: Track, moved: Submission, what: str, detail: str = "") -> None:
-        """Record a move durably; only then is it true in memory."""
-        self.ledger.save(moved, what=what, detail=detail, run_id=self.run_id)
+        """Record a move durably, its waits by the wall clock; only then is it true in memory."""
+        stored = by_another_clock(moved, self.wall() - self.clock())
+        self.ledger.save(stored, what=what, detail=detail, run_id=self.run_id)
         track.submission = moved
+
+    def load(self, shard_id: int) -> Submission:
+        """A shard as the ledger has it, its waits by the clock that never jumps."""
+        wall_s = self.wall()
+        found = after_the_clock_was_set_back(self.ledger.submission(shard_id), wall_s)
+        return by_another_clock(found, self.clock() - wall_s)
 
     def key_digest(self, submission: Submission) -> str:
         """What a create-intent of ours says about its key."""

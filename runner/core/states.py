@@ -255,6 +255,17 @@ def after_the_clock_was_set_back(submission: Submission, wall_s: float) -> Submi
     )
 
 
+def by_another_clock(submission: Submission, ahead_s: float) -> Submission:
+    """The same waits by a clock that shows `ahead_s` more. Clocks that run together are left alone."""
+    if abs(ahead_s) <= CLOCK_TOLERANCE_S:
+        return submission
+    return replace(
+        submission,
+        not_before_s=max(submission.not_before_s + ahead_s, 0.0) if submission.not_before_s else 0.0,
+        send_by_s=None if submission.send_by_s is None else submission.send_by_s + ahead_s,
+    )
+
+
 def upload_intended(submission: Submission) -> Submission:
     """About to upload. After a lost reply or a crash the next upload is a new attempt with a new name."""
     again = submission.state is ShardState.UPLOADING

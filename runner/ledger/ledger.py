@@ -274,7 +274,7 @@ class Ledger(OpenLedger):
     def pause(self, manifest_id: int) -> float:
         """Until when (Unix seconds) files of repeated requests were to wait that were taken back unsent."""
         with self._reading() as connection:
-            return submissions.load_pause(connection, manifest_id)
+            return submissions.load_pause(connection, manifest_id, self._clock())
 
     def queued_out(self, manifest_id: int) -> tuple[int, str] | None:
         """The newest shard of the manifest that a full queue did not let in, and what the server said."""

@@ -30,7 +30,7 @@ from sqlalchemy import (
     update,
 )
 
-from runner.core.states import ShardState, Submission, terminal_word
+from runner.core.states import CLOCK_TOLERANCE_S, ShardState, Submission, terminal_word
 from runner.failpoints import failpoint
 from runner.ledger.bulk import Bulk, KeyedInsert, Query, RecordQuery
 from runner.ledger.facts import fact_of
@@ -286,10 +286,14 @@ _ADD_SHARD = KeyedInsert(
 )
 _PAUSE = Query(
     select(func.max(shard.c.not_before_s)).where(
-        _IS_OF_MANIFEST, shard.c.state == ShardState.DISCARDED.value, shard.c.attempt == 1
+        _IS_OF_MANIFEST,
+        shard.c.state == ShardState.DISCARDED.value,
+        shard.c.attempt == 1,
+        shard.c.created_at <= bindparam("planned_by"),
     ),
-    "of_manifest",
+    *("of_manifest", "planned_by"),
 )
+"""What seems to be planned in the future was planned by a clock that was ahead."""
 _MOVED = ("state", "attempt", "send_by_s", "not_before_s", "problem", "is_fenced", "updated_at")
 _MOVE_SHARD = Bulk(
     update(shard)
@@ -360,9 +364,9 @@ def add(
     return ids
 
 
-def load_pause(connection: Connection, manifest_id: int) -> float:
+def load_pause(connection: Connection, manifest_id: int, now_s: float) -> float:
     """Until when (Unix seconds) files of repeated requests were to wait that were taken back unsent."""
-    return float(_PAUSE.first(connection, manifest_id) or 0.0)
+    return float(_PAUSE.first(connection, manifest_id, iso(now_s + CLOCK_TOLERANCE_S)) or 0.0)
 
 
 def load_many(connection: Connection, shard_ids: Iterable[int]) -> list[Submission]:
