@@ -6,7 +6,8 @@ The outline::
       hold           every manifest's lock: nobody works here
       read_journal   which shards there were, and every id the server gave
       Findings       the server's listing by our tags: batches the journal does not know of
-      restore        into a new ledger beside the old one: shard, requests, raw files, where it stands
+      restore        into a new ledger beside the old one: shard, requests, raw files
+      conclude       where each shard stands, now that the answers of all of them are known
       swap_in        the old ledger is set aside, the new one takes its place
 
 Theory. The journal says what was sent and where it stood, the raw files hold the answers, and the lists
@@ -80,6 +81,16 @@ class RebuildResult:
     found_on_server: tuple[str, ...]
     lost: tuple[str, ...]
     set_aside: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Restored:
+    """A shard whose requests and raw files were read. `read_at_s`: when the last of these was written."""
+
+    shard_id: int
+    newest: ShardFact
+    state: ShardState
+    read_at_s: float
 
 
 @dataclass(slots=True)
@@ -162,10 +173,15 @@ class _Rebuild:
         new_place = replace(self._place, url=f"sqlite:///{path}")
         with Ledger.open(new_place, clock=self._clock) as ledger:
             restoration = ledger.restoration()
-            for known in (*self._journaled.shards, *self._findings.unknown):
-                self._restore(ledger, restoration, known)
+            known = (*self._journaled.shards, *self._findings.unknown)
+            restored_ones = [self._restore(ledger, restoration, one) for one in known]
+            concluded = [self._conclude(ledger, restoration, one) for one in restored_ones if one is not None]
+            for shard_id, state in reversed(concluded):
+                if not state.is_final or state is ShardState.HELD:
+                    self._on_their_way += restoration.await_wanted(shard_id)
 
-    def _restore(self, ledger: Ledger, restoration: Restoration, known: JournaledShard) -> None:
+    def _restore(self, ledger: Ledger, restoration: Restoration, known: JournaledShard) -> _Restored | None:
+        """The shard with its answers; None where there is nothing to conclude about it."""
         known = self._findings.completed(known)
         newest = known.newest
         state = restored(
@@ -178,15 +194,16 @@ class _Rebuild:
         extras = (*self._journaled.extras.get(key, ()), *self._findings.extras.get(key, ()))
         columns = self._journaled.runs.get(newest.run)
         shard_id = restoration.add_shard(known, state, columns=columns, extras=extras)
-        if state not in (ShardState.DISCARDED, ShardState.REFUSED):
-            requests = requests_of(newest, self._place.folder, self._findings.client_for(newest))
-            if requests is None:
-                state = self._untold(restoration, shard_id, known, state)
-            else:
-                restoration.add_requests(shard_id, requests)
-                self._read_raw(ledger, shard_id, known, self._journaled.extra_outputs.get(key, ()))
-                state = self._conclude(ledger, restoration, shard_id, newest, state)
-        self._states[state.value] += 1
+        if state in (ShardState.DISCARDED, ShardState.REFUSED):
+            self._states[state.value] += 1
+            return None
+        requests = requests_of(newest, self._place.folder, self._findings.client_for(newest))
+        if requests is None:
+            self._states[self._untold(restoration, shard_id, known, state).value] += 1
+            return None
+        restoration.add_requests(shard_id, requests)
+        self._read_raw(ledger, shard_id, known, self._journaled.extra_outputs.get(key, ()))
+        return _Restored(shard_id=shard_id, newest=newest, state=state, read_at_s=self._clock.now_s)
 
     def _untold(
         self, restoration: Restoration, shard_id: int, known: JournaledShard, state: ShardState
@@ -217,43 +234,39 @@ class _Rebuild:
                 self._clock.now_s = path.stat().st_mtime
                 book.take_again(raw, path.parent)
 
-    def _conclude(
-        self,
-        ledger: Ledger,
-        restoration: Restoration,
-        shard_id: int,
-        newest: ShardFact,
-        state: ShardState,
-    ) -> ShardState:
-        """Done, if it was and every request has an outcome; else it is collected (again) by the next run."""
-        entries = list(ledger.expected(shard_id).values())
-        outstanding = [one for one in entries if one.status is None]
+    def _conclude(self, ledger: Ledger, restoration: Restoration, one: _Restored) -> tuple[int, ShardState]:
+        """Done, if it was and nothing is wanted of it any more; else the next run collects it (again)."""
+        self._clock.now_s = one.read_at_s
+        state, newest = one.state, one.newest
+        entries = list(ledger.expected(one.shard_id).values())
+        outstanding = [entry for entry in entries if entry.status is None]
         self._answers += len(entries) - len(outstanding)
         if state is ShardState.DONE and outstanding:
-            if newest.batch_id is not None and not self._findings.is_gone(newest):
+            wanted = len(restoration.wanted(one.shard_id))
+            if wanted and newest.batch_id is not None and not self._findings.is_gone(newest):
                 state = ShardState.SUBMITTED
             else:
-                self._give_up(restoration, shard_id, newest, outstanding)
-                outstanding = []
-        restoration.stand(shard_id, state)
-        if not state.is_final or state is ShardState.HELD:
-            self._on_their_way += len(outstanding)
-            restoration.await_outstanding(shard_id)
-        return state
+                self._give_up(restoration, one, outstanding, wanted)
+        restoration.stand(one.shard_id, state)
+        self._states[state.value] += 1
+        return one.shard_id, state
 
     def _give_up(
-        self, restoration: Restoration, shard_id: int, newest: ShardFact, outstanding: Sequence[Expected]
+        self, restoration: Restoration, one: _Restored, outstanding: Sequence[Expected], wanted: int
     ) -> None:
-        """What is in no raw file of a shard that was done, and that no server can give any more."""
+        """What is in no raw file of a shard that was done, and that nobody wants or no server can give any
+        more. What is wanted of a batch is told."""
+        newest = one.newest
         if newest.batch_id is None:
             outcome = judge_abandoned(newest.problem or newest.what)
         else:
             outcome = judge_absence(terminal_word(newest.status), None)
-            self._lost.append(
-                f"shard {newest.slot} of run {newest.run[:8]}: {len(outstanding)} requests are in none of "
-                "its raw files, and the server no longer has its batch"
-            )
-        restoration.account(shard_id, [(one.line, one.request_id, outcome) for one in outstanding])
+            if wanted:
+                self._lost.append(
+                    f"shard {newest.slot} of run {newest.run[:8]}: {wanted} requests are in none of "
+                    "its raw files, and the server no longer has its batch"
+                )
+        restoration.account(one.shard_id, [(entry.line, entry.request_id, outcome) for entry in outstanding])
 
     def result(self, aside: Path | None) -> RebuildResult:
         """What came of it."""

@@ -164,13 +164,27 @@ SETTLE_ANSWERS = Bulk(
 )
 """As SETTLE, for every answer of a file whose request waits for that very attempt. Nothing but what is being
 stored is both, for an outcome and the end of the waiting are one transaction."""
+
+
+def _close_failed_statement() -> Bulk:
+    """As a close; and the answer has failed since, if this shard is later than the answer's. What an earlier
+    shard lacks, as one that a rebuild collects again may, says nothing of a later answer."""
+    this: BindParameter[int] = bindparam("at_shard", type_=request.c.id.type)
+    is_later = request.c.answer_shard_id < this
+    return _close_statement(
+        *("new_retryable", "at_line"),
+        retryable=case(
+            (is_later, bindparam("new_retryable", type_=request.c.retryable.type)), else_=request.c.retryable
+        ),
+        failed_shard_id=case((is_later, this), else_=request.c.failed_shard_id),
+        failed_line=case(
+            (is_later, bindparam("at_line", type_=request.c.failed_line.type)), else_=request.c.failed_line
+        ),
+    )
+
+
 CLOSE = _close_statement()
-CLOSE_FAILED = _close_statement(
-    *("new_retryable", "at_line"),
-    retryable=bindparam("new_retryable"),
-    failed_shard_id=bindparam("at_shard", type_=request.c.id.type),
-    failed_line=bindparam("at_line"),
-)
+CLOSE_FAILED = _close_failed_statement()
 _CAUSE_COLUMNS = ("shard_id", "line", "status", "error_class", "error_code", "error_message")
 _CAUSE_VALUES = {name: bindparam(name, type_=attempt_cause.c[name].type) for name in _CAUSE_COLUMNS}
 _CAUSE_IS_HELD = (

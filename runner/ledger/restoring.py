@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, literal_column, select, update
+from sqlalchemy import Connection, bindparam, func, insert, literal_column, or_, select, update
 
 from runner.core.model import Outcome
 from runner.core.states import ShardState
@@ -23,6 +23,7 @@ from runner.ledger.facts import ShardFact, document_with, read_fact
 from runner.ledger.journal import Journal
 from runner.ledger.kept_requests import KeptRequest
 from runner.ledger.outcomes import refuse_unsettled, store
+from runner.ledger.packing import SUCCEEDED_CODE
 from runner.ledger.place import LedgerPlace
 from runner.ledger.plan_statements import ADD_ATTEMPT, ADD_REQUEST, HELD, SLICE_ROWS
 from runner.ledger.runs import RESTORED, ensure_manifest
@@ -196,14 +197,18 @@ class Restoration:
         with self._writing() as connection:
             store(connection, shard_id, None, items, self._clock())
 
-    def await_outstanding(self, shard_id: int) -> None:
-        """The requests of the shard that have no outcome are on their way."""
+    def wanted(self, shard_id: int) -> list[tuple[int, int]]:
+        """Line and request of what has no outcome here and no success in a later shard either: what such a
+        shard has answered was asked again because this one had ended without it."""
         with self._writing() as connection:
-            waiting = select(attempt.c.line, attempt.c.request_id).where(
-                attempt.c.shard_id == shard_id, attempt.c.status.is_(None)
-            )
-            places = [(shard_id, line, request_id) for line, request_id in connection.execute(waiting)]
-            AWAIT.run(connection, places)
+            return _wanted(connection, shard_id)
+
+    def await_wanted(self, shard_id: int) -> int:
+        """The requests that are wanted of this shard are on their way; gives how many. Of several shards that
+        want one the latest must come first: as it was when they were sent, the request waits for that one."""
+        with self._writing() as connection:
+            places = [(shard_id, *found) for found in _wanted(connection, shard_id)]
+            return AWAIT.run(connection, places)
 
     def stand(self, shard_id: int, state: ShardState, problem: str | None = None) -> None:
         """Where the shard stands after all. Errors: LedgerError for a shard done without all outcomes."""
@@ -212,6 +217,21 @@ class Restoration:
                 refuse_unsettled(connection, shard_id)
             values = {"state": state.value} | ({"problem": problem} if problem is not None else {})
             connection.execute(update(shard).where(shard.c.id == shard_id).values(values))
+
+
+def _wanted(connection: Connection, shard_id: int) -> list[tuple[int, int]]:
+    has_no_later = or_(
+        request.c.status.is_(None),
+        request.c.status != SUCCEEDED_CODE,
+        request.c.answer_shard_id < shard_id,
+    )
+    found = connection.execute(
+        select(attempt.c.line, attempt.c.request_id)
+        .join(request, request.c.id == attempt.c.request_id)
+        .where(attempt.c.shard_id == shard_id, attempt.c.status.is_(None), has_no_later)
+        .order_by(attempt.c.line)
+    )
+    return [(line, request_id) for line, request_id in found]
 
 
 def _add_requests(

@@ -6,20 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from runner.core.model import Problem, ProblemKind
+from runner.core.model import Outcome, Problem, ProblemKind, Status
 from runner.core.states import (
     ShardState,
+    Submission,
     create_accepted,
     create_intended,
     create_refused,
     discarded,
     held,
+    reconciled,
     upload_accepted,
     upload_intended,
 )
 from runner.errors import LedgerError
 from runner.ledger import KeptRequest, Ledger, LedgerPlace, kept_path, load_requests, locate, read_journal
 from runner.ledger.kept_requests import keep_requests
+from runner.ledger.restoring import Restoration
 from tests.contract.ledger_factories import (
     START_S,
     Project,
@@ -112,7 +115,7 @@ def test_answers_failures_and_what_is_open_come_back_as_they_were(tmp_path: Path
                 ledger.store_outcomes(shard_id, raw, items)
                 restoration.stand(shard_id, state)
             else:
-                restoration.await_outstanding(shard_id)
+                restoration.await_wanted(shard_id)
         after = ledger.held([fingerprint(f"k{n}") for n in range(3)])
         for key, held_before in before.items():
             found = after[key]
@@ -123,6 +126,70 @@ def test_answers_failures_and_what_is_open_come_back_as_they_were(tmp_path: Path
         assert ledger.submission(second.shard_id).batch_id == second.batch_id
         assert [one.uid for one in ledger.runs(1)] == [second.run, first.run]
     assert asked(project.ledger.place, "SELECT count(*) FROM event WHERE what = 'restored'") == [(0,)]
+
+
+def answered_twice(tmp_path: Path, second: Outcome) -> tuple[Ledger, Restoration, Submission]:
+    """A new ledger in which the first shard lacks its line, and a later shard has this outcome for the same
+    request. Gives the first shard too."""
+    project = Project.open(tmp_path)
+    first = project.send(project.commit([to_send(0, "a", line=0)])[0])
+    project.answer(first, [(0, failed())])
+    project.finish(first)
+    project.send(project.commit([to_send(0, "a", line=0)])[0])
+    ledger, _ = new_ledger(project, tmp_path)
+    restoration = ledger.restoration()
+    for known in read_journal(project.ledger.place).shards:
+        shard_id = restoration.add_shard(known, ShardState.SUBMITTED, columns=None)
+        restoration.add_requests(shard_id, [KeptRequest(fingerprint("a"), "a")])
+    (entry,) = ledger.expected(shard_id).values()
+    raw = ledger.raw_file(shard_id, "output", "out")
+    ledger.store_outcomes(shard_id, raw, [(entry.line, entry.request_id, second, 0, 99)])
+    return ledger, restoration, first
+
+
+def test_what_a_later_shard_has_answered_is_not_awaited_of_an_earlier_one(tmp_path: Path) -> None:
+    ledger, restoration, first = answered_twice(tmp_path, succeeded())
+    with ledger:
+        assert restoration.wanted(first.shard_id) == []
+        assert restoration.await_wanted(first.shard_id) == 0
+        assert not ledger.held([fingerprint("a")])[fingerprint("a")].is_open
+
+
+@pytest.mark.parametrize(
+    "second", [failed(retryable=False), succeeded(status=Status.TRUNCATED, finish_reason="length")]
+)
+def test_what_an_earlier_shard_lacks_is_no_failure_of_a_later_outcome(
+    tmp_path: Path, second: Outcome
+) -> None:
+    """It may still give a better answer, so it is looked at again; that it gives none says nothing new."""
+    ledger, restoration, first = answered_twice(tmp_path, second)
+    with ledger:
+        assert restoration.await_wanted(first.shard_id) == 1
+        (entry,) = ledger.expected(first.shard_id).values()
+        absent = Outcome(status=Status.UNACCOUNTED, retryable=True)
+        ledger.finish_shard(reconciled(ledger.submission(first.shard_id)), [(0, entry.request_id, absent)])
+        held = ledger.held([fingerprint("a")])[fingerprint("a")]
+        assert (held.status, held.is_open) == (second.status, False)
+        assert (held.has_failed_since, held.retryable) == (False, False)
+
+
+def test_a_request_that_two_shards_lack_waits_for_the_later_one(tmp_path: Path) -> None:
+    project = Project.open(tmp_path)
+    for _ in range(2):
+        shard = project.send(project.commit([to_send(0, "a", line=0)])[0])
+        project.answer(shard, [(0, failed())])
+        project.finish(shard)
+    ledger, _ = new_ledger(project, tmp_path)
+    with ledger:
+        restoration = ledger.restoration()
+        for known in read_journal(project.ledger.place).shards:
+            shard_id = restoration.add_shard(known, ShardState.SUBMITTED, columns=None)
+            restoration.add_requests(shard_id, [KeptRequest(fingerprint("a"), "a")])
+        assert [restoration.await_wanted(one) for one in (2, 1)] == [1, 0]
+        (entry,) = ledger.expected(1).values()
+        absent = Outcome(status=Status.UNACCOUNTED, retryable=True)
+        ledger.finish_shard(reconciled(ledger.submission(1)), [(0, entry.request_id, absent)])
+        assert ledger.held([fingerprint("a")])[fingerprint("a")].is_open, "else it is sent a third time"
 
 
 def test_a_shard_is_not_put_back_as_done_without_all_its_outcomes(tmp_path: Path) -> None:

@@ -10,11 +10,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import runner
 from runner.commands.moments import Silent
 from runner.commands.options import ManifestOptions
 from runner.commands.rebuild import RebuildOptions, RebuildResult, rebuild
 from tests.fault.run_factories import all_well, paid_once, project_of, rows_of, server_of, work_off
+from tests.fault.run_hostile_server import Batch, HostileServer, Look, good
+from tests.fault.test_run_hostile_output import all_but_last
 from tests.localserver_process import eventually
 from tests.project_factory import Done, Project, kill
 
@@ -253,6 +257,49 @@ def test_answers_that_nobody_has_any_more_are_said_and_planned(tmp_path: Path) -
     assert planned(project) == 2, "a plan shows it before anything is sent"
     sent(project.run(), 2)
     assert [row["_status"] for row in project.results()] == ["succeeded"] * 4
+
+
+def first_lacks_one(batch: Batch, _look: int) -> Look:
+    """The first batch leaves its last row in neither file, and the next one answers it."""
+    if batch.number > 1:
+        return Look(output=good(batch))
+    counts = {"total": 4, "completed": 3, "failed": 0}
+    return Look(output=all_but_last(batch), fields={"request_counts": counts})
+
+
+@pytest.mark.parametrize("is_offline", [False, True])
+def test_a_rebuilt_ledger_buys_no_answered_request_again(tmp_path: Path, is_offline: bool) -> None:
+    with HostileServer(first_lacks_one) as server:
+        project = server.project(tmp_path / "p", 4)
+        sent(project.run(), 5)
+        before = table(project)
+        lose(project)
+        found = rebuilt(project, is_offline=is_offline)
+        assert (found.shards, found.answers, found.on_their_way) == ({"done": 2}, 4, 0)
+        assert found.lost == ()
+        assert planned(project) == 0
+        for _ in range(2):
+            sent(project.run(), 0)
+        assert table(project) == before
+        assert len(server.batches) == 2
+
+
+def test_a_rebuild_waits_for_what_no_batch_has_answered_and_for_nothing_else(tmp_path: Path) -> None:
+    """The second batch's answer is gone from this machine; of what both lack only that is asked for."""
+
+    with HostileServer(first_lacks_one) as server:
+        project = server.project(tmp_path / "p", 4)
+        sent(project.run(), 5)
+        before = table(project)
+        (project.folder / ".runner" / "raw" / "output-2-output.jsonl").unlink()
+        lose(project)
+        found = rebuilt(project)
+        assert (found.shards, found.answers, found.on_their_way) == ({"submitted": 2}, 3, 1)
+        (project.folder / "results.jsonl").unlink()
+        for _ in range(2):
+            sent(project.run(), 0)
+        assert table(project) == before
+        assert len(server.batches) == 2
 
 
 def test_a_shard_whose_requests_nobody_can_tell_stops_every_run_until_a_person_decides(

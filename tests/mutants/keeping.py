@@ -10,6 +10,7 @@ _HOSTILE = "fault/test_run_hostile_output.py"
 _USUAL = "property/test_usual_answers.py"
 _DURABLE = "contract/test_durable_order.py"
 _OUTCOMES = "contract/test_ledger_outcomes.py"
+_RESTORING = "contract/test_ledger_restoring.py"
 _TOGETHER = "contract/test_lineage_workers.py"
 _KILLED = "fault/test_lineage_workers.py"
 
@@ -178,6 +179,20 @@ KEEPING = (
         old='    .where(_may_settle(Status.SUCCEEDED, fixed("at_shard")))\n',
         new="",
         kills=(f"{_USUAL}::test_the_better_answer_of_a_later_shard_is_kept",),
+    ),
+    Mutant(
+        name="an-earlier-shard-fails-a-later-answer",
+        path="ledger/outcome_statements.py",
+        old="    is_later = request.c.answer_shard_id < this\n",
+        new="    is_later = request.c.answer_shard_id != this\n",
+        kills=(f"{_RESTORING}::test_what_an_earlier_shard_lacks_is_no_failure_of_a_later_outcome",),
+    ),
+    Mutant(
+        name="awaited-though-a-later-shard-has-answered",
+        path="ledger/restoring.py",
+        old="        request.c.status != SUCCEEDED_CODE,\n",
+        new="        request.c.status >= 0,\n",
+        kills=(f"{_RESTORING}::test_what_a_later_shard_has_answered_is_not_awaited_of_an_earlier_one",),
     ),
     Mutant(
         name="error-file-ignored",
