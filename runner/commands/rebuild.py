@@ -24,7 +24,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -44,6 +44,7 @@ from runner.ledger import (
     JournaledShard,
     Ledger,
     LedgerPlace,
+    RawFile,
     Restoration,
     ResultKind,
     ShardFact,
@@ -194,7 +195,10 @@ class _Rebuild:
         extras = (*self._journaled.extras.get(key, ()), *self._findings.extras.get(key, ()))
         columns = self._journaled.runs.get(newest.run)
         shard_id = restoration.add_shard(known, state, columns=columns, extras=extras)
-        if state in (ShardState.DISCARDED, ShardState.REFUSED):
+        extra_outputs = self._journaled.extra_outputs.get(key, ())
+        if state is ShardState.REFUSED or (
+            state is ShardState.DISCARDED and not any(self._raw_files(ledger, shard_id, known, extra_outputs))
+        ):
             self._states[state.value] += 1
             return None
         requests = requests_of(newest, self._place.folder, self._findings.client_for(newest))
@@ -202,17 +206,19 @@ class _Rebuild:
             self._states[self._untold(restoration, shard_id, known, state).value] += 1
             return None
         restoration.add_requests(shard_id, requests)
-        self._read_raw(ledger, shard_id, known, self._journaled.extra_outputs.get(key, ()))
+        self._read_raw(ledger, shard_id, known, extra_outputs)
+        if state is ShardState.DISCARDED:
+            restoration.free_unanswered(shard_id)
         return _Restored(shard_id=shard_id, newest=newest, state=state, read_at_s=self._clock.now_s)
 
     def _untold(
         self, restoration: Restoration, shard_id: int, known: JournaledShard, state: ShardState
     ) -> ShardState:
-        """A shard that was done is told and left; one that is not done is held."""
+        """A shard that was done or given up is told and left; any other is held."""
         newest = known.newest
         what = f"shard {newest.slot} of run {newest.run[:8]} ({newest.requests} requests"
         what += f", batch {newest.batch_id})" if newest.batch_id else ")"
-        if state is ShardState.DONE:
+        if state in (ShardState.DONE, ShardState.DISCARDED):
             self._lost.append(
                 f"{what}: its answers stay in raw/, but {UNTOLD}; `run plan` shows what is asked"
             )
@@ -224,15 +230,21 @@ class _Rebuild:
     def _read_raw(
         self, ledger: Ledger, shard_id: int, known: JournaledShard, extra_outputs: Sequence[str]
     ) -> None:
-        """The raw files of every attempt, in order, then those of second batches."""
         book = ShardBook(ledger, shard_id)
+        for raw, path in self._raw_files(ledger, shard_id, known, extra_outputs):
+            self._clock.now_s = path.stat().st_mtime
+            book.take_again(raw, path.parent)
+
+    def _raw_files(
+        self, ledger: Ledger, shard_id: int, known: JournaledShard, extra_outputs: Sequence[str]
+    ) -> Iterator[tuple[RawFile, Path]]:
+        """Those that are here: of every attempt, in order, then of second batches."""
         files = [found for fact in known.attempts for found in _result_files(fact)]
         for kind, file_id in [*files, *(_output(file_id) for file_id in extra_outputs)]:
             raw = ledger.raw_file(shard_id, kind, file_id)
             path = self._place.folder / raw.path
             if path.exists():
-                self._clock.now_s = path.stat().st_mtime
-                book.take_again(raw, path.parent)
+                yield raw, path
 
     def _conclude(self, ledger: Ledger, restoration: Restoration, one: _Restored) -> tuple[int, ShardState]:
         """Done, if it was and nothing is wanted of it any more; else the next run collects it (again)."""

@@ -1,10 +1,10 @@
 """Which requests a shard held, kept as a small file once the shard's input file may go.
 
 An answer on disk is a line with a custom_id, and that holds half a fingerprint only. So before a shard is
-done, the whole fingerprint and the name of each of its requests go to `requests/<sha>.txt`, in the order
-of the lines, with a checksum of it all. With it, the journal and the raw files, a lost ledger can be made
-again for every answer that was ever paid for, whatever the manifest says by then. Written once, synced,
-named last.
+done, or given up with answers, the whole fingerprint and the name of each of its requests go to
+`requests/<sha>.txt`, in the order of the lines, with a checksum of it all. With it, the journal and the raw
+files, a lost ledger can be made again for every answer that was ever paid for, whatever the manifest says by
+then. Written once, synced, named last.
 """
 
 from __future__ import annotations

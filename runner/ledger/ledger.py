@@ -235,9 +235,11 @@ class Ledger(OpenLedger):
     def release(
         self, submission: Submission, *, what: str = "released", detail: str = "", run_id: int | None = None
     ) -> None:
-        """Save a shard that became REFUSED or DISCARDED, and free its requests, in one transaction."""
+        """Save a shard that became REFUSED or DISCARDED, and free its requests, in one transaction. Answers
+        that it has are kept."""
         _require(submission, ShardState.REFUSED, ShardState.DISCARDED)
         with self._writing() as connection:
+            outcomes.keep_requests_of_answers(connection, submission, self.place.folder)
             self._store(connection, submission, what, detail, run_id)
             planning.free_requests(connection, submission.shard_id)
 

@@ -249,6 +249,10 @@ HELD = Query(
     .where(_OF_SHARD, attempt.c.status.is_not(None)),
     "shard_id",
 )
+ANSWERED_LINE = Query(
+    select(attempt.c.line).where(_OF_SHARD, attempt.c.file_id.is_not(None)).limit(literal_column("1")),
+    "shard_id",
+)
 REQUESTS = Query(
     select(request.c.fingerprint, request.c.name)
     .select_from(_ATTEMPTS)

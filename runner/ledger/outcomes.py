@@ -28,6 +28,7 @@ from runner.ledger.outcome_statements import (
     ADD_QUARANTINE,
     ADD_RAW_FILE,
     ANSWER_PLACES,
+    ANSWERED_LINE,
     CLOSE,
     CLOSE_FAILED,
     COUNT_LINES,
@@ -101,6 +102,13 @@ def keep_requests_of(connection: Connection, submission: Submission, folder: Pat
     found = REQUESTS.rows(connection, submission.shard_id)
     if len(found) == submission.requests:
         keep_requests(folder, submission.sha, found)
+
+
+def keep_requests_of_answers(connection: Connection, submission: Submission, folder: Path) -> None:
+    """The same before a shard is given up, where a raw file holds an answer of it: that is paid for, whatever
+    becomes of the others."""
+    if ANSWERED_LINE.first(connection, submission.shard_id) is not None:
+        keep_requests_of(connection, submission, folder)
 
 
 def unsettled(connection: Connection, shard_id: int) -> int:

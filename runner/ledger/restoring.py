@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, literal_column, or_, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, literal_column, or_, select, update
 
 from runner.core.model import Outcome
 from runner.core.states import ShardState
@@ -196,6 +196,17 @@ class Restoration:
         items = [(line, request_id, outcome, None, None) for line, request_id, outcome in absent]
         with self._writing() as connection:
             store(connection, shard_id, None, items, self._clock())
+
+    def free_unanswered(self, shard_id: int) -> None:
+        """Of a shard that was given up: what it has no outcome of is as if never sent in it."""
+        unanswered = (attempt.c.shard_id == shard_id, attempt.c.status.is_(None))
+        with self._writing() as connection:
+            connection.execute(
+                update(request)
+                .where(request.c.id.in_(select(attempt.c.request_id).where(*unanswered)))
+                .values(attempts=request.c.attempts - 1)
+            )
+            connection.execute(delete(attempt).where(*unanswered))
 
     def wanted(self, shard_id: int) -> list[tuple[int, int]]:
         """Line and request of what has no outcome here and no success in a later shard either: what such a

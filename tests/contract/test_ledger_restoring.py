@@ -14,6 +14,7 @@ from runner.core.states import (
     create_intended,
     create_refused,
     discarded,
+    disowned,
     held,
     reconciled,
     upload_accepted,
@@ -239,6 +240,44 @@ def test_a_done_shard_has_kept_its_requests(tmp_path: Path) -> None:
     project.finish(sent)
     kept = load_requests(project.ledger.place.folder, sent.sha, 2)
     assert kept == [KeptRequest(fingerprint(f"k{n}"), f"k{n}") for n in range(2)]
+
+
+@pytest.mark.parametrize("has_answer", [True, False])
+def test_a_shard_given_up_has_kept_its_requests_if_it_has_answers(tmp_path: Path, has_answer: bool) -> None:
+    project = Project.open(tmp_path)
+    sent = project.send(project.commit([to_send(n, f"k{n}", line=n) for n in range(2)])[0])
+    if has_answer:
+        project.answer(sent, [(0, succeeded())])
+    gone = held(sent, "the server no longer knows it")
+    project.ledger.save(gone, what="held")
+    project.ledger.release(disowned(gone, "a person said so"))
+    kept = load_requests(project.ledger.place.folder, sent.sha, 2)
+    assert kept == ([KeptRequest(fingerprint(f"k{n}"), f"k{n}") for n in range(2)] if has_answer else None)
+
+
+def test_what_a_shard_that_was_given_up_did_not_answer_was_never_sent_in_it(tmp_path: Path) -> None:
+    project = Project.open(tmp_path)
+    sent = project.send(project.commit([to_send(n, f"k{n}", line=n) for n in range(2)])[0])
+    project.answer(sent, [(0, succeeded())])
+    gone = held(sent, "the server no longer knows it")
+    project.ledger.save(gone, what="held")
+    project.ledger.release(disowned(gone, "a person said so"))
+    before = project.ledger.held([fingerprint(f"k{n}") for n in range(2)])
+    ledger, _ = new_ledger(project, tmp_path)
+    with ledger:
+        restoration = ledger.restoration()
+        (known,) = read_journal(project.ledger.place).shards
+        shard_id = restoration.add_shard(known, known.newest.shard_state, columns=None)
+        restoration.add_requests(shard_id, load_requests(tmp_path / ".runner", sent.sha, 2) or [])
+        raw = ledger.raw_file(shard_id, "output", "out")
+        entries = [one for one in ledger.expected(shard_id).values() if one.line == 0]
+        ledger.store_outcomes(shard_id, raw, [(0, one.request_id, succeeded(), 0, 99) for one in entries])
+        restoration.free_unanswered(shard_id)
+        assert len(ledger.expected(shard_id)) == 1
+        after = ledger.held([fingerprint(f"k{n}") for n in range(2)])
+        for key, one in before.items():
+            found = after[key]
+            assert (found.status, found.attempts, found.is_open) == (one.status, one.attempts, False)
 
 
 def test_a_batch_that_the_journal_gives_to_two_shards_stays_with_the_first(tmp_path: Path) -> None:

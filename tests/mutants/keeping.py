@@ -195,6 +195,13 @@ KEEPING = (
         kills=(f"{_RESTORING}::test_what_a_later_shard_has_answered_is_not_awaited_of_an_earlier_one",),
     ),
     Mutant(
+        name="given-up-without-the-list-of-its-requests",
+        path="ledger/ledger.py",
+        old="            outcomes.keep_requests_of_answers(connection, submission, self.place.folder)\n",
+        new="",
+        kills=(f"{_RESTORING}::test_a_shard_given_up_has_kept_its_requests_if_it_has_answers",),
+    ),
+    Mutant(
         name="error-file-ignored",
         path="commands/calls.py",
         old="    if error is not None and finished:\n",
