@@ -154,6 +154,19 @@ def draw_fence(client: Client, submission: Submission) -> FenceReply:
     return reply
 
 
+def is_file_gone(
+    client: Client, submission: Submission, provider: Provider, shard_path: Path, scratch: Path
+) -> bool:
+    """Whether the input file is missing from reads that are later than this call."""
+    if not has_caught_up(client, submission, shard_path, scratch, scan_pause_s(provider)):
+        return False
+    try:
+        client.retrieve_file(submission.input_file_id or "")
+    except NotFoundYetError:
+        return True
+    return False
+
+
 def fetch(
     client: Client,
     submission: Submission,

@@ -6,7 +6,8 @@ held its rows wait and nothing is sent for them. A person can know more (the ser
 
     adopt      this batch is it: checked against the server, then collected like any other
     resubmit   no batch exists: the server is asked once more, late creates are fenced off where that can
-               be done, and then the requests are free, so that the next run sends them in a new file
+               be done, and then the requests are free, so that the next run sends them in a new file;
+               where the server could not be asked in full, or no fence is proved, nothing is decided
     abandon    given up: what has no answer becomes `unaccounted`; no run asks it again, `run retry` does
 
 Each takes the manifest's and the shard's lock and is one recorded move.
@@ -277,13 +278,12 @@ def _check_is_its_batch(case: _Case, batch: BatchObject) -> None:
 
 
 def resubmit(options: ManifestOptions, *, shard: str | None, environ: Mapping[str, str]) -> Decision:
-    """No batch exists, a person says. Raises DecisionNeededError where the server shows one."""
+    """No batch exists, a person says. Raises DecisionNeededError where the server shows one, and where it
+    could not be looked whether there is one."""
     with _case(options, shard, environ) as case, _server_of(case, environ) as (client, provider):
         _refuse_if_listed(case, client, provider)
         if provider.has_fence and case.submission.input_file_id is not None:
-            calls.draw_fence(
-                client, case.submission
-            )  # so that a create that is still on its way buys nothing
+            _refuse_if_not_fenced(case, client, provider)
         moved = disowned(case.submission, "a person said that no batch exists for it")
         case.ledger.release(moved, what="resubmitted by a person")
     then = f"`{command_line('', options)}` sends what its rows still want, in a new file"
@@ -291,7 +291,8 @@ def resubmit(options: ManifestOptions, *, shard: str | None, environ: Mapping[st
 
 
 def _refuse_if_listed(case: _Case, client: Client, provider: Provider) -> None:
-    found: Sequence[BatchObject] = calls.scan(client, case.submission, provider)[0]
+    found: Sequence[BatchObject]
+    found, is_complete = calls.scan(client, case.submission, provider)
     if not found and case.submission.batch_id is not None:
         try:
             found = [client.retrieve_batch(case.submission.batch_id)]
@@ -304,6 +305,40 @@ def _refuse_if_listed(case: _Case, client: Client, provider: Provider) -> None:
             f"({found[0].status or 'no status'}); to send it again would pay it again",
             next_step=f"`{command}`",
         )
+    if not is_complete:
+        why = f"the server's listing of batches could not be read to its end, so that shard {case.name} has"
+        raise _unproved(case, f"{why} none in it proves nothing")
+
+
+def _refuse_if_not_fenced(case: _Case, client: Client, provider: Provider) -> None:
+    """The input file is deleted, so that a create that is still on its way buys nothing."""
+    reply = calls.draw_fence(client, case.submission)
+    if reply == "deleted" or (reply == "missing" and _is_surely_gone(case, client, provider)):
+        return
+    said = "knows no such file" if reply == "missing" else "did not say that it is deleted"
+    why = f"input file {case.submission.input_file_id} of shard {case.name} was to be deleted, so that a late"
+    raise _unproved(case, f"{why} create can buy nothing, and the server {said}")
+
+
+def _is_surely_gone(case: _Case, client: Client, provider: Provider) -> bool:
+    """Whether a file that the server does not know was deleted before. It is not known with another account's
+    key either, nor by a replica that is behind."""
+    submission, place = case.submission, case.workplace.place
+    if case.ledger.key_of_create(submission.shard_id) != client.key_digest(submission.run):
+        return False
+    return calls.is_file_gone(
+        client, submission, provider, place.folder / submission.path, place.folder / "scratch"
+    )
+
+
+def _unproved(case: _Case, why: str) -> DecisionNeededError:
+    base = f"{command_line('resolve', case.options)} --shard {case.name}"
+    return DecisionNeededError(
+        f"{why}; nothing was decided",
+        next_step=f"run the same command again later; `{base} --adopt BATCH_ID` if the server's own page "
+        f"shows a batch; to send it again whatever was bought, `{base} --abandon` and then "
+        f"`{command_line('retry', case.options)}`",
+    )
 
 
 def abandon(options: ManifestOptions, *, shard: str | None, environ: Mapping[str, str]) -> Decision:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.fault.run_hostile_server import HostileServer, Reply
 from tests.localserver_process import KEY, ServerProcess, running_server
 from tests.project_factory import Done, Project, make_project
 
@@ -149,6 +150,87 @@ def test_what_the_server_shows_is_not_sent_again_whatever_a_person_says(
     sent(project, 0)
     assert statuses(project) == ["succeeded"] * 4
     assert len(server.witness.creates()) == 1
+
+
+def test_a_listing_that_could_not_be_read_to_its_end_lets_nothing_be_sent_again(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    project = project_at(server, tmp_path / "p")
+    server.arm("lost-reply", route=CREATE)
+    server.arm("pages-empty", route="GET /v1/batches", times=0)
+    stopped(project.run(), project)
+    refused = resolve(project, "--resubmit", "--yes")
+    assert refused.code == 4
+    assert "could not be read to its end" in refused.stderr
+    for then in ("again later", "--shard 0 --adopt BATCH_ID", "--shard 0 --abandon", "`run retry "):
+        assert then in refused.stderr
+    assert len(listed(project)) == 1
+    stopped(project.run(), project)
+    assert len(server.witness.creates()) == 1
+    server.call("DELETE", "//faults")
+    sent(project, 0)
+    assert statuses(project) == ["succeeded"] * 4
+
+
+class Fenced(HostileServer):
+    """The create is lost, and the listing shows nothing: at first not to its end. `deleting` is the reply to
+    a delete of the input file, `shown` which files are still there."""
+
+    def __init__(self, deleting: Reply, shown: tuple[str, ...]) -> None:
+        lost = (502, b"<html>bad</html>")
+        super().__init__(created=lambda _: lost, listed=lambda *_: self.listing)
+        self.listing: dict[str, Any] = {"object": "list", "data": []}
+        self._deleting = deleting
+        self._shown = shown
+
+    def answer(self, method: str, target: str, body: bytes) -> Reply:
+        *_, file_id = target.split("/")
+        if "/files/" not in target:
+            return super().answer(method, target, body)
+        if method == "DELETE" and file_id == "file-1":
+            return self._deleting
+        if method == "DELETE" or file_id in self._shown:
+            return 200, json.dumps({"id": file_id, "object": "file", "deleted": True}).encode()
+        return 404, b"File not found"
+
+    def held(self, folder: Path) -> Project:
+        provider = {"name": "doubleword", "base_url": self.base_url, "api_key_env": "TEST_KEY"}
+        provider |= {"settle_s": 0.2, "poll_interval_s": 0.1}  # type: ignore[dict-item]
+        model = {"provider": provider, "name": "m", "parameters": {"temperature": 0}}
+        project = make_project(folder, rows=ROWS, model=model)
+        project.environ["TEST_KEY"] = KEY
+        stopped(project.run(), project)
+        self.listing["has_more"] = False
+        return project
+
+
+DELETED = (200, b'{"id": "file-1", "object": "file", "deleted": true}')
+NOT_SAID = (200, b'{"id": "file-1", "object": "file"}')
+MISSING = (404, b"File not found")
+
+
+@pytest.mark.parametrize(
+    ("deleting", "shown", "key", "is_proved"),
+    [
+        (DELETED, (), KEY, True),
+        (NOT_SAID, ("file-1", "file-2"), KEY, False),
+        (MISSING, ("file-1", "file-2"), KEY, False),  # it is there all the same
+        (MISSING, (), KEY, False),  # as little as what was uploaded a moment ago
+        (MISSING, ("file-2",), KEY, True),  # what was uploaded a moment ago is seen, and this is not
+        (MISSING, ("file-2",), "another-key", False),
+    ],
+)
+def test_where_no_fence_is_proved_nothing_is_sent_again(
+    tmp_path: Path, deleting: Reply, shown: tuple[str, ...], key: str, is_proved: bool
+) -> None:
+    with Fenced(deleting, shown) as server:
+        project = server.held(tmp_path / "p")
+        project.environ["TEST_KEY"] = key
+        done = resolve(project, "--resubmit", "--yes")
+        assert done.code == (0 if is_proved else 4), done.stderr
+        assert len(listed(project)) == (0 if is_proved else 1)
+        assert ("file-1 of shard 0 was to be deleted" in done.stderr) is not is_proved
+        assert len(server.batches) == 1
 
 
 def test_a_batch_that_a_person_names_is_checked_and_collected(server: ServerProcess, tmp_path: Path) -> None:

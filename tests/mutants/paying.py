@@ -10,6 +10,7 @@ _ONCE = "fault/test_provider_once.py"
 _OUTCOME = "unit/test_provider_outcome.py"
 _PROVIDER_FAULTS = "fault/test_run_provider_faults.py"
 _PROTOCOL = "fault/test_run_protocol.py"
+_RESOLVE = "e2e/test_resolve.py"
 
 PAYING = (
     # ------------------------------------------------------------ core: decide and move
@@ -252,6 +253,28 @@ PAYING = (
         old="return is_sorted and bool(known)",
         new="return bool(known)",
         kills=("unit/test_provider_listing.py",),
+    ),
+    # ------------------------------------------------------------ a person's word
+    Mutant(
+        name="resubmitted-on-a-listing-that-was-cut",
+        path="commands/resolve.py",
+        old="    if not is_complete:\n",
+        new="    if False:\n",
+        kills=(f"{_RESOLVE}::test_a_listing_that_could_not_be_read_to_its_end_lets_nothing_be_sent_again",),
+    ),
+    Mutant(
+        name="resubmitted-without-a-fence",
+        path="commands/resolve.py",
+        old='    if reply == "deleted" or (',
+        new='    if reply != "unclear" or (',
+        kills=(f"{_RESOLVE}::test_where_no_fence_is_proved_nothing_is_sent_again",),
+    ),
+    Mutant(
+        name="resubmitted-on-the-word-of-another-account",
+        path="commands/resolve.py",
+        old="    if case.ledger.key_of_create(submission.shard_id) != client.key_digest(submission.run):\n",
+        new="    if False:\n",
+        kills=(f"{_RESOLVE}::test_where_no_fence_is_proved_nothing_is_sent_again",),
     ),
     # ------------------------------------------------------------ plans
     Mutant(
