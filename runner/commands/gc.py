@@ -13,8 +13,9 @@ What it removes, exactly: scratch of processes that are gone; input files of sha
 snapshots that the current rows are not of; tables of runs older than `older_than_s`, but for the last
 ten of each manifest; raw files older than that in which no answer stands that a current row wants, or
 that a table since then held. Such answers are forgotten by the ledger too: a row that wants one again
-is asked again. With `remote`, uploaded input files of shards that are done. A shard that is not done is
-never touched, because deleting an input file stops its batch.
+is asked again. With `remote`, uploaded input files of shards that are done, where every answer is here. A
+shard that is not done is never touched, because deleting an input file stops its batch; nor is one that a
+person gave up, whose batch may be under way.
 """
 
 from __future__ import annotations
@@ -192,8 +193,8 @@ def _provider(manifest: ManifestRecord, place: LedgerPlace, ledger: Ledger, opti
 def _safe_inputs(
     manifest: ManifestRecord, place: LedgerPlace, provider: Provider, ledger: Ledger
 ) -> list[RemoteInput]:
-    """Of shards that are done, at the manifest's own server, with their raw files here, after a table of
-    the manifest was written."""
+    """Of shards that are done, at the manifest's own server, with a line for every request in raw files that
+    are here, after a table of the manifest was written."""
     current = ledger.current_run(manifest.id)
     if current is None or current.published is None:
         return []

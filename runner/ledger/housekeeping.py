@@ -7,7 +7,7 @@ transaction that forgets it.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, and_, delete, null, or_, select, update
+from sqlalchemy import Connection, and_, delete, func, null, or_, select, update
 
 from runner.core.model import Status
 from runner.core.states import ShardState
@@ -116,8 +116,19 @@ def forget_raw(connection: Connection, file_id: int, now_s: float) -> bool:
 
 
 def load_remote_inputs(connection: Connection, manifest_id: int) -> list[RemoteInput]:
-    """Uploads of a manifest's shards that are done, whatever became of the attempt they were made for."""
-    of_shard = (shard.c.manifest_id == manifest_id, shard.c.state == ShardState.DONE.value)
+    """Uploads of a manifest's shards that are done and have a line for every request in a raw file, whatever
+    became of the attempt they were made for. Where one has none, its batch may be under way yet: a person
+    can have given the shard up."""
+    lines_here = (
+        select(func.count())
+        .where(attempt.c.shard_id == shard.c.id, attempt.c.file_id.is_not(None))
+        .scalar_subquery()
+    )
+    of_shard = (
+        shard.c.manifest_id == manifest_id,
+        shard.c.state == ShardState.DONE.value,
+        lines_here == shard.c.requests,
+    )
     raw: dict[int, list[str]] = {}
     query = select(file.c.shard_id, file.c.raw_path).join(shard, shard.c.id == file.c.shard_id)
     for found in connection.execute(query.where(file.c.raw_path.is_not(None), *of_shard)):

@@ -473,7 +473,8 @@ class Ledger(OpenLedger):
             return housekeeping.forget_raw(connection, file_id, self._clock())
 
     def remote_inputs(self, manifest_id: int) -> list[RemoteInput]:
-        """Input files on the server, of every attempt of the manifest's shards that are done."""
+        """Input files on the server, of every attempt of the manifest's shards that are done and have a line
+        for each request in a raw file."""
         with self._reading() as connection:
             return housekeeping.load_remote_inputs(connection, manifest_id)
 

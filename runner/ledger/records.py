@@ -374,7 +374,8 @@ class StoredRaw:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteInput:
-    """An uploaded input file of a shard that is done. `raw_paths` is where the shard's answers are."""
+    """An uploaded input file of a shard that is done, with a line for every request. `raw_paths` is where
+    these lines are."""
 
     shard_id: int
     attempt: int

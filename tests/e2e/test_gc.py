@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from tests.fault.run_hostile_server import Batch, HostileServer, Look
+from tests.fault.test_run_hostile_output import all_but_last
 from tests.localserver_process import eventually
 from tests.project_factory import ROWS, Done, Project, finish, kill, make_project
 
@@ -164,6 +166,38 @@ def test_without_its_raw_file_a_shards_input_stays_on_the_server(tmp_path: Path)
         path.unlink()
     assert gc(project, "--remote")["removed"] == []
     assert not project.witness.changes()
+
+
+def test_the_input_of_a_shard_that_was_given_up_stays_on_the_server(tmp_path: Path) -> None:
+    """Its batch may be under way, and would be stopped."""
+    with HostileServer(
+        created=lambda batch: (502, b"<html>bad</html>") if batch.number == 1 else None,
+        listed=lambda *_: {"object": "list", "data": [], "has_more": False},
+    ) as server:
+        project = server.project(tmp_path / "p", 4, batch={"max_requests_per_file": 2})
+        assert project.run().code == 4
+        assert project.call("resolve", str(project.manifest_path), "--abandon", "--yes").code == 0
+        assert project.run().code == 3
+        assert [row["_status"] for row in project.results()].count("succeeded") == 2
+        (given_up, other) = server.batches
+        for options in (("--dry-run",), ()):
+            removed = gc(project, "--remote", *options)["removed"]
+            names = [one["name"] for one in removed if one["kind"] == "remote"]
+            assert names == [other.input_file_id]
+        assert f"DELETE /v1/files/{given_up.input_file_id}" not in server.seen
+
+
+def test_the_input_of_a_shard_that_has_left_a_row_in_neither_file_stays_on_the_server(
+    tmp_path: Path,
+) -> None:
+    def script(batch: Batch, _look: int) -> Look:
+        counts = {"total": 4, "completed": 3, "failed": 0}
+        return Look(output=all_but_last(batch), fields={"request_counts": counts})
+
+    with HostileServer(script) as server:
+        project = server.project(tmp_path / "p", 4, retry={"attempts": 1})
+        assert project.run().code == 3
+        assert "remote" not in kinds(gc(project, "--remote"))
 
 
 def test_an_upload_expires_after_thirty_days(tmp_path: Path) -> None:

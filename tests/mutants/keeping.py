@@ -11,6 +11,7 @@ _USUAL = "property/test_usual_answers.py"
 _DURABLE = "contract/test_durable_order.py"
 _OUTCOMES = "contract/test_ledger_outcomes.py"
 _RESTORING = "contract/test_ledger_restoring.py"
+_GC = "e2e/test_gc.py"
 _TOGETHER = "contract/test_lineage_workers.py"
 _KILLED = "fault/test_lineage_workers.py"
 
@@ -200,6 +201,13 @@ KEEPING = (
         old="            outcomes.keep_requests_of_answers(connection, submission, self.place.folder)\n",
         new="",
         kills=(f"{_RESTORING}::test_a_shard_given_up_has_kept_its_requests_if_it_has_answers",),
+    ),
+    Mutant(
+        name="input-removed-of-which-no-answer-is-here",
+        path="ledger/housekeeping.py",
+        old="        lines_here == shard.c.requests,\n",
+        new="        lines_here >= 0,\n",
+        kills=(f"{_GC}::test_the_input_of_a_shard_that_was_given_up_stays_on_the_server",),
     ),
     Mutant(
         name="error-file-ignored",
