@@ -20,6 +20,7 @@ is sent here. What can't be told is held, and no run goes on beside it before a 
 
 from __future__ import annotations
 
+import heapq
 import os
 import tempfile
 import time
@@ -27,6 +28,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 
 from runner.commands.collecting import ShardBook
@@ -174,7 +176,7 @@ class _Rebuild:
         new_place = replace(self._place, url=f"sqlite:///{path}")
         with Ledger.open(new_place, clock=self._clock) as ledger:
             restoration = ledger.restoration()
-            known = (*self._journaled.shards, *self._findings.unknown)
+            known = _oldest_first(self._journaled.shards, self._findings.unknown)
             restored_ones = [self._restore(ledger, restoration, one) for one in known]
             concluded = [self._conclude(ledger, restoration, one) for one in restored_ones if one is not None]
             for shard_id, state in reversed(concluded):
@@ -290,6 +292,16 @@ class _Rebuild:
             lost=tuple(self._lost),
             set_aside=os.fspath(aside) if aside is not None else None,
         )
+
+
+def _oldest_first(known: Sequence[JournaledShard], lost: Sequence[JournaledShard]) -> list[JournaledShard]:
+    """The shards as they were sent, because their ids say which of two outcomes of a request is the later
+    one: those of the journal in its order, and between them those that it has lost."""
+    return list(heapq.merge(known, lost, key=lambda one: _sent_at_s(one.newest)))
+
+
+def _sent_at_s(fact: ShardFact) -> float:
+    return fact.submitted_at_s or fact.send_by_s or datetime.fromisoformat(fact.at).timestamp()
 
 
 def _result_files(fact: ShardFact) -> list[tuple[ResultKind, str]]:

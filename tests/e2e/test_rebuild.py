@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -299,6 +300,32 @@ def test_a_rebuild_waits_for_what_no_batch_has_answered_and_for_nothing_else(tmp
         for _ in range(2):
             sent(project.run(), 0)
         assert table(project) == before
+        assert len(server.batches) == 2
+
+
+def test_a_shard_that_the_journal_has_lost_is_no_later_than_it_was(tmp_path: Path) -> None:
+    """Its batch, older than all that the journal knows, lacks what a known one has answered."""
+
+    def listed(found: list[dict[str, Any]], _query: str) -> dict[str, Any]:
+        told = {"created_at": 1_700_000_000, "status": "completed", "output_file_id": "output-1"}
+        data = [{**one, **told} if one["id"] == "batch-1" else one for one in found]
+        return {"object": "list", "data": data, "has_more": False}
+
+    with HostileServer(first_lacks_one, listed=listed) as server:
+        project = server.project(tmp_path / "p", 4, retry={"attempts": 1, "backoff": {"initial": 0}})
+        assert project.run().code == 3
+        assert project.call("retry", str(project.manifest_path)).code == 0
+        before = table(project)
+        told = journal_of(project).read_bytes().splitlines(keepends=True)
+        first = json.loads(told[0])["run"]
+        journal_of(project).write_bytes(b"".join(one for one in told if first.encode() not in one))
+        lose(project)
+        found = rebuilt(project)
+        assert found.found_on_server == ("batch-1",)
+        assert (found.answers, found.on_their_way) == (4, 0)
+        for _ in range(2):
+            sent(project.run(), 0)
+        assert [row["_answer"] for row in table(project)] == [row["_answer"] for row in before]
         assert len(server.batches) == 2
 
 
