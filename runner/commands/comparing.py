@@ -31,7 +31,7 @@ from runner.core.planning import (
     is_unasked,
     stand,
 )
-from runner.core.raising import TOKEN_LIMITS, is_climbed
+from runner.core.raising import is_climbed, output_bound
 from runner.core.settling import due_s
 from runner.ledger import Comparison as Compared
 from runner.ledger import LastRow, Ledger, StagedBlock, StagedRow, Staging
@@ -100,7 +100,8 @@ class Comparison:
         self._backoff = workplace.backoff
         self._now_s = time.time()
         self._ladder = [workplace.shape(parameters) for parameters in workplace.ladder]
-        self._limits = [_token_limit(workplace, rung) for rung in range(len(self._ladder))]
+        endpoint = workplace.manifest.model.endpoint
+        self._bounds = [output_bound(endpoint, parameters) for parameters in workplace.ladder]
         self._shape = self._ladder[0]
         self._line_bytes = self._shape.line_bytes("")
         self._raised = 0
@@ -369,7 +370,7 @@ class Comparison:
                 place = self._shards.place(line, want.due_s)
                 self._body_bytes += len(want.body)
                 self._raised += want.rung > 0
-                self._extra_tokens += self._limits[want.rung] - self._limits[0]
+                self._extra_tokens += (self._bounds[want.rung] or 0) - (self._bounds[0] or 0)
                 staged[want.index] = staged[want.index]._replace(
                     slot=place.shard, line=place.line, name=want.name
                 )
@@ -421,15 +422,10 @@ class Comparison:
 
     def estimate(self, requests: int) -> Estimate:
         """What so many requests, the ones placed so far, may cost at most."""
-        parameters = self._manifest.model.parameters
-        bounds = (
-            parameters.get(name) for name in ("max_tokens", "max_completion_tokens", "max_output_tokens")
-        )
-        bound = next((value for value in bounds if isinstance(value, int)), None)
         return estimate(
             body_bytes=self._body_bytes,
             requests=requests,
-            max_output_tokens=0 if self._manifest.model.endpoint == "/v1/embeddings" else bound,
+            max_output_tokens=self._bounds[0],
             prices=self._manifest.model.prices,
             is_free=self._provider.is_local,
             extra_output_tokens=self._extra_tokens,
@@ -438,13 +434,6 @@ class Comparison:
 
 def _fingerprints(rendered: Iterable[Rendered]) -> list[Fingerprint]:
     return [one.fingerprint for one in rendered if one.fingerprint is not None]
-
-
-def _token_limit(workplace: Workplace, rung: int) -> int:
-    """The largest limit of a rung's parameters; 0 where there is none."""
-    parameters = workplace.ladder[rung]
-    limits = (parameters.get(name) for name in TOKEN_LIMITS.get(workplace.manifest.model.endpoint, ()))
-    return max((limit for limit in limits if isinstance(limit, int)), default=0)
 
 
 def repeat_key(key: str, repeat: int) -> str:

@@ -12,6 +12,7 @@ from decimal import ROUND_UP, Decimal
 from runner.commands.moments import Reporter
 from runner.core.model import Manifest, Provider
 from runner.core.planning import Plan
+from runner.core.raising import TOKEN_LIMITS
 from runner.errors import EXIT_FAILED_ROWS, InterruptedRunError, RunnerError
 
 
@@ -61,7 +62,7 @@ def _check_budget(manifest: Manifest, plan: Plan) -> None:
     if cost is None:
         raise BudgetError(
             f"budget.max_cost is {limit:g}, but the cost is unknown ({plan.estimate.basis})",
-            next_step="set `model.prices` and a `max_tokens` parameter, or drop `budget.max_cost`",
+            next_step=f"set `model.prices` and {_limit(manifest)}, or drop `budget.max_cost`",
         )
     if cost > limit:
         raise BudgetError(
@@ -75,6 +76,12 @@ def enough(cost: float) -> str:
     places = max(2, 2 - math.ceil(math.log10(cost))) if cost > 0 else 2
     rounded = Decimal(repr(cost)).quantize(Decimal(1).scaleb(-places), ROUND_UP)
     return f"{rounded:f}"
+
+
+def _limit(manifest: Manifest) -> str:
+    """What bounds the output at the manifest's endpoint."""
+    names = TOKEN_LIMITS.get(manifest.model.endpoint) or ("max_tokens",)
+    return f"a `{names[0]}` parameter"
 
 
 def _question(manifest: Manifest, provider: Provider, plan: Plan) -> str:

@@ -30,6 +30,7 @@ from runner.commands.under_way import at_own_server
 from runner.commands.workplace import Workplace, open_workplace
 from runner.core.model import ProblemKind, Provider
 from runner.core.planning import Estimate, estimate
+from runner.core.raising import output_bound
 from runner.core.settling import judge_abandoned
 from runner.core.states import ShardState, Submission, abandoned, adopted, disowned
 from runner.core.tags import read_tags
@@ -149,15 +150,13 @@ def _described(
 
 
 def _risk(workplace: Workplace, submission: Submission) -> Estimate:
-    """What the shard may cost once more, as `run plan` would state it."""
+    """What the shard may cost once more, as `run plan` would state it; with the largest limit that the
+    manifest allows, for it may hold what was cut before."""
     model = workplace.manifest.model
-    bounds = (
-        model.parameters.get(one) for one in ("max_tokens", "max_completion_tokens", "max_output_tokens")
-    )
     return estimate(
         body_bytes=submission.size_bytes,
         requests=submission.requests,
-        max_output_tokens=next((bound for bound in bounds if isinstance(bound, int)), None),
+        max_output_tokens=output_bound(model.endpoint, workplace.ladder[-1]),
         prices=model.prices,
         is_free=workplace.provider.is_local,
     )

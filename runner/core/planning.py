@@ -228,7 +228,7 @@ def estimate(
         requests * max_output_tokens + extra_output_tokens if max_output_tokens is not None else None
     )
     tokens = "input: body bytes / 4"
-    tokens += "; output: at most max_tokens for each request" if output_tokens is not None else ""
+    tokens += "; output: at most the token limit of each request" if output_tokens is not None else ""
     if requests == 0:
         return Estimate(input_tokens=0, output_tokens=0, cost=0.0, currency=None, basis="nothing to send")
     if is_free and prices is None:
@@ -237,7 +237,7 @@ def estimate(
             input_tokens=input_tokens, output_tokens=output_tokens, cost=0.0, currency=None, basis=basis
         )
     if prices is None or output_tokens is None:
-        lacking = "model.prices is not set" if prices is None else "no max_tokens bounds the output"
+        lacking = "model.prices is not set" if prices is None else "no token limit bounds the output"
         basis = f"{tokens}; cost unknown: {lacking}"
         return Estimate(
             input_tokens=input_tokens, output_tokens=output_tokens, cost=None, currency=None, basis=basis

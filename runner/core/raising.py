@@ -26,6 +26,26 @@ TOKEN_LIMITS: Mapping[str, tuple[str, ...]] = {
 """The parameters of each endpoint that bound the output."""
 
 
+def output_bound(endpoint: str, parameters: Mapping[str, Any]) -> int | None:
+    """The most output tokens that a request may be billed for; None where nothing bounds them.
+
+    Servers differ in which of several limits they heed, so the largest counts; one below 1 is no bound (to
+    some it means "as many as fit"), nor is a limit of another endpoint.
+    """
+    names = TOKEN_LIMITS.get(endpoint)
+    if names == ():
+        return 0
+    limits = [limit for name in names or () if (limit := parameters.get(name)) is not None]
+    if not limits or not all(_is_number(limit) and limit >= 1 for limit in limits):
+        return None
+    bound: int = math.ceil(max(limits))
+    return bound
+
+
+def _is_number(limit: object) -> bool:
+    return isinstance(limit, int | float) and not isinstance(limit, bool) and math.isfinite(limit)
+
+
 def rungs(
     endpoint: str, parameters: Mapping[str, Any], settings: TruncatedSettings | None
 ) -> tuple[Mapping[str, Any], ...]:

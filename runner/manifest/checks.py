@@ -207,7 +207,8 @@ class _Checks:
             self._add(("allow_failures",), f"'{shown(share)}' is out of range", "at most 100%")
 
     def run_parameters(self) -> None:
-        """What would be paid and not be seen: answers beside the first, numbers in a form that is not read.
+        """What would be paid and not be seen: answers beside the one that is shown, numbers in a form that is
+        not read.
 
         The answer's schema is sent as a parameter of its own; two would contradict each other.
         """
@@ -219,6 +220,10 @@ class _Checks:
         if answers is not None and answers > 1:
             what = f"{answers:g} answers to each request are paid, and the table holds the first alone"
             self._add((*here, "n"), what, f"leave it out and write repeats: {answers:g}")
+        tried = self._number(*here, "best_of")
+        if tried is not None and tried > 1:
+            what = f"{tried:g} answers to each request are paid, and the server shows no more than the best"
+            self._add((*here, "best_of"), what, f"leave it out, or see them all with repeats: {tried:g}")
         if self._text(*here, "encoding_format") == "base64":
             hint = "leave it out; the table holds lists of numbers"
             self._add((*here, "encoding_format"), "embeddings in base64 are not read", hint)

@@ -91,6 +91,7 @@ def test_a_misspelt_key_is_named_at_its_own_place(tmp_path: Path) -> None:
         (with_line("batch: {max_file_bytes: 0MB}"), "m.yaml:9:25: batch.max_file_bytes: '0MB' is out of range; at least one byte"),
         (with_line("batch: {max_file_bytes: 1 parsec}"), "m.yaml:9:25: batch.max_file_bytes: '1 parsec' has the wrong form; write bytes, or a size such as 90MB or 100MiB"),
         (with_line("  parameters: {n: 3}"), "m.yaml:9:19: model.parameters.n: 3 answers to each request are paid, and the table holds the first alone; leave it out and write repeats: 3"),
+        (with_line("  parameters: {best_of: 5}"), "m.yaml:9:25: model.parameters.best_of: 5 answers to each request are paid, and the server shows no more than the best; leave it out, or see them all with repeats: 5"),
         (with_line("  parameters: {encoding_format: base64}"), "m.yaml:9:33: model.parameters.encoding_format: embeddings in base64 are not read; leave it out; the table holds lists of numbers"),
         (with_line("  parameters: {stream: true}"), "m.yaml:9:16: model.parameters.stream: is not a parameter that can be set; answers of a batch come as files"),
         (with_line('name: "abc\\n"'), "m.yaml:9:7: name: 'abc\\n' has the wrong form; use lower-case letters, digits and dashes, such as ticket-triage"),

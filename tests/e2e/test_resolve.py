@@ -118,6 +118,17 @@ def test_what_is_held_is_listed_with_the_commands_to_decide(server: ServerProces
     assert server.witness.creates() == [], "a run holds it again and sends nothing"
 
 
+def test_what_a_held_shard_may_cost_once_more_takes_the_largest_limit(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    project = project_at(server, tmp_path / "p")
+    project.manifest["model"]["parameters"] = {"max_tokens": 1, "max_completion_tokens": 300}
+    project.write_manifest()
+    held_by_a_lie(server, project)
+    (held,) = listed(project)
+    assert held["cost"] > 4 * 0.3
+
+
 def test_a_person_who_says_that_no_batch_exists_lets_it_be_sent_anew(
     server: ServerProcess, tmp_path: Path
 ) -> None:

@@ -302,6 +302,13 @@ KEEPING = (
         new="    return True\n",
         kills=("property/test_core_retries.py",),
     ),
+    Mutant(
+        name="first-of-several-token-limits-taken-for-the-bound",
+        path="core/raising.py",
+        old="math.ceil(max(limits))",
+        new="math.ceil(limits[0])",
+        kills=("unit/test_core_raising.py",),
+    ),
     # ------------------------------------------------------------ made by several
     Mutant(
         name="verdict-on-an-answer-that-was-not-seen",

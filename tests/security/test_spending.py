@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.fault.run_hostile_server import HostileServer
 from tests.project_factory import make_project
 
@@ -34,6 +36,26 @@ def test_a_budget_can_be_rehearsed_with_the_local_server(tmp_path: Path) -> None
     done = project.run()
     assert (done.code, "above budget.max_cost 0.001" in done.stderr) == (2, True), done.stderr
     assert not (project.state / "server.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"max_tokens": 1, "max_completion_tokens": 1000}, "above budget.max_cost 1"),
+        ({"max_output_tokens": 1}, "set `model.prices` and a `max_tokens` parameter"),
+    ],
+)
+def test_of_several_limits_the_largest_counts_and_one_that_the_endpoint_does_not_know_is_none(
+    tmp_path: Path, parameters: dict[str, int], said: str
+) -> None:
+    prices = {"input_per_million": 0, "output_per_million": 1000}
+    with HostileServer() as server:
+        project = server.project(tmp_path / "p", budget={"max_cost": 1})
+        project.manifest["model"] |= {"prices": prices, "parameters": parameters}
+        project.write_manifest()
+        done = project.run()
+        assert (done.code, said in done.stderr) == (2, True), done.stderr
+        assert server.batches == []
 
 
 def test_a_key_is_not_sent_unencrypted_to_another_machine(tmp_path: Path) -> None:
