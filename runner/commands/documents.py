@@ -12,7 +12,7 @@ from typing import Any
 
 from runner.commands.inputs import contents_recorded
 from runner.commands.times import recorded, variables_of
-from runner.core.model import Manifest, ProviderSettings
+from runner.core.model import Manifest, Prices, ProviderSettings
 from runner.core.planning import Reason
 from runner.core.wire import decode_json, encode_json
 from runner.ledger import RunRecord
@@ -140,6 +140,12 @@ def provider_of(run: RunRecord) -> ProviderSettings:
 def currency_of(run: RunRecord) -> str:
     """In which currency a run's cost is stated."""
     return str(_recorded(run, ("manifest", "model", "prices", "currency")) or "USD")
+
+
+def prices_of(run: RunRecord) -> Prices | None:
+    """At which prices a run stated its cost; None where it named none."""
+    found = _recorded(run, (*_MODEL, "prices"))
+    return Prices(**found) if isinstance(found, dict) else None
 
 
 def _recorded(run: RunRecord, path: tuple[str, ...]) -> Any:

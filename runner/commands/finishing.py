@@ -26,7 +26,7 @@ def finished_run(
     duration_s: float,
 ) -> Finished:
     """`ended`: every shard that came to its end, those that earlier runs sent too. `paid`: input and output
-    tokens of all attempts in the shards that this run collected."""
+    tokens of all that came in while this run worked, whatever became of it."""
     counts = {status: totals.by_status.get(status, 0) for status in Status}
     failed = totals.rows - counts[Status.SUCCEEDED] - counts[Status.PENDING]
     tolerated = manifest.allow_failures.allows(failed, totals.rows)

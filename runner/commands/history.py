@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-from runner.commands.documents import changes, currency_of
+from runner.commands.documents import changes, currency_of, prices_of
 from runner.commands.inputs import contents_recorded
 from runner.commands.past import utc_text
+from runner.core.planning import cost_of
 from runner.ledger import Ledger, LedgerPlace, ManifestRecord, RunRecord, locate
 
 
@@ -80,6 +81,7 @@ def _of_ledger(ledger: Ledger, place: LedgerPlace, wanted: str | None, limit: in
 
 
 def _past_run(manifest: ManifestRecord, run: RunRecord, before: RunRecord | None) -> PastRun:
+    paid_cost = _paid_cost(run)
     took = run.finished_at - run.started_at if run.finished_at is not None else None
     return PastRun(
         run=run.uid,
@@ -100,8 +102,8 @@ def _past_run(manifest: ManifestRecord, run: RunRecord, before: RunRecord | None
         cost=run.cost,
         paid_input_tokens=run.paid_input_tokens,
         paid_output_tokens=run.paid_output_tokens,
-        paid_cost=run.paid_cost,
-        currency=currency_of(run) if run.cost is not None or run.paid_cost is not None else None,
+        paid_cost=paid_cost,
+        currency=currency_of(run) if run.cost is not None or paid_cost is not None else None,
         changed=what_changed(before, run),
         model=run.model,
         version=run.version,
@@ -110,6 +112,14 @@ def _past_run(manifest: ManifestRecord, run: RunRecord, before: RunRecord | None
         template_digest=run.template_digest,
         dataset_digest=run.dataset_digest,
     )
+
+
+def _paid_cost(run: RunRecord) -> float | None:
+    """As the run told it. One that came to no table told nothing, and may have paid all the same."""
+    prices, paid = prices_of(run), (run.paid_input_tokens, run.paid_output_tokens)
+    if run.paid_cost is not None or prices is None or None in paid:
+        return run.paid_cost
+    return cost_of(paid[0] or 0, paid[1] or 0, prices)
 
 
 def what_changed(before: RunRecord | None, run: RunRecord) -> tuple[str, ...] | None:

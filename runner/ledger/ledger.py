@@ -18,7 +18,7 @@ from runner.core.model import Outcome
 from runner.core.planning import Held
 from runner.core.states import ShardState, Submission
 from runner.failpoints import failpoint
-from runner.ledger import attempts, housekeeping, outcomes, planning, reading, runs, submissions
+from runner.ledger import attempts, housekeeping, outcomes, payments, planning, reading, runs, submissions
 from runner.ledger.open_ledger import OpenLedger
 from runner.ledger.records import (
     AnswerValues,
@@ -501,9 +501,9 @@ class Ledger(OpenLedger):
             return reading.load_row_by_key(connection, manifest_id, key)
 
     def paid(self, run_id: int) -> tuple[int, int]:
-        """Input and output tokens of every attempt that a run collected, whatever became of it."""
+        """Input and output tokens of all that came in while a run worked, whatever became of it."""
         with self._reading() as connection:
-            return runs.load_paid(connection, run_id)
+            return payments.load(connection, run_id)
 
     def attempts(self, fingerprint: bytes) -> list[AttemptRecord]:
         """Every sending of this request, by any manifest, the first one first."""

@@ -11,9 +11,10 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from runner.core.model import Status
+from runner.ledger import payments
 from runner.ledger.bulk import Bulk, KeyedInsert, Query, RecordQuery
 from runner.ledger.records import ManifestRecord, RunRecord, RunStart, RunState, Totals
-from runner.ledger.tables import attempt, batch, event, manifest, run, shard, template
+from runner.ledger.tables import batch, manifest, run, shard, template
 from runner.ledger.times import iso, moment, moment_or_none
 
 RESTORED = (
@@ -59,17 +60,6 @@ _REQUESTS_SENT = (
     select(func.coalesce(func.sum(shard.c.requests), 0))
     .where(shard.c.run_id == bindparam("this_run"), shard.c.id.in_(select(batch.c.shard_id)))
     .scalar_subquery()
-)
-_PAID = Query(
-    select(
-        func.coalesce(func.sum(attempt.c.input_tokens), 0),
-        func.coalesce(func.sum(attempt.c.output_tokens), 0),
-    ).where(
-        attempt.c.shard_id.in_(
-            select(event.c.shard_id).where(event.c.run_id == bindparam("this_run"), event.c.what == "done")
-        )
-    ),
-    "this_run",
 )
 _ENDING = ("state", "paid_input_tokens", "paid_output_tokens", "exit_code", "finished_at")
 _END = Bulk(
@@ -133,15 +123,15 @@ def load_manifests(connection: Connection) -> list[ManifestRecord]:
 def start(connection: Connection, begin: RunStart, now_s: float) -> int:
     """Record a run as running; earlier ones of the manifest that were killed become interrupted."""
     for (run_id,) in _RUNNING.rows(connection, begin.manifest_id):
-        paid = load_paid(connection, run_id)
+        paid = payments.count(connection, run_id, now_s)
         connection.execute(
             update(run)
             .where(run.c.id == run_id)
             .values(
                 state="interrupted",
                 finished_at=iso(now_s),
-                paid_input_tokens=paid[0],
-                paid_output_tokens=paid[1],
+                paid_input_tokens=paid.input,
+                paid_output_tokens=paid.output,
             )
         )
     if begin.template_texts is not None:
@@ -203,9 +193,9 @@ def end(
     now_s: float,
 ) -> None:
     """Record how a run ended. `requests_sent` is counted here, from its shards that became batches, and what
-    was paid, from the shards that it collected."""
-    paid = load_paid(connection, run_id)
-    _END.run(connection, [(state, paid[0], paid[1], exit_code, iso(now_s), run_id)])
+    was paid (see `payments`)."""
+    paid = payments.count(connection, run_id, now_s)
+    _END.run(connection, [(state, *paid, exit_code, iso(now_s), run_id)])
     if totals is not None:
         _COUNT.run(connection, [(*_figures(totals), run_id)])
 
@@ -215,12 +205,6 @@ def _figures(totals: Totals) -> tuple[Any, ...]:
     failed = totals.count(*(status for status in Status if status not in _NOT_FAILED))
     counts = (totals.count(*_ANSWERED), failed, totals.count(Status.UNSENDABLE))
     return (*counts, totals.input_tokens, totals.output_tokens, totals.cost, totals.paid_cost)
-
-
-def load_paid(connection: Connection, run_id: int) -> tuple[int, int]:
-    """Input and output tokens of every attempt in the shards that a run collected to their end."""
-    ((input_tokens, output_tokens),) = _PAID.rows(connection, run_id)
-    return int(input_tokens), int(output_tokens)
 
 
 def load_runs(connection: Connection, manifest_id: int, limit: int) -> list[RunRecord]:

@@ -10,7 +10,16 @@ import pytest
 from runner.commands.request_tokens import Tokens, request_tokens
 from runner.core.model import Cause, Outcome, Status
 from runner.core.planning import Held
-from runner.core.states import ShardState, Submission, discarded, reconciled, upload_intended
+from runner.core.states import (
+    ShardState,
+    Submission,
+    abandoned,
+    discarded,
+    held,
+    reconciled,
+    reexamined,
+    upload_intended,
+)
 from runner.ledger import PlanMovedError, Repeatable
 from tests.contract.ledger_factories import (
     START_S,
@@ -114,6 +123,53 @@ def test_what_a_run_collected_is_paid_whatever_became_of_it_and_by_one_run_only(
     project.start_run()
     paid = project.asked("SELECT state, paid_input_tokens, paid_output_tokens FROM run ORDER BY id")
     assert paid == [("interrupted", 35, 11), ("finished", 30, 12), ("running", None, None)]
+
+
+def test_an_answer_is_paid_by_the_run_that_collected_it_whatever_becomes_of_its_shard(
+    project: Project,
+) -> None:
+    first = project.send(project.commit([to_send(0, "a", line=0), to_send(1, "b", line=1)])[0])
+    earlier = project.run_ids[0]
+    project.answer(first, [(0, succeeded())])
+    project.ledger.save(held(first, "the batch is gone"), what="held", run_id=earlier)
+    assert project.ledger.paid(earlier) == (30, 10)
+    project.ledger.end_run(earlier, state="failed", exit_code=None)
+
+    later = project.start_run()
+    again = reexamined(held(first, "the batch is gone"))
+    project.ledger.save(again, what="looked at again", run_id=later)
+    assert project.ledger.paid(later) == (0, 0), "what one run has counted no other counts again"
+    project.answer(first, [(1, succeeded())])
+    assert project.ledger.paid(later) == (30, 10)
+    project.ledger.finish_shard(reconciled(again), [], run_id=later)
+    project.ledger.end_run(later, state="finished", exit_code=0)
+    project.ledger.resume_run(later)
+    project.ledger.end_run(later, state="finished", exit_code=0)
+    paid = project.asked("SELECT state, paid_input_tokens, paid_output_tokens FROM run ORDER BY id")
+    assert paid == [("failed", 30, 10), ("finished", 30, 10)]
+
+
+def test_what_was_answered_of_a_shard_that_a_person_gave_up_stays_paid(project: Project) -> None:
+    shard = held(project.send(project.commit([to_send(0, "a", line=0)])[0]), "the batch is gone")
+    project.answer(shard, [(0, succeeded())])
+    project.ledger.save(shard, what="held", run_id=project.run_ids[0])
+    project.ledger.finish_shard(abandoned(shard, "given up"), [], what="abandoned by a person")
+    project.start_run()
+    paid = project.asked("SELECT state, paid_input_tokens, paid_output_tokens FROM run ORDER BY id")
+    assert paid == [("interrupted", 30, 10), ("running", None, None)]
+
+
+def test_what_a_killed_run_collected_of_a_shard_is_its_own(project: Project) -> None:
+    shard = project.send(project.commit([to_send(0, "a", line=0), to_send(1, "b", line=1)])[0])
+    killed = project.run_ids[0]
+    project.ledger.save(shard, what="batch seen", run_id=killed)
+    project.answer(shard, [(0, succeeded())])
+    project.start_run()
+    project.answer(shard, [(1, succeeded())])
+    done(project, shard)
+    project.ledger.end_run(project.run_ids[1], state="finished", exit_code=0)
+    paid = project.asked("SELECT state, paid_input_tokens, paid_output_tokens FROM run ORDER BY id")
+    assert paid == [("interrupted", 30, 10), ("finished", 30, 10)]
 
 
 def test_a_shard_that_is_too_large_is_replaced_in_one_step(project: Project) -> None:

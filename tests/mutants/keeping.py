@@ -309,6 +309,13 @@ KEEPING = (
         new="math.ceil(limits[0])",
         kills=("unit/test_core_raising.py",),
     ),
+    Mutant(
+        name="an-answer-counted-by-two-runs",
+        path="ledger/payments.py",
+        old="max(int(now) - was, 0)",
+        new="int(now)",
+        kills=("contract/test_ledger_retries.py",),
+    ),
     # ------------------------------------------------------------ made by several
     Mutant(
         name="verdict-on-an-answer-that-was-not-seen",

@@ -1,0 +1,89 @@
+"""What each run has paid: the tokens that came in while it worked, so that over all runs each counts once.
+
+Theory. An answer is paid when it comes, whatever becomes of its shard: that may wait for the next run, be
+held, and be given up by a person. So a run pays for all that the attempts of the shards it has moved have
+brought, less what was counted before. What is counted stands in events (`PAID`, for a run and a shard, in
+the transaction that ends the run), which add up: what one run has counted no other counts again.
+
+Rejected: the tokens of the shards that a run brought to their end. Those of a shard that never comes to one
+were no run's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from sqlalchemy import Connection, bindparam, func, select
+
+from runner.ledger.bulk import Query
+from runner.ledger.submissions import add_event
+from runner.ledger.tables import attempt, event
+
+PAID = "paid"
+"""The event of tokens that a run counts; its detail is how many went in and came out."""
+
+
+class Tokens(NamedTuple):
+    """Tokens in and out."""
+
+    input: int
+    output: int
+
+
+_MOVED = select(event.c.shard_id).where(
+    event.c.run_id == bindparam("this_run"), event.c.shard_id.is_not(None)
+)
+_BROUGHT = Query(
+    select(
+        attempt.c.shard_id,
+        func.coalesce(func.sum(attempt.c.input_tokens), 0),
+        func.coalesce(func.sum(attempt.c.output_tokens), 0),
+    )
+    .where(attempt.c.shard_id.in_(_MOVED))
+    .group_by(attempt.c.shard_id),
+    "this_run",
+)
+_COUNTED = Query(
+    select(event.c.shard_id, event.c.run_id, event.c.detail).where(
+        event.c.what == PAID, event.c.shard_id.in_(_MOVED)
+    ),
+    "this_run",
+)
+
+
+def load(connection: Connection, run_id: int) -> Tokens:
+    """All that a run has paid so far, counted yet or not."""
+    counted, new = _of(connection, run_id)
+    return _sum(counted, *new.values())
+
+
+def count(connection: Connection, run_id: int, now_s: float) -> Tokens:
+    """The same, and from now on no other run counts it."""
+    counted, new = _of(connection, run_id)
+    for shard_id, tokens in new.items():
+        detail = f"{tokens.input} {tokens.output}"
+        add_event(connection, what=PAID, detail=detail, run_id=run_id, shard_id=shard_id, now_s=now_s)
+    return _sum(counted, *new.values())
+
+
+def _of(connection: Connection, run_id: int) -> tuple[Tokens, Mapping[int, Tokens]]:
+    """What a run has counted, and what nobody has yet of the shards that it has moved."""
+    counted: dict[int, Tokens] = {}
+    own = Tokens(0, 0)
+    for shard_id, by_run, detail in _COUNTED.rows(connection, run_id):
+        tokens = Tokens(*map(int, detail.split()))
+        counted[shard_id] = _sum(counted.get(shard_id, Tokens(0, 0)), tokens)
+        own = _sum(own, tokens) if by_run == run_id else own
+    new = {}
+    for shard_id, *brought in _BROUGHT.rows(connection, run_id):
+        before = counted.get(shard_id, Tokens(0, 0))
+        # A better line in the place of another may tell of fewer: what was counted stays so.
+        left = Tokens(*(max(int(now) - was, 0) for now, was in zip(brought, before, strict=True)))
+        if any(left):
+            new[shard_id] = left
+    return own, new
+
+
+def _sum(*tokens: Tokens) -> Tokens:
+    return Tokens(sum(one.input for one in tokens), sum(one.output for one in tokens))
