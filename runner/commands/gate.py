@@ -6,12 +6,9 @@ high or unknown, or where rows are left out; a reporter that can't ask answers y
 
 from __future__ import annotations
 
-import math
-from decimal import ROUND_UP, Decimal
-
 from runner.commands.moments import Reporter
 from runner.core.model import Manifest, Provider
-from runner.core.planning import Plan
+from runner.core.planning import Plan, shown_cost
 from runner.core.raising import TOKEN_LIMITS
 from runner.errors import EXIT_FAILED_ROWS, InterruptedRunError, RunnerError
 
@@ -65,17 +62,11 @@ def _check_budget(manifest: Manifest, plan: Plan) -> None:
             next_step=f"set `model.prices` and {_limit(manifest)}, or drop `budget.max_cost`",
         )
     if cost > limit:
+        shown = shown_cost(cost)
         raise BudgetError(
-            f"the estimate is {enough(cost)} {plan.estimate.currency or ''}, above budget.max_cost {limit:g}",
-            next_step=f"raise `budget.max_cost` to {enough(cost)} or send less (`--limit`); nothing was sent",
+            f"the estimate is {shown} {plan.estimate.currency or ''}, above budget.max_cost {limit:g}",
+            next_step=f"raise `budget.max_cost` to {shown} or send less (`--limit`); nothing was sent",
         )
-
-
-def enough(cost: float) -> str:
-    """An amount to write down: two digits behind the point, or the first two that count; never less."""
-    places = max(2, 2 - math.ceil(math.log10(cost))) if cost > 0 else 2
-    rounded = Decimal(repr(cost)).quantize(Decimal(1).scaleb(-places), ROUND_UP)
-    return f"{rounded:f}"
 
 
 def _limit(manifest: Manifest) -> str:
@@ -93,7 +84,7 @@ def _question(manifest: Manifest, provider: Provider, plan: Plan) -> str:
     if cost is None:
         parts.append("at unknown cost")
     elif cost > manifest.budget.confirm_above:
-        parts.append(f"for about {enough(cost)} {plan.estimate.currency or ''}".rstrip())
+        parts.append(f"for about {shown_cost(cost)} {plan.estimate.currency or ''}".rstrip())
     if plan.unsendable:
         parts.append(f"leaving out {plan.unsendable:,} rows that can't be sent")
     if not parts:

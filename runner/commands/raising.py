@@ -22,9 +22,10 @@ from runner.commands.options import Narrowing
 from runner.commands.render_pool import render_all
 from runner.commands.retrying import next_slot, planned
 from runner.commands.sharding import SealedShard, ShardFiles
+from runner.commands.spending import Allowance
 from runner.commands.workplace import Workplace
 from runner.core.model import Status
-from runner.core.planning import Policy, cost_of
+from runner.core.planning import Policy, shown_cost
 from runner.failpoints import failpoint
 from runner.ledger import Ledger, PlanMovedError, Staging
 from runner.prompt import Prompt
@@ -89,7 +90,8 @@ def ask_larger(
                     for piece in pieces:
                         comparison.add(piece)
                 shards = tuple(comparison.seal(asked.rows))
-                if not _is_affordable(workplace, ledger, run_id, comparison, shards, reporter):
+                allowance = Allowance(workplace, ledger, run_id=run_id, manifest_id=manifest_id)
+                if shards and not _is_affordable(allowance, comparison, shards, reporter):
                     files.discard()
                     return
                 failpoint("raise.sealed")
@@ -116,24 +118,14 @@ def _may_lead_on(ledger: Ledger, manifest_id: int) -> bool:
 
 
 def _is_affordable(
-    workplace: Workplace,
-    ledger: Ledger,
-    run_id: int,
-    comparison: Comparison,
-    shards: tuple[SealedShard, ...],
-    reporter: Reporter,
+    allowance: Allowance, comparison: Comparison, shards: tuple[SealedShard, ...], reporter: Reporter
 ) -> bool:
-    """Whether what was paid and what this may cost stay within `budget.max_cost`."""
-    most, prices = workplace.manifest.budget.max_cost, workplace.manifest.model.prices
-    if most is None or prices is None or not shards:
+    """Whether all this may be sent besides what was sent before, the failures of a moment ago included."""
+    requests = sum(shard.requests for shard in shards)
+    expected = comparison.estimate(requests)
+    if allowance.takes_all(expected, requests):
         return True
-    expected = comparison.estimate(sum(shard.requests for shard in shards)).cost or 0.0
-    paid = cost_of(*ledger.paid(run_id), prices)
-    if paid + expected <= most:
-        return True
-    what = (
-        f"answers that were cut stay so: a larger limit may cost {expected:.2f}, with {paid:.2f} paid and "
-        f"budget.max_cost {most:g}"
-    )
+    cost = "an unknown sum" if expected.cost is None else shown_cost(expected.cost)
+    what = f"answers that were cut stay so: a larger limit may cost {cost}; {allowance.text}"
     reporter.tell(Trouble(what=what))
     return False

@@ -2,7 +2,8 @@
 
 The lines are copied from the shard files that carried them before, byte for byte, so a request keeps its
 custom_id and its fingerprint. What was cancelled is not asked again by the run that saw it happen, but
-by the next one that wants it, in that same run.
+by the next one that wants it, in that same run. What would go beyond `budget.max_cost` is left to the next
+run as well, with its own plan.
 
 When they go is a function of the ledger (`core.settling.due_s`: when the attempt failed, how many there
 were), stands in the new shard (`not_before_s`), and is never earlier than what a server asked for. So a run
@@ -21,6 +22,7 @@ from typing import BinaryIO
 
 from runner.commands.moments import Reporter, Retrying, Trouble
 from runner.commands.sharding import SealedShard, ShardFiles
+from runner.commands.spending import Allowance
 from runner.commands.under_way import under_way
 from runner.commands.workplace import Workplace
 from runner.core.queueing import Room, limit_in, room_after
@@ -74,6 +76,7 @@ def retry_failed(
     if room is not None and _is_no_time_for_more(workplace, ledger, manifest_id, run_id, began_s):
         return []
     failpoint("retry.begins")
+    allowance = Allowance(workplace, ledger, run_id=run_id, manifest_id=manifest_id)
     with tempfile.TemporaryDirectory(prefix="retry-", dir=workplace.place.folder / "scratch") as scratch:
         files = ShardFiles(
             workplace.provider.limits,
@@ -84,12 +87,14 @@ def retry_failed(
         )
         try:
             with closing(_lines_again(workplace, ledger, manifest_id, shard_ids, began_s)) as lines:
-                placements = list(_placed(files, lines, room))
+                placements = list(_placed(files, lines, room, allowance))
             failpoint("retry.copied")
             shards = tuple(files.seal())
         except BaseException:
             files.discard()
             raise
+        if allowance.refused:
+            _tell_too_dear(allowance, reporter)
         if not placements:
             return []
         failpoint("retry.sealed")
@@ -150,13 +155,20 @@ def next_slot(ledger: Ledger, manifest_id: int, run_id: int) -> int:
     return max((one.slot + 1 for one in ledger.shards(manifest_id) if one.run_id == run_id), default=0)
 
 
+def _tell_too_dear(allowance: Allowance, reporter: Reporter) -> None:
+    what = f"{allowance.refused:,} requests that failed are not sent again by this run: {allowance.text}"
+    reporter.tell(Trouble(what=what))
+
+
 def _placed(
-    files: ShardFiles, lines: Iterable[tuple[bytes, float, int]], room: Room | None
+    files: ShardFiles, lines: Iterable[tuple[bytes, float, int]], room: Room | None, allowance: Allowance
 ) -> Iterator[tuple[int, int, int]]:
-    """(slot, line, request id) of each request that goes into the new shards: all, or as many as there is
-    room for, but one at least."""
+    """(slot, line, request id) of each request that goes into the new shards: all that may be spent for, or
+    as many of them as there is room for, but one at least."""
     size_bytes = 0
     for text, due, request_id in lines:
+        if not allowance.takes(text):
+            continue
         size_bytes += len(text)
         if room is not None and size_bytes > max(room.size_bytes, len(text)):
             return

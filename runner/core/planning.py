@@ -251,6 +251,12 @@ def estimate(
     )
 
 
+def shown_cost(cost: float) -> str:
+    """A cost in messages, rounded up: whoever allows as much allows it."""
+    digits = 2 if cost >= 1 else 6
+    return f"{math.ceil(round(cost * 10**digits, 9)) / 10**digits:.{digits}f}"
+
+
 def cost_of(input_tokens: int, output_tokens: int, prices: Prices) -> float:
     """What so many tokens cost at these prices."""
     return (input_tokens * prices.input_per_million + output_tokens * prices.output_per_million) / 1_000_000

@@ -391,6 +391,12 @@ class Ledger(OpenLedger):
         with self._reading() as connection:
             return outcomes.unsettled(connection, shard_id)
 
+    def lines_without_count(self, shard_id: int) -> list[int]:
+        """The lines of a shard that were or may be billed, and of which no usage is known: what has no
+        outcome yet, answers that told of none, and what no result file spoke of."""
+        with self._reading() as connection:
+            return outcomes.without_count(connection, shard_id)
+
     def expected(self, shard_id: int) -> dict[str, Expected]:
         """Every line of a shard by its custom_id, with what is stored of it so far."""
         with self._reading() as connection:

@@ -270,6 +270,18 @@ UNSETTLED = Query(
     select(func.count()).where(attempt.c.shard_id == bindparam("shard_id"), attempt.c.status.is_(None)),
     "shard_id",
 )
+WITHOUT_COUNT = Query(
+    select(attempt.c.line)
+    .where(attempt.c.shard_id == bindparam("shard_id"), attempt.c.input_tokens.is_(None))
+    .where(
+        or_(
+            attempt.c.status.is_(None),
+            _is_one_of(attempt.c.status, [STATUS_CODES[Status.UNACCOUNTED], *sorted(ANSWERED_CODES)]),
+        )
+    )
+    .order_by(attempt.c.line),
+    "shard_id",
+)
 RAW_FILE = Query(
     select(file.c.id, file.c.raw_path).where(
         file.c.shard_id == bindparam("shard_id"),

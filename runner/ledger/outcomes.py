@@ -47,6 +47,7 @@ from runner.ledger.outcome_statements import (
     STORE,
     STORE_ANSWER,
     UNSETTLED,
+    WITHOUT_COUNT,
 )
 from runner.ledger.packing import (
     STATUS_CODES,
@@ -114,6 +115,11 @@ def keep_requests_of_answers(connection: Connection, submission: Submission, fol
 def unsettled(connection: Connection, shard_id: int) -> int:
     """How many lines of a shard have no outcome."""
     return int(UNSETTLED.first(connection, shard_id))
+
+
+def without_count(connection: Connection, shard_id: int) -> list[int]:
+    """The lines of a shard that were or may be billed, and of which no usage is known."""
+    return [line for (line,) in WITHOUT_COUNT.rows(connection, shard_id)]
 
 
 # ---------------------------------------------------------------- outcomes

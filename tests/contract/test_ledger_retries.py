@@ -172,6 +172,22 @@ def test_what_a_killed_run_collected_of_a_shard_is_its_own(project: Project) -> 
     assert paid == [("interrupted", 30, 10), ("finished", 30, 10)]
 
 
+def test_a_line_is_without_count_where_it_may_be_billed_and_nobody_has_said_how_much(
+    project: Project,
+) -> None:
+    outcomes = (
+        succeeded(),
+        succeeded(input_tokens=None, output_tokens=None),
+        failed(),
+        failed(status=Status.EXPIRED),
+        failed(status=Status.UNACCOUNTED),
+    )
+    rows = [to_send(number, f"k{number}", line=number) for number in range(len(outcomes) + 1)]
+    shard = project.send(project.commit(rows)[0])
+    project.answer(shard, list(enumerate(outcomes)))
+    assert project.ledger.lines_without_count(shard.shard_id) == [1, 4, 5]
+
+
 def test_a_shard_that_is_too_large_is_replaced_in_one_step(project: Project) -> None:
     rows = [to_send(number, f"k{number}", line=number) for number in range(3)]
     (shard,) = project.commit(rows)

@@ -10,8 +10,12 @@ _HOSTILE = "fault/test_run_hostile_output.py"
 _USUAL = "property/test_usual_answers.py"
 _DURABLE = "contract/test_durable_order.py"
 _OUTCOMES = "contract/test_ledger_outcomes.py"
+
 _RESTORING = "contract/test_ledger_restoring.py"
 _GC = "e2e/test_gc.py"
+
+_SPENDING = "security/test_spending.py"
+
 _TOGETHER = "contract/test_lineage_workers.py"
 _KILLED = "fault/test_lineage_workers.py"
 
@@ -315,6 +319,20 @@ KEEPING = (
         old="max(int(now) - was, 0)",
         new="int(now)",
         kills=("contract/test_ledger_retries.py",),
+    ),
+    Mutant(
+        name="what-is-on-its-way-left-out-of-the-budget",
+        path="commands/spending.py",
+        old="                self._output += most or 0\n",
+        new="",
+        kills=(f"{_SPENDING}::test_larger_limits_leave_room_for_the_failures_that_were_sent_again_before",),
+    ),
+    Mutant(
+        name="failures-sent-again-whatever-the-budget",
+        path="commands/retrying.py",
+        old="        if not allowance.takes(text):\n",
+        new="        if False:\n",
+        kills=(f"{_SPENDING}::test_a_failure_that_was_billed_is_sent_again_only_as_far_as_the_budget_goes",),
     ),
     # ------------------------------------------------------------ made by several
     Mutant(

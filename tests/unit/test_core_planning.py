@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from runner.core.model import Prices, Status, Tolerance
-from runner.core.planning import Held, Policy, Standing, estimate, stand
+from runner.core.planning import Held, Policy, Standing, estimate, shown_cost, stand
 
 
 def held(status: Status | None, *, is_open: bool = False, attempts: int = 1, retryable: bool = False) -> Held:
@@ -79,6 +79,14 @@ def test_a_free_server_costs_nothing_and_with_prices_what_another_would() -> Non
         )
         assert result.cost == pytest.approx(cost)
         assert "the local server costs nothing" in result.basis
+
+
+@pytest.mark.parametrize(
+    ("cost", "shown"),
+    [(20.0, "20.00"), (20.0004, "20.01"), (1.1 * 3, "3.30"), (0.07, "0.070000"), (0.0000002, "0.000001")],
+)
+def test_a_cost_in_a_message_is_enough_where_it_is_allowed(cost: float, shown: str) -> None:
+    assert shown_cost(cost) == shown
 
 
 def test_nothing_to_send_costs_nothing() -> None:
