@@ -21,7 +21,7 @@ from runner.cli.arguments import (
 from runner.cli.json_lines import json_line
 from runner.cli.reporting import asker, reporter_for
 from runner.cli.streams import say, write_out
-from runner.cli.texts import clean, counted
+from runner.cli.texts import clean, counted, money
 from runner.errors import EXIT_DONE, EXIT_REFUSED, InputError, InterruptedRunError, Mistake
 
 if TYPE_CHECKING:
@@ -115,8 +115,8 @@ def _question(held: tuple[HeldShard, ...], shard: str | None, *, is_resubmit: bo
 def _cost(held: list[HeldShard]) -> str:
     if any(one.cost is None for one in held):
         return "cost unknown: model.prices or max_tokens is not set"
-    currency = next((one.currency for one in held if one.currency is not None), "")
-    return f"at most {sum(one.cost or 0 for one in held):.2f} {currency}".strip()
+    currency = next((one.currency for one in held if one.currency is not None), None)
+    return f"at most {money(sum(one.cost or 0 for one in held), currency)}"
 
 
 def _list(manifest: str, held: list[HeldShard], *, as_json: bool) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from decimal import Decimal
 from pathlib import Path
+
+from runner.core.planning import cost_text
 
 _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
@@ -110,14 +111,8 @@ def time_left(seconds: float) -> str:
 
 
 def money(amount: float, currency: str | None) -> str:
-    """`12.30 USD`, `0.0042 USD`, `0.000009 USD`: cents above one unit, four digits below, and what would
-    vanish there as a decimal number all the same."""
-    if amount >= 1 or amount == 0:
-        figure = f"{amount:,.2f}"
-    elif amount >= 0.0001:
-        figure = f"{amount:.4f}"
-    else:
-        figure = f"{Decimal(f'{amount:.2g}'):f}"
+    """`12.30 USD`, `0.0042 USD`."""
+    figure = cost_text(amount)
     return f"{figure} {clean(currency)}" if currency else figure
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from runner.commands.moments import Reporter
 from runner.core.model import Manifest, Provider
-from runner.core.planning import Plan, shown_cost
+from runner.core.planning import Plan, cost_text, shown_cost
 from runner.core.raising import TOKEN_LIMITS
 from runner.errors import EXIT_FAILED_ROWS, InterruptedRunError, RunnerError
 
@@ -84,7 +84,7 @@ def _question(manifest: Manifest, provider: Provider, plan: Plan) -> str:
     if cost is None:
         parts.append("at unknown cost")
     elif cost > manifest.budget.confirm_above:
-        parts.append(f"for about {shown_cost(cost)} {plan.estimate.currency or ''}".rstrip())
+        parts.append(f"for about {cost_text(cost)} {plan.estimate.currency or ''}".rstrip())
     if plan.unsendable:
         parts.append(f"leaving out {plan.unsendable:,} rows that can't be sent")
     if not parts:

@@ -15,6 +15,7 @@ from typing import Any
 from runner.commands.gate import BudgetError
 from runner.commands.moments import Finished
 from runner.core.model import Occasion, Status
+from runner.core.planning import cost_text
 from runner.core.wire import encode_json
 from runner.errors import EXIT_DONE, EXIT_STILL_RUNNING, InterruptedRunError, RunnerError, StillRunningError
 
@@ -109,9 +110,9 @@ def _cost(finished: Finished) -> list[str]:
     tokens = f"{finished.input_tokens:,} tokens in, {finished.output_tokens:,} out"
     if finished.cost is None:
         return [f"cost: unknown ({tokens})"]
-    text = f"cost: {finished.cost:.4g}{currency} ({tokens})"
+    text = f"cost: {cost_text(finished.cost)}{currency} ({tokens})"
     if finished.paid_cost is not None and finished.paid_cost != finished.cost:
-        text += f"; paid for in this run: {finished.paid_cost:.4g}{currency}"
+        text += f"; paid for in this run: {cost_text(finished.paid_cost)}{currency}"
     return [text]
 
 

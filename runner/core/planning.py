@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -249,6 +250,14 @@ def estimate(
         currency=prices.currency,
         basis=f"{tokens}; model.prices of the manifest{', though the local server costs nothing' * is_free}",
     )
+
+
+def cost_text(amount: float) -> str:
+    """`12.30`, `0.0042`, `0.000009`: cents above one unit, four digits below, and what would vanish there as
+    a decimal number all the same."""
+    if amount >= 1 or amount == 0:
+        return f"{amount:,.2f}"
+    return f"{amount:.4f}" if amount >= 0.0001 else f"{Decimal(f'{amount:.2g}'):f}"
 
 
 def shown_cost(cost: float) -> str:

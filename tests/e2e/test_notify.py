@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from runner.core.planning import cost_text
 from tests.fault.provider_factories import ScriptedServer, always, reply
 from tests.fault.run_factories import arm
 from tests.project_factory import ROWS, Project, make_project
@@ -45,7 +46,7 @@ def test_a_completed_run_names_counts_cost_results_and_where_to_look(
     assert {**finished, "event": "completed"} == {name: message[name] for name in finished}
     lines = message["text"].split("\n")
     assert lines[:3] == ["test: completed", "5 rows: 5 succeeded", "requests sent: 5 in 1 batches"]
-    assert lines[3].startswith(f"cost: {finished['cost']:.4g} USD (")
+    assert lines[3].startswith(f"cost: {cost_text(finished['cost'])} USD (")
     assert lines[4:] == [
         f"results: {project.folder / 'results.jsonl'}",
         f"look further: run history {project.manifest_path}",
@@ -53,6 +54,16 @@ def test_a_completed_run_names_counts_cost_results_and_where_to_look(
     assert "canary-hook-77" not in done.stdout + done.stderr
     files = [path for path in project.folder.rglob("*") if path.is_file()]
     assert [path for path in files if b"canary-hook" in path.read_bytes()] == []
+
+
+def test_a_cost_is_told_as_a_decimal_number_however_large_or_small(
+    tmp_path: Path, hook: ScriptedServer
+) -> None:
+    project = notifying(tmp_path, hook, model={**MODEL, "prices": {**PRICES, "output_per_million": 1e9}})
+    finished = project.run().event("finished")
+    (message,) = received(hook)
+    assert finished["cost"] > 10_000
+    assert f"cost: {finished['cost']:,.2f} USD (" in message["text"]
 
 
 def test_a_run_with_nothing_to_do_tells_nobody(tmp_path: Path, hook: ScriptedServer) -> None:

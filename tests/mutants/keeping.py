@@ -10,12 +10,9 @@ _HOSTILE = "fault/test_run_hostile_output.py"
 _USUAL = "property/test_usual_answers.py"
 _DURABLE = "contract/test_durable_order.py"
 _OUTCOMES = "contract/test_ledger_outcomes.py"
-
 _RESTORING = "contract/test_ledger_restoring.py"
 _GC = "e2e/test_gc.py"
-
 _SPENDING = "security/test_spending.py"
-
 _TOGETHER = "contract/test_lineage_workers.py"
 _KILLED = "fault/test_lineage_workers.py"
 
