@@ -344,7 +344,13 @@ def abandon(options: ManifestOptions, *, shard: str | None, environ: Mapping[str
     """Give the shard up. Needs no server."""
     with _case(options, shard, environ) as case:
         today = datetime.now(UTC).strftime("%Y-%m-%d")
-        why = f"given up by a person on {today}; whether a batch was bought for it is unknown"
+        batch_id = case.submission.batch_id
+        what_is_known = (
+            "whether a batch was bought for it is unknown"
+            if batch_id is None
+            else f"its batch {batch_id} was bought, and what it answered was not read to the end"
+        )
+        why = f"given up by a person on {today}; {what_is_known}"
         entries = case.ledger.expected(case.submission.shard_id).values()
         outcome = judge_abandoned(why)
         absent = [(one.line, one.request_id, outcome) for one in entries if one.status is None]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.fault.run_hostile_server import HostileServer, Reply
+from tests.fault.run_hostile_server import HostileServer, Look, Reply
 from tests.localserver_process import KEY, ServerProcess, running_server
 from tests.project_factory import Done, Project, make_project
 
@@ -288,6 +288,15 @@ def test_what_is_given_up_is_unaccounted_and_asked_again_on_demand_only(
     retried = project.call("retry", str(project.manifest_path), "--json", "--yes")
     assert retried.code == 0, retried.stderr
     assert statuses(project) == ["succeeded"] * 4
+
+
+def test_what_is_given_up_names_the_batch_that_was_bought(tmp_path: Path) -> None:
+    with HostileServer(lambda batch, look: Look(reply=(404, b'{"error":{"message":"no"}}'))) as hostile:
+        project = hostile.project(tmp_path / "p", 2)
+        assert project.run().code == 4
+        assert resolve(project, "--abandon", "--yes").code == 0
+        assert project.run().code == 3
+    assert all("its batch batch-1 was bought" in row["_error_message"] for row in project.results())
 
 
 def test_of_several_held_shards_one_must_be_named(server: ServerProcess, tmp_path: Path) -> None:
