@@ -2,7 +2,9 @@
 
 The rule: a number is given only where it is known. A row whose own data changed is the dataset's, whatever
 else was edited; one whose request changed with the same data is laid to the settings (template, params,
-model, schema, the moments that the template reads). Of several settings edited at once, a new model or schema
+model, schema, the moments that the template reads, the larger limits for what is cut). Where no setting was
+edited, all is the dataset's, also a row whose own cells are the same and read otherwise (a column that became
+text). Of several settings edited at once, a new model or schema
 is in every request; how many rows a template or params would have changed alone, nobody knows.
 """
 
@@ -13,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from runner.core.planning import Reason
 
-SETTINGS = ("template", "params", "model", "schema", "times")
+SETTINGS = ("template", "params", "model", "schema", "times", "on_truncated")
 _IN_EVERY_REQUEST = ("model", "schema")
 
 
@@ -50,4 +52,5 @@ def _rows(what: str, edited: set[str], shifts: Shifts) -> int | None:
         return elsewhere
     if "key" in edited or edited >= {"dataset", "query"} or shifts.with_data is None:
         return None
-    return shifts.with_data + elsewhere
+    changed = shifts.with_data if edited & set(SETTINGS) else shifts.changed
+    return changed + elsewhere

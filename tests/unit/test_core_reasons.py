@@ -30,6 +30,10 @@ def rows(edited: str, **shifts: int | None) -> dict[str, int | None]:
         ("key dataset", {"came": 5, "gone": 5}, {"key": 10, "dataset": None}),
         ("query", {"changed": 1, "with_data": 1, "gone": 4}, {"query": 5}),
         ("query dataset", {"changed": 1, "with_data": 1}, {"query": None, "dataset": None}),
+        ("dataset", {"changed": 40, "with_data": 1, "came": 1}, {"dataset": 41}),
+        ("on_truncated", {"changed": 2}, {"on_truncated": 2}),
+        ("on_truncated model", {"changed": 9}, {"on_truncated": None, "model": 9}),
+        ("dataset on_truncated", {"changed": 3, "with_data": 1}, {"dataset": 1, "on_truncated": 2}),
         ("dataset params", {"changed": 9, "with_data": None}, {"dataset": None, "params": None}),
     ],
 )
