@@ -68,6 +68,7 @@ def plan_and_commit(execution: Execution, stack: ExitStack) -> Committed:
                     reporter=execution.reporter,
                 )
             except PlanMovedError:
+                plan.discard_files()
                 stack.pop_all().close()
                 if attempt == _PLANNING_ATTEMPTS:
                     raise

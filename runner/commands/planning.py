@@ -60,6 +60,11 @@ class Prepared:
         """The texts behind the template's digest, as JSON: enough to render this prompt again."""
         return texts_as_json(self.prompt.source)
 
+    def discard_files(self) -> None:
+        """Remove the input files: they are not sent."""
+        if self.files is not None:
+            self.files.discard()
+
 
 @contextmanager
 def prepared(

@@ -20,7 +20,7 @@ from runner.commands.moments import Raising, Reporter, Trouble
 from runner.commands.narrowing import selection_of
 from runner.commands.options import Narrowing
 from runner.commands.render_pool import render_all
-from runner.commands.retrying import next_slot, planned
+from runner.commands.retrying import LOOKS, next_slot, planned
 from runner.commands.sharding import SealedShard, ShardFiles
 from runner.commands.spending import Allowance
 from runner.commands.workplace import Workplace
@@ -52,9 +52,45 @@ def ask_larger(
     reporter: Reporter,
     check_stop: Callable[[], None],
 ) -> None:
-    """Place larger requests for what was cut; they are under way then. Nothing where nothing was cut."""
+    """Place larger requests for what was cut; they are under way then. Nothing where nothing was cut.
+
+    Where another run has sent one of them meanwhile, it is looked again, and waits for that one.
+    """
     if len(workplace.ladder) == 1 or not _may_lead_on(ledger, manifest_id):
         return
+    for look in range(1, LOOKS + 1):
+        try:
+            _place_larger(
+                workplace,
+                ledger,
+                asked,
+                run_id=run_id,
+                manifest_id=manifest_id,
+                narrowing=narrowing,
+                workers=workers,
+                reporter=reporter,
+                check_stop=check_stop,
+            )
+        except PlanMovedError as moved:
+            if look == LOOKS:
+                reporter.tell(Trouble(what=f"not asked with a larger limit now: {moved.what}"))
+        else:
+            return
+
+
+def _place_larger(
+    workplace: Workplace,
+    ledger: Ledger,
+    asked: Asked,
+    *,
+    run_id: int,
+    manifest_id: int,
+    narrowing: Narrowing,
+    workers: int | None,
+    reporter: Reporter,
+    check_stop: Callable[[], None],
+) -> None:
+    """One look, and what it finds in new shards. Errors: PlanMovedError, and then nothing is left of it."""
     failpoint("raise.begins")
     folder = workplace.place.folder
     with tempfile.TemporaryDirectory(prefix="raise-", dir=folder / "scratch") as scratch:
@@ -98,10 +134,6 @@ def ask_larger(
                 ledger.commit_plan(
                     run_id=run_id, manifest_id=manifest_id, staging=staging, shards=planned(shards, workplace)
                 )
-            except PlanMovedError as moved:
-                files.discard()
-                reporter.tell(Trouble(what=f"not asked with a larger limit now: {moved.what}"))
-                return
             except BaseException:
                 files.discard()
                 raise

@@ -29,7 +29,10 @@ from runner.core.queueing import Room, limit_in, room_after
 from runner.core.settling import due_s
 from runner.core.states import Submission
 from runner.failpoints import failpoint
-from runner.ledger import Ledger, PlannedShard
+from runner.ledger import Ledger, PlanMovedError, PlannedShard
+
+LOOKS = 3
+"""So often it is looked what is to be sent, where other runs send some of it at the same time."""
 
 
 def planned(
@@ -72,9 +75,42 @@ def retry_failed(
     `pause_until_s`: the latest moment (Unix seconds) that the server asked to wait for. `room`: what the
     server lets wait; what is beyond it is left for the next time, and all of it while something waits there
     already, or where somebody has wished meanwhile to cancel what this run had there.
+    Where another run has sent one of them meanwhile, it is looked again; in the end they stay as they are.
     """
-    if room is not None and _is_no_time_for_more(workplace, ledger, manifest_id, run_id, began_s):
-        return []
+    for look in range(1, LOOKS + 1):
+        if room is not None and _is_no_time_for_more(workplace, ledger, manifest_id, run_id, began_s):
+            return []
+        try:
+            return _sent_again(
+                workplace,
+                ledger,
+                run_id=run_id,
+                manifest_id=manifest_id,
+                shard_ids=shard_ids,
+                began_s=began_s,
+                pause_until_s=pause_until_s,
+                room=room,
+                reporter=reporter,
+            )
+        except PlanMovedError as moved:
+            if look == LOOKS:
+                reporter.tell(Trouble(what=f"failed requests are not sent again now: {moved.what}"))
+    return []
+
+
+def _sent_again(
+    workplace: Workplace,
+    ledger: Ledger,
+    *,
+    run_id: int,
+    manifest_id: int,
+    shard_ids: Container[int],
+    began_s: float,
+    pause_until_s: float,
+    room: Room | None,
+    reporter: Reporter,
+) -> list[Submission]:
+    """One look, and what it finds in new shards. Errors: PlanMovedError, and then nothing is left of it."""
     failpoint("retry.begins")
     allowance = Allowance(workplace, ledger, run_id=run_id, manifest_id=manifest_id)
     with tempfile.TemporaryDirectory(prefix="retry-", dir=workplace.place.folder / "scratch") as scratch:
@@ -99,12 +135,20 @@ def retry_failed(
             return []
         failpoint("retry.sealed")
         new = planned(shards, workplace, pause_until_s=pause_until_s)
+        try:
+            again = ledger.commit_shards(
+                run_id=run_id,
+                manifest_id=manifest_id,
+                shards=new,
+                placements=placements,
+                max_attempts=workplace.manifest.retry.attempts,
+            )
+        except PlanMovedError:
+            files.discard()
+            raise
+        failpoint("retry.committed")
         pause_s = max(max(shard.not_before_s for shard in new) - time.time(), 0.0)
         reporter.tell(Retrying(requests=len(placements), shards=len(new), pause_s=round(pause_s, 3)))
-        again = ledger.commit_shards(
-            run_id=run_id, manifest_id=manifest_id, shards=new, placements=placements
-        )
-        failpoint("retry.committed")
         return again
 
 

@@ -224,11 +224,15 @@ class Ledger(OpenLedger):
         manifest_id: int,
         shards: Sequence[PlannedShard],
         placements: Iterable[tuple[int, int, int]],
+        max_attempts: int,
     ) -> list[Submission]:
-        """Send known requests again: (slot, line, request id). One transaction; errors as commit_plan."""
+        """Send requests again that were `repeatable`: (slot, line, request id). One transaction.
+
+        Errors: PlanMovedError if one of them is not repeatable any more; then nothing was written.
+        """
         with self._writing() as connection:
             ids = submissions.add(connection, run_id, manifest_id, shards, self._clock())
-            planning.place_known(connection, placements, ids)
+            planning.place_known(connection, placements, ids, max_attempts=max_attempts)
             failpoint("retry.before")
             return submissions.load_many(connection, ids.values())
 

@@ -17,12 +17,13 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
+    or_,
     select,
     update,
 )
 
 from runner.ledger.bulk import Bulk, Lookup, Query
-from runner.ledger.packing import SUCCEEDED_CODE
+from runner.ledger.packing import ANSWERED_CODES, SUCCEEDED_CODE
 from runner.ledger.tables import attempt, manifest, request, row_cause
 from runner.ledger.tables import row as row_table
 
@@ -91,10 +92,23 @@ HELD_WITH_ANSWER = Lookup(
         .where(request.c.fingerprint.in_(values))
     )
 )
-HELD_BY_ID = Lookup(
-    lambda values: select(request.c.id, request.c.open_shard_id, request.c.attempts).where(
-        request.c.id.in_(values)
+HAS_ANSWER = request.c.status.in_([literal_column(str(code)) for code in sorted(ANSWERED_CODES)])
+IS_REPEATABLE = and_(
+    request.c.open_shard_id.is_(None),
+    request.c.retryable == literal_column("1"),
+    request.c.attempts - request.c.excused < bindparam("max_attempts"),
+    request.c.status.is_not(None),
+    or_(~HAS_ANSWER, request.c.failed_shard_id.is_not(None)),
+)
+"""A request whose last word was a failure that may pass, with attempts left."""
+FREE_BY_ID = Lookup(
+    lambda values: select(request.c.id, request.c.attempts).where(
+        request.c.id.in_(values), request.c.open_shard_id.is_(None)
     )
+)
+REPEATABLE_BY_ID = Lookup(
+    lambda values: select(request.c.id, request.c.attempts).where(request.c.id.in_(values), IS_REPEATABLE),
+    "max_attempts",
 )
 ADD_REQUEST = Bulk(
     insert(request).values(

@@ -43,8 +43,8 @@ from runner.ledger.plan_statements import (
     ADD_ROW,
     ADD_ROW_CAUSE,
     ANSWERED_AT,
+    FREE_BY_ID,
     HELD,
-    HELD_BY_ID,
     HELD_WITH_ANSWER,
     HIGHEST_REQUEST,
     LAST_ROWS,
@@ -56,6 +56,7 @@ from runner.ledger.plan_statements import (
     REMOVE_ROW_CAUSES_BEYOND,
     REMOVE_ROWS_BEYOND,
     RENAME,
+    REPEATABLE_BY_ID,
     ROWS_AT,
     ROWS_BETWEEN,
     SEND_AGAIN,
@@ -372,30 +373,38 @@ def _moved(row: StagedRow) -> PlanMovedError:
 
 
 def place_known(
-    connection: Connection, placements: Iterable[tuple[int, int, int]], shard_ids: Mapping[int, int]
+    connection: Connection,
+    placements: Iterable[tuple[int, int, int]],
+    shard_ids: Mapping[int, int],
+    *,
+    max_attempts: int | None = None,
 ) -> None:
-    """Known requests go into new shards: (slot, line, request_id). Errors: PlanMovedError."""
+    """Known requests go into new shards: (slot, line, request_id). Errors: PlanMovedError.
+
+    With `max_attempts` they are those that were worth repeating when they were chosen. That was before this
+    transaction, and another run may have asked them since: they must be worth it still.
+    """
     for chunk in _slices(placements):
-        known = {
-            request_id: (open_shard_id, attempts)
-            for request_id, open_shard_id, attempts in HELD_BY_ID.rows(
-                connection, [item[2] for item in chunk]
-            )
-        }
-        if any(known[request_id][0] is not None for _, _, request_id in chunk):
+        request_ids = [request_id for _, _, request_id in chunk]
+        attempts: dict[int, int] = {}
+        if max_attempts is None:
+            attempts.update(FREE_BY_ID.rows(connection, request_ids))
+        else:
+            attempts.update(REPEATABLE_BY_ID.rows(connection, request_ids, max_attempts))
+        if any(request_id not in attempts for request_id in request_ids):
             raise PlanMovedError(
                 "another run has sent a request again since this one was planned",
                 next_step="nothing was sent; run the same command again",
             )
         again = [(shard_ids[slot], line, request_id) for slot, line, request_id in chunk]
-        attempts = [
-            (shard_ids[slot], line, request_id, known[request_id][1] + 1) for slot, line, request_id in chunk
+        numbered = [
+            (shard_ids[slot], line, request_id, attempts[request_id] + 1) for slot, line, request_id in chunk
         ]
         if SEND_AGAIN.run(connection, again) != len(again):
             raise PlanMovedError(
                 "a request stands twice in what is to be sent", next_step="nothing was sent; report this"
             )
-        ADD_ATTEMPT.run(connection, attempts)
+        ADD_ATTEMPT.run(connection, numbered)
 
 
 def _slices(items: Iterable[tuple[int, int, int]]) -> Iterator[list[tuple[int, int, int]]]:

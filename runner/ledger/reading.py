@@ -22,14 +22,13 @@ from sqlalchemy import (
     cast,
     func,
     literal_column,
-    or_,
     select,
 )
 
 from runner.core.model import Status
 from runner.ledger.bulk import Query
-from runner.ledger.packing import ANSWERED_CODES, SUCCEEDED_CODE
-from runner.ledger.plan_statements import SLICE_ROWS
+from runner.ledger.packing import SUCCEEDED_CODE
+from runner.ledger.plan_statements import HAS_ANSWER, IS_REPEATABLE, SLICE_ROWS
 from runner.ledger.records import LedgerRow, Repeatable, Totals
 from runner.ledger.stored import Place, StoredRow, StoredRows, ledger_row, row_status
 from runner.ledger.tables import (
@@ -127,27 +126,17 @@ TOTALS = (
 _LAST_SHARD = func.coalesce(request.c.failed_shard_id, request.c.answer_shard_id)
 _LAST_LINE = func.coalesce(request.c.failed_line, request.c.answer_line)
 _LAST_ATTEMPT = and_(attempt.c.shard_id == _LAST_SHARD, attempt.c.line == _LAST_LINE)
-_HAS_ANSWER = request.c.status.in_([literal_column(str(code)) for code in sorted(ANSWERED_CODES)])
 REPEATABLE = (
     select(
         request.c.id,
         _LAST_SHARD,
         _LAST_LINE,
-        case((_HAS_ANSWER, request.c.attempts - request.c.excused), else_=request.c.attempts),
+        case((HAS_ANSWER, request.c.attempts - request.c.excused), else_=request.c.attempts),
         func.coalesce(attempt.c.answered_at, literal_column("0")),
     )
     .distinct()
     .select_from(row_table.join(request, request.c.id == row_table.c.request_id).join(attempt, _LAST_ATTEMPT))
-    .where(row_table.c.manifest_id == bindparam("manifest_id"))
-    .where(request.c.open_shard_id.is_(None), request.c.retryable == literal_column("1"))
-    .where(request.c.attempts - request.c.excused < bindparam("max_attempts"))
-    .where(request.c.status.is_not(None))
-    .where(
-        or_(
-            ~_HAS_ANSWER,
-            request.c.failed_shard_id.is_not(None),
-        )
-    )
+    .where(row_table.c.manifest_id == bindparam("manifest_id"), IS_REPEATABLE)
     .order_by(_LAST_SHARD, _LAST_LINE)
 )
 _REPEATABLE = Query(REPEATABLE, "manifest_id", "max_attempts")

@@ -32,6 +32,7 @@ def send_again(project: Project, name: str, slot: int = 0) -> None:
         manifest_id=project.manifest_id,
         shards=[shard_file(slot)],
         placements=[(slot, 0, held.request_id)],
+        max_attempts=3,
     )
     project.answer(project.send(submission), [(0, failed())], f"again-{slot}")
     project.finish(project.ledger.submission(submission.shard_id))

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from runner.core.model import Outcome, Status
 from runner.core.planning import Held, Policy, Standing, stand
-from runner.core.states import ShardState, create_intended, discarded, upload_accepted, upload_intended
+from runner.core.states import (
+    ShardState,
+    Submission,
+    create_intended,
+    discarded,
+    upload_accepted,
+    upload_intended,
+)
 from runner.ledger import Comparison, PlanMovedError, StagedBlock, StagedRow, Staging
 from tests.contract.ledger_factories import (
     START_S,
@@ -311,6 +319,7 @@ def test_known_requests_are_sent_again_in_shards_of_their_own(project: Project) 
         manifest_id=project.manifest_id,
         shards=[shard_file(1)],
         placements=[(1, 0, request_id)],
+        max_attempts=3,
     )
     assert [entry.request_id for entry in project.ledger.expected(again.shard_id).values()] == [request_id]
     assert project.statuses() == [Status.SUCCEEDED, Status.PENDING, Status.PENDING]
@@ -321,22 +330,59 @@ def test_known_requests_are_sent_again_in_shards_of_their_own(project: Project) 
             manifest_id=project.manifest_id,
             shards=[shard_file(2)],
             placements=[(2, 0, request_id)],
+            max_attempts=3,
         )
 
 
-def test_known_requests_on_their_way_are_not_sent_again(project: Project) -> None:
-    """Two runs that both saw a failure: the later one finds the request placed already."""
+def a_failure(project: Project) -> tuple[int, Callable[..., list[Submission]]]:
+    """A request that failed and may be repeated, and what sends it again."""
     first = project.send(project.commit([to_send(0, "a", line=0)])[0])
     project.answer(first, [(0, failed())])
     project.finish(first)
     ((request_id, *_),) = next(iter(project.ledger.repeatable(project.manifest_id, 3)))
     send_again = functools.partial(
-        project.ledger.commit_shards, run_id=project.run_ids[0], manifest_id=project.manifest_id
+        project.ledger.commit_shards,
+        run_id=project.run_ids[0],
+        manifest_id=project.manifest_id,
+        max_attempts=3,
     )
+    return request_id, send_again
+
+
+def test_known_requests_on_their_way_are_not_sent_again(project: Project) -> None:
+    """Two runs that both saw a failure: the later one finds the request placed already."""
+    request_id, send_again = a_failure(project)
     send_again(shards=[shard_file(1)], placements=[(1, 0, request_id)])
     with pytest.raises(PlanMovedError, match="another run has sent a request again"):
         send_again(shards=[shard_file(2)], placements=[(2, 0, request_id)])
     assert [shard.slot for shard in project.ledger.shards(project.manifest_id)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[succeeded()], [failed(retryable=False)], [failed(), failed()]],
+    ids=["answered", "final", "used"],
+)
+def test_what_another_run_has_repeated_is_not_sent_again(project: Project, words: list[Outcome]) -> None:
+    """Answered since it was chosen, failed for good, or its attempts are used up."""
+    request_id, send_again = a_failure(project)
+    for slot, word in enumerate(words, 1):
+        (again,) = send_again(shards=[shard_file(slot)], placements=[(slot, 0, request_id)])
+        project.answer(project.send(again), [(0, word)])
+        project.finish(project.ledger.submission(again.shard_id))
+    before = project.asked("SELECT * FROM request"), project.asked("SELECT count(*) FROM shard")
+    with pytest.raises(PlanMovedError, match="another run has sent a request again"):
+        send_again(shards=[shard_file(9)], placements=[(9, 0, request_id)])
+    assert (project.asked("SELECT * FROM request"), project.asked("SELECT count(*) FROM shard")) == before
+
+
+def test_a_request_that_failed_once_more_and_has_attempts_left_is_sent_again(project: Project) -> None:
+    request_id, send_again = a_failure(project)
+    (again,) = send_again(shards=[shard_file(1)], placements=[(1, 0, request_id)])
+    project.answer(project.send(again), [(0, failed())])
+    project.finish(project.ledger.submission(again.shard_id))
+    assert len(send_again(shards=[shard_file(2)], placements=[(2, 0, request_id)])) == 1
+    assert held_of(project, "a").attempts == 3
 
 
 def test_what_is_not_worth_repeating_is_not_offered(project: Project) -> None:

@@ -98,6 +98,7 @@ def test_a_pause_is_kept_with_its_shard_and_remembered_when_that_is_taken_back(p
         manifest_id=project.manifest_id,
         shards=[replace(shard_file(1), not_before_s=START_S + 600)],
         placements=[(1, 0, held_of(project, "a").request_id)],
+        max_attempts=3,
     )
     assert project.ledger.submission(again.shard_id).not_before_s == START_S + 600
     assert project.ledger.pause(project.manifest_id) == 0.0

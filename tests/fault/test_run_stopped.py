@@ -23,7 +23,9 @@ from tests.fault.run_factories import (
     rows_of,
     until_done,
 )
+from tests.fault.run_hostile_server import Batch, HostileServer, Look, answer, failure, good, lines
 from tests.fault.test_run_races import second_manifest, start
+from tests.fault.test_run_retries import cut_project
 from tests.localserver_process import eventually
 from tests.project_factory import Project, finish
 
@@ -102,6 +104,61 @@ def test_the_lock_of_a_killed_run_is_free_within_a_second(tmp_path: Path, point:
     finish(process)
     until_done(project)
     all_well(project, rows_of(ROWS))
+
+
+def bought(server: HostileServer) -> list[list[str]]:
+    """The rows of each batch, by their keys."""
+    return [[custom_id.rpartition("-")[0] for custom_id in batch.ids] for batch in server.batches]
+
+
+@pytest.mark.parametrize("point", ["retry.copied", "retry.sealed"])
+def test_a_failure_that_was_repeated_while_a_run_was_stopped_is_not_repeated_again(
+    tmp_path: Path, point: str
+) -> None:
+    """Stopped between looking what failed and recording that it is sent again."""
+
+    def last_row_fails_once(batch: Batch, _look: int) -> Look:
+        if batch.number > 1:
+            return Look(output=good(batch))
+        *others, last = batch.requests
+        return Look(output=lines(*map(answer, others)), error=lines(failure(last)))
+
+    with HostileServer(last_row_fails_once) as server:
+        project = server.project(tmp_path / "p", ROWS)
+        other = second_manifest(project)
+        process = stopped_at(project, point)
+        beside = finish(start(project, other))
+        assert (beside.code, bought(server)[1:]) == (EXIT_DONE, [["k3"]])
+        process.send_signal(signal.SIGCONT)
+        done = finish(process)
+        assert done.code == EXIT_DONE, (done.stdout, done.stderr)
+        assert bought(server)[1:] == [["k3"]], "the answer that is there by now is not bought again"
+        complete(project, rows_of(ROWS))
+        assert list((project.folder / ".runner" / "shards").iterdir()) == []
+
+
+def test_a_larger_request_that_was_asked_while_a_run_was_stopped_is_not_asked_again(tmp_path: Path) -> None:
+    project = cut_project(tmp_path / "p", limit=5, ceiling=100)
+    other = second_manifest(project)
+    process = stopped_at(project, "raise.sealed")
+    assert finish(start(project, other)).code == EXIT_DONE
+    process.send_signal(signal.SIGCONT)
+    done = finish(process)
+    assert done.code == EXIT_DONE, (done.stdout, done.stderr)
+    assert {row["_status"] for row in project.results()} == {"succeeded"}
+    paid_once(project)
+    assert list((project.folder / ".runner" / "shards").iterdir()) == []
+
+
+def test_the_files_of_a_plan_that_was_overtaken_are_removed(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", ROWS, shards=2)
+    other = second_manifest(project)
+    process = stopped_at(project, "plan.ready")
+    assert finish(start(project, other)).code == EXIT_DONE
+    process.send_signal(signal.SIGCONT)
+    assert finish(process).code == EXIT_DONE
+    all_well(project, rows_of(ROWS))
+    assert list((project.folder / ".runner" / "shards").iterdir()) == []
 
 
 def test_a_cron_job_that_overlaps_itself_is_one_run(tmp_path: Path) -> None:

@@ -277,14 +277,14 @@ KEEPING = (
     # ------------------------------------------------------------ asking again
     Mutant(
         name="permanent-failures-offered-again",
-        path="ledger/reading.py",
-        old='    .where(request.c.open_shard_id.is_(None), request.c.retryable == literal_column("1"))\n',
-        new="    .where(request.c.open_shard_id.is_(None))\n",
+        path="ledger/plan_statements.py",
+        old='    request.c.retryable == literal_column("1"),\n',
+        new="",
         kills=("contract/test_ledger_planning.py::test_what_is_not_worth_repeating_is_not_offered",),
     ),
     Mutant(
         name="attempts-without-bound",
-        path="ledger/reading.py",
+        path="ledger/plan_statements.py",
         old="request.c.attempts - request.c.excused < bindparam(",
         new="0 < bindparam(",
         kills=("contract/test_ledger_planning.py::test_what_is_not_worth_repeating_is_not_offered",),

@@ -294,8 +294,15 @@ PAYING = (
     Mutant(
         name="retry-committed-although-overtaken",
         path="ledger/planning.py",
-        old="        if any(known[request_id][0] is not None for _, _, request_id in chunk):\n",
-        new="        if False:\n",
+        old="            attempts.update(REPEATABLE_BY_ID.rows(connection, request_ids, max_attempts))\n",
+        new="            attempts.update(FREE_BY_ID.rows(connection, request_ids))\n",
+        kills=("contract/test_ledger_planning.py::test_what_another_run_has_repeated_is_not_sent_again",),
+    ),
+    Mutant(
+        name="request-on-its-way-sent-again",
+        path="ledger/plan_statements.py",
+        old="IS_REPEATABLE = and_(\n    request.c.open_shard_id.is_(None),\n",
+        new="IS_REPEATABLE = and_(\n",
         kills=("contract/test_ledger_planning.py::test_known_requests_on_their_way_are_not_sent_again",),
     ),
 )
