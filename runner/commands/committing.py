@@ -6,14 +6,15 @@ Nothing is spent before the commit, and nothing is sent that it does not hold.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from runner.commands.execution import Execution
 from runner.commands.gate import pass_gate
 from runner.commands.local import connected
+from runner.commands.options import RunOptions
 from runner.commands.planfile import refuse_if_moved
-from runner.commands.planning import Prepared, policy_of, prepared
+from runner.commands.planning import Prepared, prepared
 from runner.commands.raising import Asked
 from runner.commands.recording import commit
 from runner.core.model import Provider
@@ -42,12 +43,11 @@ class Committed:
 
 def plan_and_commit(execution: Execution, stack: ExitStack) -> Committed:
     """Planned again if another process moved the ledger. `stack` closes the connection."""
-    policy = policy_of(execution.workplace, execution.options)
     for attempt in range(1, _PLANNING_ATTEMPTS + 1):
         with prepared(
             execution.workplace,
             execution.ledger,
-            execution.options,
+            execution.options if attempt == 1 else _planned_again(execution),
             write_shards=True,
             reporter=execution.reporter,
             check_stop=lambda: _check_stop(execution),
@@ -63,8 +63,6 @@ def plan_and_commit(execution: Execution, stack: ExitStack) -> Committed:
                     plan,
                     uid=execution.uid,
                     manifest_id=execution.manifest_id,
-                    refresh=policy.refresh_before_s is not None,
-                    retry=policy.retry_failed,
                     reporter=execution.reporter,
                 )
             except PlanMovedError:
@@ -77,6 +75,14 @@ def plan_and_commit(execution: Execution, stack: ExitStack) -> Committed:
             asked = Asked(snapshot=str(snapshot), rows=plan.snapshot.rows, prompt=plan.prompt)
             return Committed(run_id=run_id, asked=asked, client=client, provider=provider, kept=kept)
     raise AssertionError("unreachable")
+
+
+def _planned_again(execution: Execution) -> RunOptions:
+    """A refresh of everything asks nothing again that was answered since this run began."""
+    options = execution.options
+    if not options.refresh or options.goes_on_from_s is not None:
+        return options
+    return replace(options, goes_on_from_s=execution.began_s)
 
 
 def connected_for(execution: Execution, stack: ExitStack) -> tuple[Client, Provider]:

@@ -47,10 +47,11 @@ _UNASKED = _WORDS[Standing.UNASKED]
 
 @dataclass(slots=True)
 class _Want:
-    """A request that a row wants, with its place among the staged rows."""
+    """A request that a row wants, with its place among the staged rows, and how it stands now."""
 
     index: int
     fingerprint: Fingerprint
+    known: Held | None
     name: str
     body: bytes
     due_s: float
@@ -245,7 +246,7 @@ class Comparison:
             if standing is Standing.TO_SEND and takes and self._is_to_go(asked, known):
                 name = known.name if known is not None else one.name
                 wants.append(
-                    _Want(len(staged), one.fingerprint, name, one.body, self._due_s(known), asked.rung)
+                    _Want(len(staged), one.fingerprint, known, name, one.body, self._due_s(known), asked.rung)
                 )
             elif standing is Standing.TO_SEND and known is not None and known.status is not None:
                 standing = stand(known, AS_IT_IS)  # left out of a narrowed run: it keeps what it has
@@ -372,7 +373,11 @@ class Comparison:
                 self._raised += want.rung > 0
                 self._extra_tokens += (self._bounds[want.rung] or 0) - (self._bounds[0] or 0)
                 staged[want.index] = staged[want.index]._replace(
-                    slot=place.shard, line=place.line, name=want.name
+                    slot=place.shard,
+                    line=place.line,
+                    name=want.name,
+                    attempts=want.known.attempts if want.known is not None else 0,
+                    status=want.known.status if want.known is not None else None,
                 )
 
     def _too_large(self, one: Rendered) -> Cause | None:

@@ -42,8 +42,6 @@ def commit(
     *,
     uid: str,
     manifest_id: int,
-    refresh: bool,
-    retry: bool,
     reporter: Reporter,
 ) -> int:
     """From here on the ledger holds the plan; returns the run's id. The snapshot is durable before."""
@@ -59,14 +57,7 @@ def commit(
     failpoint("commit.run_started")
     shards = planned(plan.shards, workplace, pause_until_s=_pause_until_s(workplace, ledger, manifest_id))
     try:
-        ledger.commit_plan(
-            run_id=run_id,
-            manifest_id=manifest_id,
-            staging=plan.staging,
-            shards=shards,
-            refresh=refresh,
-            retry=retry,
-        )
+        ledger.commit_plan(run_id=run_id, manifest_id=manifest_id, staging=plan.staging, shards=shards)
     except PlanMovedError:
         ledger.forget_run(run_id)  # it is planned again, under the same uid
         raise

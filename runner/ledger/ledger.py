@@ -199,18 +199,16 @@ class Ledger(OpenLedger):
         manifest_id: int,
         staging: Staging,
         shards: Sequence[PlannedShard],
-        refresh: bool = False,
-        retry: bool = False,
     ) -> list[Submission]:
         """Make a plan a fact, in one transaction. Gives the new shards, ready to be sent.
 
         Errors: PlanMovedError if another process sent or answered a request of it since it was planned;
-        then nothing was written. `refresh` asks also what is answered, `retry` what did not succeed.
+        then nothing was written.
         """
         with self._writing() as connection:
             ids = submissions.add(connection, run_id, manifest_id, shards, self._clock())
             failpoint("commit.shards_added")
-            writer = planning.PlanWriter(connection, manifest_id, ids, refresh=refresh, retry=retry)
+            writer = planning.PlanWriter(connection, manifest_id, ids)
             writer.write(staging, run_id)
             if shards:
                 self._journal.append(runs.fact_of(connection, run_id, self._clock()))

@@ -40,7 +40,6 @@ HELD = Lookup(
         request.c.status,
         request.c.open_shard_id,
         request.c.attempts,
-        request.c.failed_shard_id,
     ).where(request.c.fingerprint.in_(values))
 )
 ANSWERED_AT = Lookup(

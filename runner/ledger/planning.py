@@ -4,9 +4,10 @@ Theory
 ------
 Planning reads for a long time without holding the ledger; other processes may send the same requests
 meanwhile (two manifests can share rows). So the commit looks again, inside the transaction that holds
-the write lock: a request that is to be sent and is on its way or answered by now moves the plan
-(`PlanMovedError`), nothing is written, and the caller plans again. Hence I1: a request has one open
-attempt at most, held by `open_shard_id`.
+the write lock: a request that is to be sent must stand as it did when that was decided (on its way to
+nobody, sent as often, with the same last word), whatever the plan asks again. Where it does not, the plan has
+moved (`PlanMovedError`), nothing is written, and the caller plans again. Hence I1: a request has one open
+attempt at most, held by `open_shard_id`; and what was answered since is not bought again.
 
 All rows that can be sent get a request, also those not sent now: a row points to what it waits for. The
 walk goes slice by slice over the staged rows, in order, so memory is flat; rows that stay as they were
@@ -36,7 +37,7 @@ from runner.core.planning import Held
 from runner.errors import StillRunningError
 from runner.failpoints import failpoint
 from runner.ledger.new_blocks import BlockWriter, Named, named_by
-from runner.ledger.packing import ANSWERED_CODES, STATUSES, SUCCEEDED_CODE
+from runner.ledger.packing import STATUSES
 from runner.ledger.plan_statements import (
     ADD_ATTEMPT,
     ADD_REQUEST,
@@ -155,7 +156,6 @@ class _Known(NamedTuple):
     status: int | None
     open_shard_id: int | None
     attempts: int
-    failed_shard_id: int | None
 
 
 _NOT_NAMED: Named = (None, None)
@@ -191,15 +191,10 @@ class PlanWriter:
         connection: Connection,
         manifest_id: int,
         shard_ids: Mapping[int, int],
-        *,
-        refresh: bool,
-        retry: bool,
     ) -> None:
         self._connection = connection
         self._manifest_id = manifest_id
         self._shard_ids = shard_ids
-        self._refresh = refresh
-        self._retry = retry
         self._first_new_id = self._next_id = int(HIGHEST_REQUEST.first(connection) or 0) + 1
         self._blocks = BlockWriter(connection, manifest_id, shard_ids)
         self._keeps = False
@@ -264,7 +259,7 @@ class PlanWriter:
     def _known(self, fingerprints: Sequence[bytes]) -> dict[bytes, _Known]:
         if self._next_id == 1:
             return {}
-        return {found[0]: _Known._make(found[1:7]) for found in HELD.rows(self._connection, fingerprints)}
+        return {found[0]: _Known._make(found[1:]) for found in HELD.rows(self._connection, fingerprints)}
 
     def _is_settled(self, known: _Known) -> bool:
         """Whether a request's name is fixed: it was known before this plan, or this plan has placed it."""
@@ -281,7 +276,7 @@ class PlanWriter:
         shard_ids = self._shard_ids
         request_id = self._next_id
         for fingerprint in sorted(wanted.keys() - known.keys()):
-            _, key, _, _, slot, line, _, given = wanted[fingerprint]
+            _, key, _, _, slot, line, _, given, _, _ = wanted[fingerprint]
             name = given or key_part(key)
             if slot is None:
                 additions.requests.append((request_id, fingerprint, name, 0, None, None))
@@ -295,7 +290,7 @@ class PlanWriter:
         self._next_id = request_id
 
     def _send_known(self, row: StagedRow, known: _Known, additions: _Additions) -> Named:
-        if known.open_shard_id is not None or self._is_answered(known):
+        if not _stands_as_seen(row, known):
             raise _moved(row)
         name = row.name
         if not self._is_settled(known):
@@ -309,12 +304,6 @@ class PlanWriter:
         additions.attempts.append((shard_id, row.line, known.request_id, known.attempts + 1))
         return known.request_id, name or known.name
 
-    def _is_answered(self, known: _Known) -> bool:
-        """Whether a request that this plan sends has got its answer meanwhile."""
-        if self._refresh or known.failed_shard_id is not None:
-            return False
-        return known.status == SUCCEEDED_CODE or (known.status in ANSWERED_CODES and not self._retry)
-
     def _replace_rows(self, rows: Sequence[StagedRow], named: Mapping[bytes, Named], after: int) -> None:
         """The slice's rows; what stands there already and is equal stays untouched."""
         if self._keeps:
@@ -325,7 +314,7 @@ class PlanWriter:
         causes: list[tuple[Any, ...]] = []
         removed: list[int] = []
         manifest_id = self._manifest_id
-        for position, key, fingerprint, _, _, _, cause, _ in rows:
+        for position, key, fingerprint, _, _, _, cause, _, _, _ in rows:
             request_id, name = _NOT_NAMED if fingerprint is None else named[fingerprint]
             why = _NO_CAUSE if request_id is not None else _cause_values(cause)
             before = held.pop(position, None)
@@ -360,6 +349,13 @@ def _cause_values(cause: Cause | None) -> tuple[str, str | None, str]:
     if cause is None:
         return "unsendable", None, "no request could be made of this row"
     return cause.error_class, cause.code, cause.message
+
+
+def _stands_as_seen(row: StagedRow, known: _Known) -> bool:
+    """Whether nothing has happened to a row's request since it was placed."""
+    status = None if known.status is None else STATUSES[known.status]
+    is_free = known.open_shard_id is None
+    return is_free and (known.attempts, status) == (row.attempts, row.status)
 
 
 def _moved(row: StagedRow) -> PlanMovedError:

@@ -211,6 +211,8 @@ class StagedRow(NamedTuple):
     `standing` is a word of `core.planning.Standing`. `name` is the readable half of the custom_id that
     was written into the shard; given, `commit_plan` refuses a plan whose shard says another one than the
     ledger. None means `key_part(key)` for a request the ledger does not know yet.
+    `attempts` and `status` are how the placed request stood when that was decided: how often it had been
+    sent, and its last word. Where either is another one by now, `commit_plan` refuses the plan.
     """
 
     position: int
@@ -221,6 +223,8 @@ class StagedRow(NamedTuple):
     line: int | None
     cause: Cause | None
     name: str | None = None
+    attempts: int = 0
+    status: str | None = None
 
     @property
     def is_to_send(self) -> bool:

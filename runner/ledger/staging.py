@@ -35,7 +35,8 @@ PRAGMA journal_mode=off; PRAGMA synchronous=off; PRAGMA cache_size=-32768; PRAGM
 _TABLES = """
 CREATE TABLE staged (
     position INTEGER PRIMARY KEY, key TEXT NOT NULL, fingerprint BLOB, standing TEXT NOT NULL,
-    slot INTEGER, line INTEGER, error_class TEXT, error_code TEXT, error_message TEXT, name TEXT
+    slot INTEGER, line INTEGER, error_class TEXT, name TEXT, attempts INTEGER NOT NULL, status TEXT,
+    error_code TEXT, error_message TEXT
 );
 CREATE TABLE block (
     first INTEGER PRIMARY KEY, rows INTEGER NOT NULL, positions BLOB NOT NULL, keys BLOB NOT NULL,
@@ -44,15 +45,16 @@ CREATE TABLE block (
 CREATE TABLE previous (position INTEGER PRIMARY KEY, key TEXT NOT NULL, fingerprint BLOB);
 """
 _ADD = """
-INSERT INTO staged (position, key, fingerprint, standing, slot, line, error_class, name)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO staged (position, key, fingerprint, standing, slot, line, error_class, name, attempts, status)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _SLICE = """
-SELECT position, key, fingerprint, standing, slot, line, error_class, name, error_code, error_message
+SELECT position, key, fingerprint, standing, slot, line, error_class, name, attempts, status,
+    error_code, error_message
 FROM staged WHERE position > ? AND position < ? ORDER BY position LIMIT ?
 """
 _NO_END = 2**63 - 1
-_ADD_CAUSE = "INSERT INTO staged VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_ADD_CAUSE = "INSERT INTO staged VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _ADD_BLOCK = "INSERT INTO block VALUES (?, ?, ?, ?, ?, ?, ?)"
 _BLOCK = """
 SELECT positions, keys, fingerprints, names, places FROM block WHERE first > ? ORDER BY first LIMIT 1
@@ -344,7 +346,9 @@ class Staging:
             if not found:
                 return
             after = found[-1][0]
-            yield [_row(values) if values[6] is not None else StagedRow._make(values[:8]) for values in found]
+            yield [
+                _row(values) if values[6] is not None else StagedRow._make(values[:10]) for values in found
+            ]
 
     def _block_after(self, position: int) -> PackedBlock | None:
         """The next block."""
@@ -369,7 +373,7 @@ class Staging:
         while (block := self._block_after(after)) is not None:
             first, after = block.ends
             self._connection.execute("BEGIN")
-            self._connection.executemany(_ADD, ((*row[:6], None, row.name) for row in block))
+            self._connection.executemany(_ADD, ((*row[:6], None, *row[7:]) for row in block))
             self._connection.execute("DELETE FROM block WHERE first = ?", (first,))
             self._connection.execute("COMMIT")
         self._blocks = 0
@@ -384,16 +388,15 @@ class Staging:
 
 
 def _flat(row: StagedRow) -> tuple[Any, ...]:
-    position, key, fingerprint, standing, slot, line, cause, name = row
+    position, key, fingerprint, standing, slot, line, cause, *rest = row
     if cause is None:
         raise ValueError("a row without a cause has nothing to flatten")
     return (
         position, key, fingerprint, standing, slot, line,
-        cause.error_class, cause.code, cause.message, name,
+        cause.error_class, *rest, cause.code, cause.message,
     )  # fmt: skip
 
 
 def _row(values: tuple[Any, ...]) -> StagedRow:
-    position, key, fingerprint, standing, slot, line, error_class, name, code, message = values
-    cause = Cause(error_class=error_class, code=code, message=message)
-    return StagedRow(position, key, fingerprint, standing, slot, line, cause, name)
+    cause = Cause(error_class=values[6], code=values[10], message=values[11])
+    return StagedRow._make((*values[:6], cause, *values[7:10]))

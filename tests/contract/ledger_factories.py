@@ -119,10 +119,22 @@ class Project:
         self.run_ids.append(run_id)
         return run_id
 
-    def commit(
-        self, rows: Sequence[StagedRow], *, refresh: bool = False, retry: bool = False
-    ) -> list[Submission]:
+    def planned(self, rows: Sequence[StagedRow]) -> list[StagedRow]:
+        """These rows as a plan stages them that is made now: with how the requests stand that it places."""
+        held = self.ledger.held([row.fingerprint for row in rows if row.fingerprint is not None])
+        return [
+            row._replace(attempts=known.attempts, status=known.status)
+            if row.slot is not None and (known := held.get(row.fingerprint or b"")) is not None
+            else row
+            for row in rows
+        ]
+
+    def commit(self, rows: Sequence[StagedRow]) -> list[Submission]:
         """Plan these rows, with the shards they are placed in."""
+        return self.commit_planned(self.planned(rows))
+
+    def commit_planned(self, rows: Sequence[StagedRow]) -> list[Submission]:
+        """A plan that was made before (see `planned`) becomes a fact."""
         slots = sorted({row.slot for row in rows if row.slot is not None})
         shards = [shard_file(slot, requests=sum(row.slot == slot for row in rows)) for slot in slots]
         with Staging.create(self.ledger.place.folder / "scratch") as staging:
@@ -132,8 +144,6 @@ class Project:
                 manifest_id=self.manifest_id,
                 staging=staging,
                 shards=shards,
-                refresh=refresh,
-                retry=retry,
             )
 
     def send(self, submission: Submission) -> Submission:

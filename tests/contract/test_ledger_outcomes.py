@@ -148,7 +148,7 @@ def refresh(project: Project, outcome: Outcome) -> LedgerRow:
     first = sent(project, "a")
     project.answer(first, [(0, succeeded(response_id="old"))])
     project.finish(first)
-    again = project.send(project.commit([to_send(0, "a", line=0)], refresh=True)[0])
+    again = project.send(project.commit([to_send(0, "a", line=0)])[0])
     assert only_row(project).status is Status.SUCCEEDED, "an answer stays in sight while it is refreshed"
     project.answer(again, [(0, outcome)])
     project.finish(again)
@@ -193,7 +193,7 @@ def test_what_was_cancelled_on_our_side_is_no_failed_attempt(project: Project, i
     shard = sent(project, "a")
     if is_refresh:
         project.answer(shard, [(0, succeeded())])
-        shard = project.send(project.commit([to_send(0, "a", line=0)], refresh=True)[0])
+        shard = project.send(project.commit([to_send(0, "a", line=0)])[0])
     project.ledger.request_cancel(shard.shard_id)
     for _ in range(2):
         project.answer(shard, [(0, failed(status=Status.CANCELLED))])
@@ -210,7 +210,7 @@ def test_what_our_fence_cancelled_is_no_failed_attempt_and_is_asked_again(
     shard = sent(project, "a")
     if is_refresh:
         project.answer(shard, [(0, succeeded())])
-        shard = project.send(project.commit([to_send(0, "a", line=0)], refresh=True)[0])
+        shard = project.send(project.commit([to_send(0, "a", line=0)])[0])
     project.ledger.save(replace(shard, is_fenced=True), what="adopted")
     for _ in range(2):
         project.answer(shard, [(0, failed(status=Status.CANCELLED))])
@@ -260,7 +260,7 @@ def test_the_mark_of_the_answers_moves_with_every_change_of_them(project: Projec
         marks.append(project.ledger.answers_mark(project.manifest_id))
     assert len(set(marks)) == 3
     assert marks[-1] == marks[-2], "the same line twice changes nothing"
-    again = project.send(project.commit([to_send(0, "a", line=0)], refresh=True)[0])
+    again = project.send(project.commit([to_send(0, "a", line=0)])[0])
     marks.append(project.ledger.answers_mark(project.manifest_id))
     for outcome in (failed(), succeeded()):
         project.answer(again, [(0, outcome)])
@@ -298,7 +298,7 @@ def test_a_second_look_at_an_answer_is_kept_until_the_next_one(project: Project)
 def test_a_look_at_an_answer_says_nothing_of_the_one_that_has_replaced_it(project: Project) -> None:
     first = sent(project, "a")
     project.answer(first, [(0, succeeded())])
-    again = project.send(project.commit([to_send(0, "a", line=0)], refresh=True)[0])
+    again = project.send(project.commit([to_send(0, "a", line=0)])[0])
     project.answer(again, [(0, succeeded())])
     cause = Cause(error_class="raw_missing", message="gone")
     for shard, status in ((first, Status.SUCCEEDED), (again, Status.UNACCOUNTED)):

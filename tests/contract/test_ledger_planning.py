@@ -163,26 +163,61 @@ def test_a_block_with_a_request_that_was_wanted_and_never_asked_is_sent_under_it
     ]
 
 
-def test_a_request_that_is_answered_by_now_moves_the_plan_unless_it_is_refreshed(project: Project) -> None:
-    submission = project.send(project.commit([to_send(0, "a", line=0)])[0])
-    project.answer(submission, [(0, succeeded())])
-    with pytest.raises(PlanMovedError):
-        project.commit([to_send(0, "a", line=0)])
+def collected(project: Project, shard: Submission, outcome: Outcome) -> None:
+    """A shard of one request, sent and answered."""
+    project.answer(project.send(shard), [(0, outcome)])
+    project.finish(project.ledger.submission(shard.shard_id))
+
+
+def test_what_has_an_answer_is_sent_again_by_a_plan_that_saw_it(project: Project) -> None:
+    collected(project, project.commit([to_send(0, "a", line=0)])[0], succeeded())
     assert held_of(project, "a").answered_at_s == int(START_S)
-    assert len(project.commit([to_send(0, "a", line=0)], refresh=True)) == 1
+    assert len(project.commit([to_send(0, "a", line=0)])) == 1
     held = held_of(project, "a")
     assert (held.attempts, held.excused) == (2, 1), "attempts are counted from the answer on"
 
 
-def test_a_retry_asks_any_answer_but_a_success(project: Project) -> None:
-    first = project.send(project.commit([to_send(0, "a", line=0), to_send(1, "b", line=1)])[0])
-    truncated = Outcome(status=Status.TRUNCATED, finish_reason="length")
-    project.answer(first, [(0, truncated), (1, succeeded())])
+TRUNCATED = Outcome(status=Status.TRUNCATED, finish_reason="length")
+
+
+@pytest.mark.parametrize(
+    "before", [None, failed(), TRUNCATED, succeeded()], ids=["never", "failed", "truncated", "succeeded"]
+)
+@pytest.mark.parametrize(
+    "since", [failed(), TRUNCATED, succeeded()], ids=["failed", "truncated", "succeeded"]
+)
+def test_a_request_that_was_sent_and_collected_since_it_was_planned_moves_the_plan(
+    project: Project, before: Outcome | None, since: Outcome
+) -> None:
+    """Whatever it was planned for, and whatever came of it: a refresh, a retry, the first time."""
+    other = project.beside("other")
+    if before is not None:
+        collected(other, other.commit([to_send(0, "x", line=0, request="a")])[0], before)
+    plan = project.planned([to_send(0, "a", line=0), to_send(1, "b", line=1)])
+    collected(other, other.commit([to_send(0, "x", line=0, request="a")])[0], since)
     with pytest.raises(PlanMovedError):
-        project.commit([to_send(0, "a", line=0)])
+        project.commit_planned(plan)
+    assert project.ledger.held([fingerprint("b")]) == {}
+    assert len(project.commit([to_send(0, "a", line=0)])) == 1, "planned anew, it may be wanted all the same"
+
+
+def test_an_answer_without_another_sending_moves_the_plan_too(project: Project) -> None:
+    """A shard's last file may hold a better line than the one that its request failed with."""
+    other = project.beside("other")
+    shard = other.send(other.commit([to_send(0, "x", line=0, request="a")])[0])
+    other.answer(shard, [(0, failed())])
+    plan = project.planned([to_send(0, "a", line=0)])
+    other.answer(shard, [(0, succeeded())], file_id="again")
     with pytest.raises(PlanMovedError):
-        project.commit([to_send(1, "b", line=0)], retry=True)
-    assert len(project.commit([to_send(0, "a", line=0)], retry=True)) == 1
+        project.commit_planned(plan)
+
+
+def test_what_was_planned_elsewhere_and_taken_back_moves_no_plan(project: Project) -> None:
+    other = project.beside("other")
+    plan = project.planned([to_send(0, "a", line=0)])
+    (unsent,) = other.commit([to_send(0, "x", line=0, request="a")])
+    project.ledger.release(discarded(unsent))
+    assert len(project.commit_planned([plan[0]._replace(name="x")])) == 1
 
 
 def test_a_request_that_failed_is_sent_again(project: Project) -> None:
@@ -422,7 +457,7 @@ def test_a_released_shard_frees_its_requests_and_keeps_their_answers(project: Pr
     first = project.send(project.commit([to_send(0, "a", line=0)])[0])
     project.answer(first, [(0, succeeded())])
     project.finish(first)
-    (again,) = project.commit([to_send(0, "a", line=0)], refresh=True)
+    (again,) = project.commit([to_send(0, "a", line=0)])
     project.ledger.release(discarded(again))
     held = held_of(project, "a")
     assert (held.status, held.attempts, held.is_open) == (Status.SUCCEEDED, 1, False)

@@ -123,7 +123,7 @@ def told(project: Project) -> list[Any]:
     project.answer(sent, [(2, succeeded(model="other")), (0, succeeded()), (1, failed())])
     project.finish(sent)
     ledger, manifest_id = project.ledger, project.manifest_id
-    (second,) = project.commit([to_send(0, "x", line=0), to_send(1, "b", line=1)], retry=True)
+    (second,) = project.commit([to_send(0, "x", line=0), to_send(1, "b", line=1)])
     said: list[Any] = [
         ledger.rows(manifest_id, 0, 10),
         ledger.totals(manifest_id),

@@ -110,7 +110,7 @@ def test_what_a_run_collected_is_paid_whatever_became_of_it_and_by_one_run_only(
     row = [to_send(0, "a", line=0), to_send(1, "b", line=1)]
     first = project.send(project.commit(row)[0])
     done(project, first, succeeded(), failed()._replace(input_tokens=5, output_tokens=1))
-    (again,) = project.commit([to_send(0, "a", line=0), to_send(1, "b", line=1)], refresh=True)
+    (again,) = project.commit([to_send(0, "a", line=0), to_send(1, "b", line=1)])
     assert project.ledger.paid(project.run_ids[0]) == (35, 11)
     assert project.ledger.paid(project.run_ids[1]) == (0, 0), "nothing is collected yet"
     done(project, project.send(again), succeeded(), succeeded(input_tokens=None, output_tokens=2))

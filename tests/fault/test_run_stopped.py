@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from tests.fault.run_factories import (
     EXIT_STILL_RUNNING,
     all_well,
     complete,
+    executed,
     paid_once,
     project_of,
     rows_of,
@@ -43,10 +45,10 @@ POINTS = (
 )
 
 
-def stopped_at(project: Project, point: str) -> subprocess.Popen[str]:
+def stopped_at(project: Project, point: str, *options: str) -> subprocess.Popen[str]:
     """A run that has just been stopped there."""
     project.environ["RUNNER_FAILPOINT"] = f"{point}@stop"
-    process = project.start()
+    process = project.start(*options)
     del project.environ["RUNNER_FAILPOINT"]
 
     def is_stopped() -> bool:
@@ -148,6 +150,37 @@ def test_a_larger_request_that_was_asked_while_a_run_was_stopped_is_not_asked_ag
     assert {row["_status"] for row in project.results()} == {"succeeded"}
     paid_once(project)
     assert list((project.folder / ".runner" / "shards").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("sections", "options"),
+    [({}, []), ({"refresh": {"older_than": "90d"}}, []), ({}, ["--refresh"])],
+    ids=["plain", "older", "refresh"],
+)
+def test_a_request_answered_since_the_plan_is_not_bought_again(
+    tmp_path: Path, sections: dict[str, Any], options: list[str]
+) -> None:
+    """Stopped when somebody has said yes, and nothing is recorded yet."""
+    project = project_of(tmp_path / "p", ROWS, **sections)
+    other = second_manifest(project)
+    process = stopped_at(project, "plan.passed", *options)
+    assert finish(start(project, other)).code == EXIT_DONE
+    process.send_signal(signal.SIGCONT)
+    done = finish(process)
+    assert (done.code, done.event("finished")["requests_sent"]) == (EXIT_DONE, 0), done.stderr
+    all_well(project, rows_of(ROWS))
+
+
+def test_an_old_answer_that_is_refreshed_once_is_not_refreshed_by_an_older_plan(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", ROWS)
+    assert project.run().code == EXIT_DONE
+    other = second_manifest(project)
+    process = stopped_at(project, "plan.passed", "--refresh")
+    assert finish(start(project, other, "--refresh")).code == EXIT_DONE
+    process.send_signal(signal.SIGCONT)
+    done = finish(process)
+    assert (done.code, done.event("finished")["requests_sent"]) == (EXIT_DONE, 0), done.stderr
+    assert set(executed(project).values()) == {2}
 
 
 def test_the_files_of_a_plan_that_was_overtaken_are_removed(tmp_path: Path) -> None:

@@ -280,8 +280,15 @@ PAYING = (
     Mutant(
         name="plan-committed-although-overtaken",
         path="ledger/planning.py",
-        old="        if known.open_shard_id is not None or self._is_answered(known):\n",
+        old="        if not _stands_as_seen(row, known):\n",
         new="        if False:\n",
+        kills=("contract/test_ledger_planning.py",),
+    ),
+    Mutant(
+        name="plan-committed-although-answered-since",
+        path="ledger/planning.py",
+        old="    return is_free and (known.attempts, status) == (row.attempts, row.status)\n",
+        new="    return is_free and status == status\n",
         kills=("contract/test_ledger_planning.py",),
     ),
     Mutant(

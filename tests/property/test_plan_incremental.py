@@ -153,7 +153,7 @@ def _begin(folder: Path, rows: Rows, ends: list[Outcome | None]) -> None:
             project.answer(project.send(shard), [(line, end) for line, end in outcomes if end is not None])
 
 
-_COMMIT: dict[str, Any] = {"uid": "1" * 32, "refresh": False, "retry": False, "reporter": Silent()}
+_COMMIT: dict[str, Any] = {"uid": "1" * 32, "reporter": Silent()}
 
 
 def _workplace(folder: Path) -> Workplace:
