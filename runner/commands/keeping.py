@@ -90,7 +90,7 @@ class Keeper:
         return kept
 
     def _count(self, request_ids: Sequence[int], last: int, standing: Standing) -> None:
-        self._staging.keep(len(request_ids), last, standing)
+        self._staging.keep(request_ids, last, standing)
         _note(self._kept_requests, request_ids)
         self._kept += len(request_ids)
 

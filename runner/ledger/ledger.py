@@ -202,8 +202,8 @@ class Ledger(OpenLedger):
     ) -> list[Submission]:
         """Make a plan a fact, in one transaction. Gives the new shards, ready to be sent.
 
-        Errors: PlanMovedError if another process sent or answered a request of it since it was planned;
-        then nothing was written.
+        Errors: PlanMovedError if another process sent or answered a request of it since it was planned, or
+        took back one that it counts on; then nothing was written.
         """
         with self._writing() as connection:
             ids = submissions.add(connection, run_id, manifest_id, shards, self._clock())

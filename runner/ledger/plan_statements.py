@@ -40,6 +40,7 @@ HELD = Lookup(
         request.c.status,
         request.c.open_shard_id,
         request.c.attempts,
+        request.c.retryable,
     ).where(request.c.fingerprint.in_(values))
 )
 ANSWERED_AT = Lookup(
@@ -109,6 +110,14 @@ REPEATABLE_BY_ID = Lookup(
     lambda values: select(request.c.id, request.c.attempts).where(request.c.id.in_(values), IS_REPEATABLE),
     "max_attempts",
 )
+LET_GO = Lookup(
+    lambda values: select(request.c.id).where(
+        request.c.id.in_(values),
+        request.c.open_shard_id.is_(None),
+        or_(request.c.status.is_(None), and_(~HAS_ANSWER, request.c.retryable == literal_column("1"))),
+    )
+)
+"""Of requests that were on their way those that are not, and have no answer, nor failed for good."""
 ADD_REQUEST = Bulk(
     insert(request).values(
         id=bindparam("id"),

@@ -7,7 +7,9 @@ meanwhile (two manifests can share rows). So the commit looks again, inside the 
 the write lock: a request that is to be sent must stand as it did when that was decided (on its way to
 nobody, sent as often, with the same last word), whatever the plan asks again. Where it does not, the plan has
 moved (`PlanMovedError`), nothing is written, and the caller plans again. Hence I1: a request has one open
-attempt at most, held by `open_shard_id`; and what was answered since is not bought again.
+attempt at most, held by `open_shard_id`; and what was answered since is not bought again. So it is with a
+request that nothing is sent for because it is on its way, or answered: a shard may have been taken back
+since, and its row would wait for nobody.
 
 All rows that can be sent get a request, also those not sent now: a row points to what it waits for. The
 walk goes slice by slice over the staged rows, in order, so memory is flat; rows that stay as they were
@@ -33,11 +35,11 @@ from sqlalchemy import (
 
 from runner.core.identity import key_part
 from runner.core.model import Cause
-from runner.core.planning import Held
+from runner.core.planning import Held, Standing
 from runner.errors import StillRunningError
 from runner.failpoints import failpoint
 from runner.ledger.new_blocks import BlockWriter, Named, named_by
-from runner.ledger.packing import STATUSES
+from runner.ledger.packing import ANSWERED_CODES, STATUSES
 from runner.ledger.plan_statements import (
     ADD_ATTEMPT,
     ADD_REQUEST,
@@ -51,6 +53,7 @@ from runner.ledger.plan_statements import (
     LAST_ROWS,
     LAST_ROWS_AT,
     LAST_WORD_AT,
+    LET_GO,
     PREVIOUS_ROWS,
     REMOVE_ROW,
     REMOVE_ROW_CAUSE,
@@ -71,7 +74,7 @@ from runner.ledger.tables import attempt, request
 
 
 class PlanMovedError(StillRunningError):
-    """Another process sent or answered a request while this plan was made. Plan again."""
+    """Another process sent or answered a request while this plan was made, or took it back. Plan again."""
 
 
 # ---------------------------------------------------------------- reading
@@ -156,6 +159,7 @@ class _Known(NamedTuple):
     status: int | None
     open_shard_id: int | None
     attempts: int
+    retryable: int
 
 
 _NOT_NAMED: Named = (None, None)
@@ -203,6 +207,8 @@ class PlanWriter:
     def write(self, staging: Staging, run_id: int) -> None:
         """Everything. Errors: PlanMovedError, and then the transaction must be rolled back."""
         self._keeps = staging.last_kept >= 0
+        if LET_GO.rows(self._connection, staging.awaited):
+            raise _let_go("a request")
         self._next_id = self._blocks.place(staging, self._next_id)
         after = -1
         for found in staging.slices():
@@ -243,6 +249,7 @@ class PlanWriter:
         wanted.update(placed)
         # In the order of the fingerprints, because their index takes sorted values a third faster.
         known = self._known(sorted(wanted))
+        _refuse_let_go(rows, known)
         additions = _Additions()
         named: dict[bytes, Named] = {
             fingerprint: (found.request_id, found.name if self._is_settled(found) else None)
@@ -356,6 +363,35 @@ def _stands_as_seen(row: StagedRow, known: _Known) -> bool:
     status = None if known.status is None else STATUSES[known.status]
     is_free = known.open_shard_id is None
     return is_free and (known.attempts, status) == (row.attempts, row.status)
+
+
+def _refuse_let_go(rows: Sequence[StagedRow], known: Mapping[bytes, _Known]) -> None:
+    """Errors: PlanMovedError where nothing is sent for a row, and its request is not on its way any more, nor
+    answered. There is hardly ever one."""
+    idle = {
+        fingerprint: found
+        for fingerprint, found in known.items()
+        if found.open_shard_id is None and found.status not in ANSWERED_CODES
+    }
+    for row in rows if idle else ():
+        found = idle.get(row.fingerprint or b"")
+        if found is not None and row.slot is None and _is_let_go(row, found):
+            raise _let_go(f"row {row.key!r}: its request")
+
+
+def _is_let_go(row: StagedRow, idle: _Known) -> bool:
+    """Whether an idle request was taken for another when its row was planned. One that failed since may be
+    worth another attempt, which a new plan finds out."""
+    if row.standing == Standing.IN_FLIGHT:
+        return idle.status is None or bool(idle.retryable)
+    return idle.status is None and row.standing in (Standing.ANSWERED, Standing.FAILED)
+
+
+def _let_go(what: str) -> PlanMovedError:
+    return PlanMovedError(
+        f"{what} was on its way, or answered, when this run was planned, and is not any more",
+        next_step="nothing was sent; run the same command again",
+    )
 
 
 def _moved(row: StagedRow) -> PlanMovedError:

@@ -129,6 +129,8 @@ class Staging:
         self.last_kept = -1
         """The last position of a row that is kept; -1: none is. Where one is, every position up to the plan's
         last is that of a row, staged or kept."""
+        self.awaited = array("q")
+        """The requests of rows that are kept because they are on their way."""
 
     @classmethod
     def create(cls, folder: Path) -> Self:
@@ -214,11 +216,13 @@ class Staging:
             self._connection.executemany("INSERT INTO previous VALUES (?, ?, ?)", (row[:3] for row in rows))
             self._connection.execute("COMMIT")
 
-    def keep(self, rows: int, last: int, standing: Standing = Standing.ANSWERED) -> None:
-        """So many rows of the plan, the last of them at this position, are what they were, and nothing is to
-        be sent for them: neither they nor those of before are staged."""
-        self._standings[standing.value] += rows
-        self._kept += rows
+    def keep(self, request_ids: Sequence[int], last: int, standing: Standing = Standing.ANSWERED) -> None:
+        """Rows of the plan that want these requests, the last of them at this position, are what they were,
+        and nothing is to be sent for them: neither they nor those of before are staged."""
+        self._standings[standing.value] += len(request_ids)
+        self._kept += len(request_ids)
+        if standing is Standing.IN_FLIGHT:
+            self.awaited.extend(request_ids)
         self.last_kept = max(self.last_kept, last)
 
     def before(self, keys: Sequence[str]) -> dict[str, bytes | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,72 @@ def collected(project: Project, shard: Submission, outcome: Outcome) -> None:
     """A shard of one request, sent and answered."""
     project.answer(project.send(shard), [(0, outcome)])
     project.finish(project.ledger.submission(shard.shard_id))
+
+
+def test_a_row_whose_request_was_taken_back_since_it_was_planned_moves_the_plan(project: Project) -> None:
+    other = project.beside("other")
+    (unsent,) = other.commit([to_send(0, "x", line=0, request="shared")])
+    plan = [waiting(0, "a", request="shared", standing=Standing.IN_FLIGHT), to_send(1, "b", line=0)]
+    project.ledger.release(discarded(unsent))
+    with pytest.raises(PlanMovedError) as caught:
+        project.commit_planned(plan)
+    assert "'a'" in caught.value.what
+    assert project.ledger.rows(project.manifest_id, 0, 9) == []
+    assert project.ledger.held([fingerprint("b")]) == {}
+
+
+def test_a_kept_row_whose_request_was_taken_back_since_it_was_planned_moves_the_plan(
+    project: Project,
+) -> None:
+    other = project.beside("other")
+    (unsent,) = other.commit([to_send(0, "a", line=0)])
+    project.commit([waiting(0, "a"), waiting(1, "b")])
+    request_ids = [held_of(project, "a").request_id]
+
+    def plan() -> None:
+        with staging_in(project) as staging:
+            staging.keep(request_ids, 0, Standing.IN_FLIGHT)
+            staging.add_rows(project.planned([to_send(1, "b", line=0)]))
+            project.ledger.commit_plan(
+                run_id=project.start_run(),
+                manifest_id=project.manifest_id,
+                staging=staging,
+                shards=[shard_file()],
+            )
+
+    project.ledger.release(discarded(unsent))
+    with pytest.raises(PlanMovedError):
+        plan()
+    assert held_of(project, "b").attempts == 0
+    other.commit([to_send(0, "a", line=0)])
+    plan()
+    assert held_of(project, "b").is_open
+
+
+@pytest.mark.parametrize(
+    ("since", "moves"),
+    [(succeeded(), False), (failed(retryable=False), False), (failed(), True)],
+    ids=["answered", "final", "repeatable"],
+)
+def test_a_request_that_came_back_since_it_was_planned_moves_the_plan_where_it_may_be_sent(
+    project: Project, since: Outcome, moves: bool
+) -> None:
+    other = project.beside("other")
+    collected(other, other.commit([to_send(0, "x", line=0, request="a")])[0], since)
+    plan = [waiting(0, "a", standing=Standing.IN_FLIGHT)]
+    with pytest.raises(PlanMovedError) if moves else nullcontext():
+        project.commit_planned(plan)
+    assert len(project.statuses()) == (0 if moves else 1)
+
+
+def test_an_answer_that_was_forgotten_since_it_was_planned_moves_the_plan(project: Project) -> None:
+    other = project.beside("other")
+    collected(other, other.commit([to_send(0, "x", line=0, request="a")])[0], succeeded())
+    other.commit([])
+    (raw,) = project.ledger.raw_files()
+    assert project.ledger.forget_raw(raw.file_id)
+    with pytest.raises(PlanMovedError):
+        project.commit_planned([waiting(0, "a", standing=Standing.ANSWERED)])
 
 
 def test_what_has_an_answer_is_sent_again_by_a_plan_that_saw_it(project: Project) -> None:

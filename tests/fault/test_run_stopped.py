@@ -27,7 +27,7 @@ from tests.fault.run_factories import (
 )
 from tests.fault.run_hostile_server import Batch, HostileServer, Look, answer, failure, good, lines
 from tests.fault.test_run_races import second_manifest, start
-from tests.fault.test_run_retries import cut_project
+from tests.fault.test_run_retries import cut_project, killed_at
 from tests.localserver_process import eventually
 from tests.project_factory import Project, finish
 
@@ -45,10 +45,12 @@ POINTS = (
 )
 
 
-def stopped_at(project: Project, point: str, *options: str) -> subprocess.Popen[str]:
+def stopped_at(
+    project: Project, point: str, *options: str, manifest: Path | None = None
+) -> subprocess.Popen[str]:
     """A run that has just been stopped there."""
     project.environ["RUNNER_FAILPOINT"] = f"{point}@stop"
-    process = project.start(*options)
+    process = start(project, manifest or project.manifest_path, *options)
     del project.environ["RUNNER_FAILPOINT"]
 
     def is_stopped() -> bool:
@@ -181,6 +183,30 @@ def test_an_old_answer_that_is_refreshed_once_is_not_refreshed_by_an_older_plan(
     done = finish(process)
     assert (done.code, done.event("finished")["requests_sent"]) == (EXIT_DONE, 0), done.stderr
     assert set(executed(project).values()) == {2}
+
+
+@pytest.mark.parametrize("is_known", [False, True], ids=["new", "kept"])
+def test_a_row_that_waits_for_a_shard_that_is_taken_back_meanwhile_is_asked(
+    tmp_path: Path, is_known: bool
+) -> None:
+    """The first dies with its shard unsent; while the second is asked for a yes, it is cancelled."""
+    project = project_of(tmp_path / "p", ROWS)
+    (project.folder / "more.csv").write_text(
+        (project.folder / "rows.csv").read_text(encoding="utf-8") + "k4,row-4-end\n", encoding="utf-8"
+    )
+    other = second_manifest(project)
+    killed_at(project, "commit.done")
+    if is_known:
+        assert finish(start(project, other, "--limit", "1", "--wait", "0s")).code == EXIT_STILL_RUNNING
+    second_manifest(project, dataset={"path": "more.csv", "key": "id"})
+    process = stopped_at(project, "plan.passed", manifest=other)
+    cancelled = project.call("cancel", str(project.manifest_path), "--yes")
+    assert "1 file that had not been sent" in cancelled.stderr
+    process.send_signal(signal.SIGCONT)
+    done = finish(process)
+    assert done.code == EXIT_DONE, (done.stdout, done.stderr)
+    complete(project, rows_of(ROWS + 1), project.folder / "other.jsonl")
+    paid_once(project)
 
 
 def test_the_files_of_a_plan_that_was_overtaken_are_removed(tmp_path: Path) -> None:

@@ -274,6 +274,20 @@ KEEPING = (
         new=" for one in last.fingerprints])\n",
         kills=("property/test_plan_pieces.py",),
     ),
+    Mutant(
+        name="row-left-waiting-for-a-shard-that-was-taken-back",
+        path="ledger/planning.py",
+        old="        return idle.status is None or bool(idle.retryable)\n",
+        new="        return False\n",
+        kills=("contract/test_ledger_planning.py",),
+    ),
+    Mutant(
+        name="kept-row-left-waiting-for-a-shard-that-was-taken-back",
+        path="ledger/planning.py",
+        old="        if LET_GO.rows(self._connection, staging.awaited):\n",
+        new="        if False:\n",
+        kills=("contract/test_ledger_planning.py",),
+    ),
     # ------------------------------------------------------------ asking again
     Mutant(
         name="permanent-failures-offered-again",
