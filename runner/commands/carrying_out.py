@@ -20,11 +20,13 @@ from pathlib import Path
 
 from runner.commands.cancel import cancel_unwanted
 from runner.commands.committing import Committed, connected_for
+from runner.commands.complaints import complaint_of_others
 from runner.commands.cutting import Cutter
 from runner.commands.engine import Engine
 from runner.commands.execution import Execution, RunResult
 from runner.commands.finishing import history_target, record_end, remove_collected
 from runner.commands.going_on import Going
+from runner.commands.inputs import was_narrowed
 from runner.commands.moments import Finished, Submitted, Trouble
 from runner.commands.options import Pace, command_line
 from runner.commands.publishing import write_results
@@ -36,6 +38,7 @@ from runner.commands.totals import Totals
 from runner.commands.tracks import Surroundings
 from runner.core.states import ShardState, Submission, after_the_clock_was_set_back, reexamined
 from runner.errors import (
+    EXIT_DONE,
     EXIT_STILL_RUNNING,
     InputError,
     InterruptedRunError,
@@ -52,7 +55,8 @@ from runner.results import Published
 
 def carry_out(execution: Execution, committed: Committed, *, previous: RunRecord | None) -> RunResult:
     """The work of a run that was just committed. `previous` is the run before it."""
-    return _CarryingOut(execution, committed, previous=previous).recorded()
+    is_whole = execution.options.narrowing.takes_all
+    return _CarryingOut(execution, committed, previous=previous, is_whole=is_whole).recorded()
 
 
 def go_on(execution: Execution, going: Going, *, begun: frozenset[int] = frozenset()) -> RunResult:
@@ -68,7 +72,14 @@ def go_on(execution: Execution, going: Going, *, begun: frozenset[int] = frozens
         execution.ledger.resume_run(going.run.id)
         failpoint("resume.recorded")
         committed = Committed(run_id=going.run.id, asked=going.asked, client=client, provider=provider)
-        return _CarryingOut(execution, committed, ended=going.ended, begun=begun, goes_on=True).recorded()
+        return _CarryingOut(
+            execution,
+            committed,
+            ended=going.ended,
+            begun=begun,
+            goes_on=True,
+            is_whole=not was_narrowed(going.run.inputs),
+        ).recorded()
 
 
 class _CarryingOut:
@@ -83,7 +94,9 @@ class _CarryingOut:
         ended: tuple[Submission, ...] = (),
         begun: frozenset[int] = frozenset(),
         goes_on: bool = False,
+        is_whole: bool,
     ) -> None:
+        """`is_whole`: the run that was planned left no row out."""
         self._execution = execution
         self._committed = committed
         self._run_id = committed.run_id
@@ -97,6 +110,7 @@ class _CarryingOut:
         self._ended = list(ended)
         self._begun = begun
         self._goes_on = goes_on
+        self._is_whole = is_whole
 
     def recorded(self) -> RunResult:
         """The work, and in the ledger how it ended, whatever that was."""
@@ -140,16 +154,23 @@ class _CarryingOut:
             try:
                 if self._drive_all(engine):
                     return self._detached()
-                complaint = engine.complaint(command_line("resolve", self._options.manifest))
+                complaint = engine.complaint(
+                    command_line("resolve", self._options.manifest), ours=self._own_shards()
+                )
             except ProviderRefusedError as refusal:
                 if self._execution.under_way():
                     raise  # the table of before stays until what is on its way has come
                 self._ended += engine.reached()
                 complaint = refusal
+        complaint = complaint or complaint_of_others(self._execution.held_elsewhere())
         result = self._publish(complaint)
         if complaint is not None:
             raise complaint
         return result
+
+    def _own_shards(self) -> frozenset[int]:
+        """The shards that this manifest made; others are driven where its rows wait for them."""
+        return frozenset(record.shard_id for record in self._ledger.shards(self._manifest_id))
 
     def _look_again(self) -> None:
         """A held shard gets another look in every run: perhaps its batch is listed by now."""
@@ -250,7 +271,18 @@ class _CarryingOut:
         finished = self._finished(totals)
         if complaint is not None:
             finished = replace(finished, exit_code=complaint.exit_code)
+        elif finished.pending and self._is_whole and finished.exit_code == EXIT_DONE:
+            finished = self._not_done(finished)
         return self._told(finished, complaint)
+
+    def _not_done(self, finished: Finished) -> Finished:
+        """Nothing was left out, and rows wait for nobody: what they waited for was given up unsent."""
+        what = (
+            f"{finished.pending:,} rows have no answer, and nothing is on its way for them any more: a "
+            "cancel or another run took their requests back; the same command asks them"
+        )
+        self._reporter.tell(Trouble(what=what))
+        return replace(finished, exit_code=EXIT_STILL_RUNNING)
 
     def _write_results(self) -> tuple[Published, Totals]:
         asked = self._committed.asked

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from runner.commands.options import ManifestOptions, command_line
 from runner.core.model import Problem, ProblemKind
 from runner.core.states import ShardState, Submission
 from runner.errors import DecisionNeededError, ProviderRefusedError, RunnerError
@@ -42,6 +43,22 @@ def complaint_of(shards: Sequence[Submission], resolve: str) -> RunnerError | No
             what = "\n".join([f"{shards_are} {state}:", *problems])
             return kind(what, next_step=next_step.format(resolve=resolve))
     return None
+
+
+def complaint_of_others(held: Mapping[str, Sequence[Submission]]) -> RunnerError | None:
+    """Held shards of other manifests that this one's rows wait for, by the path of the manifest as a person
+    types it; None where there is none."""
+    if not held:
+        return None
+    problems = [
+        f"{path}, shard {shard.slot}: {shard.problem}" for path, shards in held.items() for shard in shards
+    ]
+    what = "\n".join(["rows wait for shards of other manifests that are held:", *problems])
+    commands = [f"`{command_line('resolve', ManifestOptions(path=path))}`" for path in held]
+    show = "shows" if len(commands) == 1 else "show"
+    return DecisionNeededError(
+        what, next_step=f"{' and '.join(commands)} {show} what can be decided; nothing was bought twice"
+    )
 
 
 def batches_go_on(batches: int) -> str:

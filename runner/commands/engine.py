@@ -18,7 +18,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from runner.commands import calls
 from runner.commands.ahead import Ahead
@@ -186,10 +186,13 @@ class Engine:
         for track in self._tracks:
             track.lock.close()
 
-    def complaint(self, resolve: str) -> RunnerError | None:
-        """Shards that were held or refused, as one error; None where there is none. `resolve` is the
-        command that shows what can be decided."""
-        return complaint_of(self._complaints, resolve)
+    def complaint(self, resolve: str, *, ours: Container[int]) -> RunnerError | None:
+        """Shards that were held or refused, as one error; None where there is none. `resolve` is the command
+        that shows what can be decided: of the held ones about those that are `ours`."""
+        complaints = [
+            one for one in self._complaints if one.state is not ShardState.HELD or one.shard_id in ours
+        ]
+        return complaint_of(complaints, resolve)
 
     # ------------------------------------------------------------ steps
 

@@ -6,6 +6,7 @@ that has something to do, because most runs have nothing.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,19 @@ class Execution:
             if record.state is ShardState.HELD
         ]
         return at_own_server(self.workplace, held)
+
+    def held_elsewhere(self) -> dict[str, list[Submission]]:
+        """Held shards of other manifests that rows wait for, by the path of the manifest as it would be typed
+        here."""
+        found: dict[str, list[Submission]] = {}
+        for path, submission in self.ledger.held_elsewhere(self.manifest_id):
+            found.setdefault(self._as_typed(path), []).append(submission)
+        return found
+
+    def _as_typed(self, path: str) -> str:
+        """The path of another manifest of the project, relative where that of this one is."""
+        whole = os.path.normpath(self.workplace.place.project / path)
+        return whole if Path(self.options.manifest.path).is_absolute() else os.path.relpath(whole)
 
     def tell_begin(self) -> None:
         """What this run is, and what it leaves alone."""

@@ -18,10 +18,26 @@ from runner.errors import InputError
 _CLOCK_TICK_NS = 2_000_000_000
 
 
-def inputs_as_json(state: InputsState, contents: str, times: Mapping[str, str] | None = None) -> str:
-    """The state and the digest of the input files, as a run records them; and the moments it read."""
+def inputs_as_json(
+    state: InputsState,
+    contents: str,
+    times: Mapping[str, str] | None = None,
+    *,
+    is_narrowed: bool = False,
+) -> str:
+    """The state and the digest of the input files, as a run records them; the moments it read; and whether it
+    was narrowed to some of the rows."""
     record: dict[str, Any] = {"seen_at_ns": state.seen_at_ns, "files": _files(state), "contents": contents}
-    return encode_json(record | ({"times": dict(times)} if times else {})).decode()
+    if times:
+        record["times"] = dict(times)
+    if is_narrowed:
+        record["narrowed"] = True
+    return encode_json(record).decode()
+
+
+def was_narrowed(recorded: str | None) -> bool:
+    """Whether a run left rows out."""
+    return bool(_decoded(recorded).get("narrowed"))
 
 
 def contents_recorded(recorded: str | None) -> str | None:

@@ -46,7 +46,7 @@ class Selection:
     @property
     def takes_all(self) -> bool:
         """Whether nothing is narrowed."""
-        return self._narrowing == Narrowing(seed=self._narrowing.seed)
+        return self._narrowing.takes_all
 
     @property
     def asks_before(self) -> bool:

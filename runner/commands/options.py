@@ -64,6 +64,11 @@ class Narrowing:
     where: str | None = None
     only: Only | None = None
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether nothing is narrowed."""
+        return self == Narrowing(seed=self.seed)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanDigests:

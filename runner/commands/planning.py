@@ -54,6 +54,7 @@ class Prepared:
     manifest_digest: str
     previous: RunRecord | None
     times_read: dict[str, str]
+    is_narrowed: bool
 
     @property
     def template_texts(self) -> str:
@@ -147,6 +148,7 @@ def prepared(
                     files,
                     read,
                     only_data=differing is not None,
+                    is_narrowed=not options.narrowing.takes_all,
                 )
                 reporter.tell(Planned(plan=plan.plan, causes=plan.causes))
                 yield plan
@@ -190,6 +192,7 @@ def _conclude(
     times_read: dict[str, str],
     *,
     only_data: bool,
+    is_narrowed: bool,
 ) -> Prepared:
     """`only_data`: what else a request rests on is what it was in the last run."""
     shards = tuple(comparison.seal(snapshot.rows))
@@ -235,6 +238,7 @@ def _conclude(
         manifest_digest=manifest_digest,
         previous=previous,
         times_read=times_read,
+        is_narrowed=is_narrowed,
     )
 
 

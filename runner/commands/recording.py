@@ -90,7 +90,9 @@ def run_start(
         model=workplace.manifest.model.name,
         rows=plan.snapshot.rows,
         document=document_of(workplace.manifest).decode(),
-        inputs=inputs_as_json(plan.snapshot.inputs, plan.snapshot.contents, plan.times_read),
+        inputs=inputs_as_json(
+            plan.snapshot.inputs, plan.snapshot.contents, plan.times_read, is_narrowed=plan.is_narrowed
+        ),
         template_texts=plan.template_texts,
     )
 

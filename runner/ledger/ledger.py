@@ -297,6 +297,12 @@ class Ledger(OpenLedger):
         with self._reading() as connection:
             return submissions.load_open(connection, manifest_id)
 
+    def held_elsewhere(self, manifest_id: int) -> list[tuple[str, Submission]]:
+        """Held shards of other manifests in which its current rows wait for an answer, each with the relative
+        path of the manifest that made it."""
+        with self._reading() as connection:
+            return submissions.load_held_elsewhere(connection, manifest_id)
+
     def owners_of_batch(self, batch_id: str) -> list[str]:
         """The manifests, as relative paths, that have had a batch of this id at any server."""
         with self._reading() as connection:

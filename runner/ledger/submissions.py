@@ -35,6 +35,7 @@ from runner.failpoints import failpoint
 from runner.ledger.bulk import Bulk, KeyedInsert, Query, RecordQuery
 from runner.ledger.facts import fact_of
 from runner.ledger.journal import Journal
+from runner.ledger.plan_statements import HAS_ANSWER
 from runner.ledger.records import Ids, PlannedShard, ShardRecord
 from runner.ledger.tables import batch, event, file, manifest, request, run, shard
 from runner.ledger.tables import row as row_table
@@ -81,6 +82,13 @@ _SHARD = RecordQuery(_selected().where(shard.c.id == bindparam("this_shard")), "
 _OPEN = RecordQuery(_selected().where(_IS_OPEN, _IS_OF_MANIFEST).order_by(shard.c.id), "of_manifest")
 _OPEN_ELSEWHERE = Query(
     select(shard.c.id).where(_IS_OPEN, shard.c.manifest_id != bindparam("of_manifest")), "of_manifest"
+)
+_HELD_ELSEWHERE = Query(
+    select(shard.c.id).where(
+        shard.c.state == literal_column(f"'{ShardState.HELD}'"),
+        shard.c.manifest_id != bindparam("of_manifest"),
+    ),
+    "of_manifest",
 )
 _OF_MANIFEST = RecordQuery(_selected().where(_IS_OF_MANIFEST).order_by(shard.c.id), "of_manifest")
 _CANCEL_WISHES = Query(
@@ -163,6 +171,24 @@ def _awaited_elsewhere(connection: Connection, manifest_id: int) -> list[int]:
         .where(row_table.c.manifest_id == manifest_id, request.c.open_shard_id.is_not(None))
     )
     return sorted(set(candidates) & set(connection.execute(awaited).scalars()))
+
+
+def load_held_elsewhere(connection: Connection, manifest_id: int) -> list[tuple[str, Submission]]:
+    """Held shards of other manifests (their paths) in which current rows of this one wait for an answer.
+
+    A walk over all rows, so only asked where there are such shards at all."""
+    held = [found[0] for found in _HELD_ELSEWHERE.rows(connection, manifest_id)]
+    if not held:
+        return []
+    awaited = (
+        select(request.c.open_shard_id)
+        .select_from(row_table.join(request, request.c.id == row_table.c.request_id))
+        .where(row_table.c.manifest_id == manifest_id, request.c.open_shard_id.in_(held))
+        .where(or_(request.c.status.is_(None), ~HAS_ANSWER))
+    )
+    owner = select(manifest.c.path).where(manifest.c.id == shard.c.manifest_id).scalar_subquery()
+    query = _selected().add_columns(owner.label("owner")).where(shard.c.id.in_(awaited)).order_by(shard.c.id)
+    return [(found.owner, _submission(found)) for found in connection.execute(query)]
 
 
 def load_owners(connection: Connection, batch_id: str) -> list[str]:

@@ -15,6 +15,7 @@ import pytest
 
 from runner import ledger as ledger_room
 from runner.core.model import Status
+from runner.core.states import held
 from runner.errors import LedgerError
 from runner.ledger import Ledger, LedgerPlace, locate, postgresql
 from runner.ledger.bulk import Bulk
@@ -137,8 +138,17 @@ def told(project: Project) -> list[Any]:
     totals = dataclasses.replace(ledger.totals(manifest_id), cost=0.25)
     ledger.end_run(project.run_ids[-1], state="finished", exit_code=0, totals=totals)
     run = ledger.runs(manifest_id)[0]
+    other = project.beside("other")
+    (third,) = other.commit([to_send(0, "f", line=0)])
+    plan = [waiting(0, "f", standing="in_flight")]
+    project.beside("beside").commit_planned(plan)
+    ledger.save(held(project.send(third), "nobody knows"), what="held")
     return [
         *said,
+        [
+            (path, dataclasses.replace(shard, run=""))
+            for path, shard in ledger.held_elsewhere(project.beside("beside").manifest_id)
+        ],
         ledger.rows(manifest_id, 0, 10),
         totals,
         ledger.all_ids(manifest_id),

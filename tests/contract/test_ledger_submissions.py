@@ -17,6 +17,7 @@ from runner.core.states import (
     create_intended,
     create_unknown,
     fence_held,
+    held,
     upload_accepted,
     upload_failed,
     upload_intended,
@@ -209,6 +210,28 @@ def test_two_servers_may_give_the_same_ids(project: Project) -> None:
     project.ledger.save(two, what="submitted")
     assert project.ledger.submission(two.shard_id) == two
     assert project.ledger.submission(one.shard_id) == one
+
+
+def test_held_shards_of_others_are_those_in_which_a_row_waits_for_an_answer(project: Project) -> None:
+    waits, answered, apart = (project.beside(name) for name in ("waits", "answered", "apart"))
+    rows = [to_send(0, "old", line=0)]
+    first = project.send(project.commit(rows)[0])
+    project.answer(first, [(0, succeeded())])
+    project.finish(first)
+    (shard,) = project.commit([*rows, to_send(1, "new", line=1)])
+    waits.commit([waiting(0, "k", request="new"), waiting(1, "twin", request="new")])
+    answered.commit([waiting(0, "k", request="old")])
+    apart.commit([waiting(0, "k", request="another")])
+
+    def elsewhere(manifest: Project) -> list[tuple[str, Submission]]:
+        return project.ledger.held_elsewhere(manifest.manifest_id)
+
+    sent = project.send(shard)
+    assert elsewhere(waits) == [], "it is on its way"
+    kept = held(sent, "nobody knows")
+    project.ledger.save(kept, what="held")
+    assert elsewhere(waits) == [("job.yaml", kept)]
+    assert [elsewhere(one) for one in (answered, apart, project)] == [[], [], []]
 
 
 def test_a_slot_of_a_run_has_one_shard(project: Project) -> None:

@@ -284,6 +284,7 @@ def test_what_a_person_detached_is_collected_and_nothing_else_is_asked(stage: St
     stage.release()
     (advanced,) = stage.tick(FIRST).advanced
     assert (advanced.due_at, advanced.finished and advanced.finished.succeeded) == (None, 2)
+    assert advanced.exit_code == 0, "what a person left out is no row that waits"
     assert len(stage.executed()) == 2
     assert stage.statuses() == {"succeeded": 2, "pending": 1}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import runner
 from runner.commands.moments import Finished, Moment, Silent
@@ -24,7 +25,7 @@ from tests.fault.run_hostile_server import (
     lines,
     well,
 )
-from tests.project_factory import Project
+from tests.project_factory import Done, Project
 
 pytestmark = pytest.mark.usefixtures("lent_duckdb")
 
@@ -462,6 +463,48 @@ def test_a_create_that_nothing_proves_is_held_and_never_repeated(tmp_path: Path,
         assert project.run().code == 0
     judged(project, [SUCCEEDED] * ROWS)
     assert len(server.batches) == 1
+
+
+def beside(project: Project, *options: str, name: str = "other.yaml") -> Done:
+    """A run of another manifest that wants the same requests."""
+    manifest = {**project.manifest, "name": "other", "output": {"path": "other.jsonl"}}
+    (project.folder / name).write_text(yaml.safe_dump(manifest))
+    return project.call("run", name, "--json", *options, cwd=project.folder)
+
+
+@pytest.mark.parametrize("is_killed", [False, True], ids=["held by its own run", "held by the other one"])
+def test_rows_that_wait_for_a_held_shard_of_another_manifest_say_which_and_how_to_decide(
+    tmp_path: Path, is_killed: bool
+) -> None:
+    """The first run ends with its shard held, or is killed before it comes so far."""
+    with HostileServer(created=lambda batch: (502, b"<html>"), listed=LISTINGS["shows nothing"]) as server:
+        project = server.project(tmp_path / "p", ROWS)
+        if is_killed:
+            project.environ["RUNNER_FAILPOINT"] = "create.answered"
+        assert project.run().code == (-9 if is_killed else 4)
+        project.environ.pop("RUNNER_FAILPOINT", None)
+        for options in ([], [], ["--detach"], ["--limit", "1"]):
+            done = beside(project, *options)
+            assert done.code == 4, (options, done.stdout, done.stderr)
+            assert "manifest.yaml, shard 0: a create was sent" in done.stderr
+            assert "`run resolve manifest.yaml` shows" in done.stderr
+            assert done.event("finished")["exit_code"] == 4
+        assert len(server.batches) == 1
+        server.listed = None
+        assert project.run().code == 0
+        assert beside(project).code == 0
+        assert len(server.batches) == 1, "found, and bought once for both"
+
+
+def test_a_held_refresh_of_another_manifest_keeps_nobody_from_the_answers_that_are_there(
+    tmp_path: Path,
+) -> None:
+    with HostileServer(listed=LISTINGS["shows nothing"]) as server:
+        project = server.project(tmp_path / "p", ROWS)
+        assert project.run().code == 0
+        server.created = lambda batch: (502, b"<html>")
+        assert project.run("--refresh").code == 4
+        assert beside(project).code == 0
 
 
 def test_a_refused_shard_says_so_and_the_others_are_collected(tmp_path: Path) -> None:

@@ -209,6 +209,24 @@ def test_a_row_that_waits_for_a_shard_that_is_taken_back_meanwhile_is_asked(
     paid_once(project)
 
 
+def test_a_run_whose_rows_wait_for_nobody_in_the_end_says_so_and_is_not_done(tmp_path: Path) -> None:
+    """What it waits for is taken back when its plan is recorded and before it could send that itself."""
+    project = project_of(tmp_path / "p", ROWS)
+    other = second_manifest(project)
+    killed_at(project, "commit.done")
+    process = stopped_at(project, "commit.done", manifest=other)
+    assert (
+        "1 file that had not been sent" in project.call("cancel", str(project.manifest_path), "--yes").stderr
+    )
+    process.send_signal(signal.SIGCONT)
+    done = finish(process)
+    assert (done.code, done.event("finished")["pending"]) == (EXIT_STILL_RUNNING, ROWS), done.stderr
+    assert "nothing is on its way for them" in done.events[-2]["what"]
+    assert finish(start(project, other)).code == EXIT_DONE
+    complete(project, rows_of(ROWS), project.folder / "other.jsonl")
+    paid_once(project)
+
+
 def test_the_files_of_a_plan_that_was_overtaken_are_removed(tmp_path: Path) -> None:
     project = project_of(tmp_path / "p", ROWS, shards=2)
     other = second_manifest(project)
