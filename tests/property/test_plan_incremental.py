@@ -24,7 +24,7 @@ from runner.commands.recording import commit
 from runner.commands.workplace import Workplace, open_workplace
 from runner.core.model import Cause, Message, Outcome, Status
 from runner.ledger import Ledger
-from runner.prompt import Prompt
+from runner.prompt.compiling import CompiledPrompt
 from tests.contract.ledger_factories import Project, asked, failed, succeeded
 from tests.project_factory import make_project
 from tests.property.test_ledger_properties import WHAT_A_PLAN_LEAVES
@@ -181,16 +181,16 @@ def _planned_again(project: Path, folder: Path, *, renders_all: bool) -> Found:
     shutil.copytree(project, folder)
     workplace = _workplace(folder)
     rendered: list[str] = []
-    render = Prompt.render
+    render = CompiledPrompt.render
 
-    def noted(prompt: Prompt, row: Mapping[str, Any]) -> tuple[Message, ...] | Cause:
+    def noted(prompt: CompiledPrompt, row: Mapping[str, Any]) -> tuple[Message, ...] | Cause:
         rendered.append(row["text"] or "")
         return render(prompt, row)
 
     all_of_them = (
         patch.object(planning, "rows_that_differ", lambda *_: None) if renders_all else nullcontext()
     )
-    with Ledger.open(workplace.place) as ledger, patch.object(Prompt, "render", noted), all_of_them:
+    with Ledger.open(workplace.place) as ledger, patch.object(CompiledPrompt, "render", noted), all_of_them:
         manifest_id = ledger.ensure_manifest(workplace.manifest.path, "test")
         with _prepared(workplace, ledger) as plan:
             counts, changed = plan.staging.counts(), plan.staging.changed(9)
