@@ -29,6 +29,7 @@ from runner.commands.extras import Extras, ExtrasSeen, look_at_extras
 from runner.commands.interrupts import StopFlag
 from runner.commands.moments import BatchCreated, Trouble, Uploaded
 from runner.commands.options import Pace
+from runner.commands.precautions import Precautions
 from runner.commands.tracks import ExtrasStage, Surroundings, Track
 from runner.commands.watching import Watcher, refusal_in
 from runner.core import states
@@ -47,7 +48,6 @@ from runner.core.states import (
 from runner.core.wire import BatchObject
 from runner.errors import (
     InterruptedRunError,
-    ProviderRefusedError,
     RunnerError,
     StillRunningError,
 )
@@ -78,6 +78,7 @@ class Engine:
         self._ahead = Ahead(at.place)
         self._watcher = Watcher(at, self._ahead)
         self._extras = Extras(at)
+        self._precautions = Precautions(at)
         self._tracks: list[Track] = []
         self._landed_calls: queue.SimpleQueue[tuple[Track, str, object]] = queue.SimpleQueue()
         self._stopping: Problem | None = None
@@ -271,7 +272,7 @@ class Engine:
         if self._cutter.is_too_large(track.submission):
             self._cut_up(track, states.discarded(track.submission), TOO_LARGE)
             return
-        if self._is_given_up(track):
+        if self._precautions.is_given_up(track):
             return
         track.uploads += 1
         failpoint("upload.begins")
@@ -301,7 +302,7 @@ class Engine:
         )
 
     def _create(self, track: Track, now: float) -> None:
-        if self._is_given_up(track):
+        if self._precautions.is_given_up(track):
             return
         window_s = states.send_window_s(self._at.provider)
         failpoint("create.begins")
@@ -311,22 +312,10 @@ class Engine:
         submission = track.submission
         self._call(track, "create", lambda: self._create_in_time(submission))
 
-    def _is_given_up(self, track: Track) -> bool:
-        """Whether a person has cancelled meanwhile: then nothing of the shard is sent any more."""
-        if not self._is_unwished(track):
-            return False
-        track.submission = states.discarded(track.submission)
-        self._at.ledger.release(track.submission, what="discarded", run_id=self._at.run_id)
-        return True
-
-    def _is_unwished(self, track: Track) -> bool:
-        """As the ledger has it: the wish is recorded beside whoever moves the shard."""
-        return self._at.ledger.submission(track.submission.shard_id).cancel_requested
-
     def _stop_if_unwished(self, track: Track) -> None:
         """A batch that was being made, or whose making was in doubt, when a person cancelled."""
         batch_id = track.submission.batch_id or ""
-        if self._is_unwished(track):
+        if self._precautions.is_unwished(track):
             self._call(track, "stop", lambda: self._at.client.cancel_batch(batch_id))
 
     def _create_in_time(self, submission: Submission) -> Accepted | Refused | Unknown:
@@ -429,7 +418,7 @@ class Engine:
     def _upload_landed(self, track: Track, result: Accepted | Refused | Unknown) -> None:
         failpoint("upload.landed")
         if isinstance(result, Accepted):
-            self._refuse_reused(track, result.object_id)
+            self._precautions.refuse_reused_file(track, result.object_id)
             moved = states.upload_accepted(track.submission, result.object_id)
             self._at.save(track, moved, "uploaded")
             failpoint("upload.recorded")
@@ -444,31 +433,11 @@ class Engine:
             return
         self._refused(track, states.upload_failed(track.submission, result.problem, self._at.clock()), result)
 
-    def _refuse_reused(self, track: Track, file_id: str) -> None:
-        """Nothing is bought at a server that gives an id twice: it has forgotten what it said before."""
-        if self._at.ledger.has_batch_of(track.submission.server, file_id):
-            raise ProviderRefusedError(
-                f"{self._at.provider.base_url} gave the id {file_id} to another file before: it has lost its "
-                "state, and what it tells of batches can't be told from what it told then",
-                next_step="nothing was bought; let the server keep its state, or give it another base_url",
-            )
-
-    def _is_reused(self, track: Track, batch_id: str) -> bool:
-        return self._at.ledger.shard_of_batch(track.submission.server, batch_id) not in (
-            None,
-            track.submission.shard_id,
-        )
-
-    def _hold_reused(self, track: Track, batch_id: str) -> None:
-        """Bought, and under this id another shard has its answers."""
-        why = f"the server gave the id {batch_id} to another batch before: it has lost its state"
-        self._at.save(track, states.held(track.submission, why), "held")
-
     def _create_landed(self, track: Track, result: Accepted | Refused | Unknown) -> None:
         failpoint("create.landed")
         match result:
-            case Accepted() if self._is_reused(track, result.object_id):
-                self._hold_reused(track, result.object_id)
+            case Accepted() if self._precautions.is_reused(track, result.object_id):
+                self._precautions.hold_reused(track, result.object_id)
             case Accepted():
                 moved = states.create_accepted(track.submission, result.object_id, self._at.clock())
                 self._at.save(track, moved, "batch created", result.raw.decode("utf-8", "replace"))
@@ -534,8 +503,8 @@ class Engine:
             track.submission = moved
             return
         if moved.state is ShardState.SUBMITTED:
-            if self._is_reused(track, moved.batch_id or ""):
-                self._hold_reused(track, moved.batch_id or "")
+            if self._precautions.is_reused(track, moved.batch_id or ""):
+                self._precautions.hold_reused(track, moved.batch_id or "")
                 return
             self._extras.found(track, moved, matches)
         self._at.save(track, moved, f"scanned: {moved.state}")

@@ -1,0 +1,54 @@
+"""What the ledger is asked before something is sent, and before a reply is recorded.
+
+The rule: who moves a shard is not alone. A person may have cancelled it meanwhile, and a server may have lost
+what it said before, so that an id of now is one of then.
+"""
+
+from __future__ import annotations
+
+from runner.commands.tracks import Surroundings, Track
+from runner.core import states
+from runner.errors import ProviderRefusedError
+
+
+class Precautions:
+    """Taken by the engine's own thread."""
+
+    def __init__(self, at: Surroundings) -> None:
+        self._at = at
+
+    # ------------------------------------------------------------ cancelled
+
+    def is_unwished(self, track: Track) -> bool:
+        """Whether a person wants nothing of the shard any more; as the ledger has it, because the wish is
+        recorded beside whoever moves the shard."""
+        return self._at.ledger.submission(track.submission.shard_id).cancel_requested
+
+    def is_given_up(self, track: Track) -> bool:
+        """The same for a shard that nothing was bought of: it is discarded then."""
+        if not self.is_unwished(track):
+            return False
+        track.submission = states.discarded(track.submission)
+        self._at.ledger.release(track.submission, what="discarded", run_id=self._at.run_id)
+        return True
+
+    # ------------------------------------------------------------ ids that were given before
+
+    def refuse_reused_file(self, track: Track, file_id: str) -> None:
+        """Nothing is bought at a server that gives an id twice. Raises ProviderRefusedError."""
+        if self._at.ledger.has_batch_of(track.submission.server, file_id):
+            raise ProviderRefusedError(
+                f"{self._at.provider.base_url} gave the id {file_id} to another file before: it has lost its "
+                "state, and what it tells of batches can't be told from what it told then",
+                next_step="nothing was bought; let the server keep its state, or give it another base_url",
+            )
+
+    def is_reused(self, track: Track, batch_id: str) -> bool:
+        """Whether this id is that of another shard's batch."""
+        owner = self._at.ledger.shard_of_batch(track.submission.server, batch_id)
+        return owner not in (None, track.submission.shard_id)
+
+    def hold_reused(self, track: Track, batch_id: str) -> None:
+        """Bought, and under this id another shard has its answers: a person must decide."""
+        why = f"the server gave the id {batch_id} to another batch before: it has lost its state"
+        self._at.save(track, states.held(track.submission, why), "held")
