@@ -11,6 +11,9 @@ _OUTCOME = "unit/test_provider_outcome.py"
 _PROVIDER_FAULTS = "fault/test_run_provider_faults.py"
 _PROTOCOL = "fault/test_run_protocol.py"
 _RESOLVE = "e2e/test_resolve.py"
+_EXTRAS = "fault/test_run_extra_batches.py"
+_CANCELLED = "fault/test_run_cancelled.py"
+_HOSTILE = "fault/test_run_hostile_output.py"
 
 PAYING = (
     # ------------------------------------------------------------ core: decide and move
@@ -166,6 +169,55 @@ PAYING = (
         old="is_complete = all(walk.is_complete for walk in walks)",
         new="is_complete = any(walk.is_complete for walk in walks)",
         kills=(f"{_PROTOCOL}::test_both_walks_must_be_complete",),
+    ),
+    Mutant(
+        name="second-batch-known-to-its-finder-alone",
+        path="commands/engine.py",
+        old="        if track.is_taken and track.is_in(ShardState.SUBMITTED):\n",
+        new="        if False:\n",
+        kills=(f"{_EXTRAS}::test_a_second_batch_is_known_after_a_kill_at_the_adoption",),
+    ),
+    Mutant(
+        name="second-batch-recorded-after-the-first",
+        path="commands/engine.py",
+        old="            self._extras.found(track, moved, matches)\n",
+        new="",
+        kills=(f"{_EXTRAS}::test_a_run_that_only_submits_stops_the_second_batch_and_the_next_one_reads_it",),
+    ),
+    Mutant(
+        name="a-failed-batch-drives",
+        path="core/states.py",
+        old='return 1 if terminal_word(batch.status) in ("failed", "expired") else 2',
+        new="return 2",
+        kills=(_STATES,),
+    ),
+    Mutant(
+        name="fence-forgotten-when-held",
+        path="core/states.py",
+        old="state = ShardState.FENCED if submission.is_fenced else ShardState.UNKNOWN",
+        new="state = ShardState.UNKNOWN",
+        kills=(_STATES,),
+    ),
+    Mutant(
+        name="sent-on-after-a-cancel",
+        path="commands/precautions.py",
+        old="        if not self.is_unwished(track):\n",
+        new="        if True:\n",
+        kills=(f"{_CANCELLED}::test_a_run_that_is_still_sending_sends_nothing_after_a_cancel",),
+    ),
+    Mutant(
+        name="bought-where-ids-come-again",
+        path="commands/precautions.py",
+        old="        if self._at.ledger.has_batch_of(track.submission.server, file_id):\n",
+        new="        if False:\n",
+        kills=(f"{_HOSTILE}::test_a_server_that_gives_ids_anew_sells_nothing",),
+    ),
+    Mutant(
+        name="waits-stored-by-the-wrong-clock",
+        path="commands/tracks.py",
+        old="stored = by_another_clock(moved, self.wall() - self.clock())",
+        new="stored = moved",
+        kills=("contract/test_waits_and_clocks.py",),
     ),
     Mutant(
         name="shard-lock-not-held",
