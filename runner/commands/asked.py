@@ -38,7 +38,7 @@ class Asked:
         return self.prompt.render(row)
 
 
-def asked_by(run: RunRecord, *, ledger: Ledger, place: LedgerPlace) -> Asked | str:
+def asked_by(run: RunRecord, *, ledger: Ledger, place: LedgerPlace, is_isolated: bool = False) -> Asked | str:
     """What is needed to render a run's prompts again, or in one line what is missing."""
     snapshot = place.folder / run.snapshot
     texts = ledger.template_texts(run.template_digest)
@@ -51,7 +51,7 @@ def asked_by(run: RunRecord, *, ledger: Ledger, place: LedgerPlace) -> Asked | s
         search_root=str(place.project),
         params={},
         max_output_bytes=_MAX_PROMPT_BYTES,
-        is_isolated=was_isolated(run),
+        is_isolated=is_isolated or was_isolated(run),  # a record is only as good as who wrote it
     )
     try:
         prompt = source_from_json(texts, source, params_of(run), times_of(run)).compile()

@@ -69,7 +69,7 @@ def examples(workplace: Workplace, ledger: Ledger | None, plan: Prepared, limit:
     if ledger is None or plan.previous is None or not plan.plan.changed:
         return ()
     repeats = workplace.manifest.repeats
-    asked = asked_by(plan.previous, ledger=ledger, place=workplace.place)
+    asked = asked_by(plan.previous, ledger=ledger, place=workplace.place, is_isolated=workplace.is_isolated)
     reasons = [reason.what for reason in plan.plan.reasons]
     found: dict[int, Example] = {}
     for one in plan.staging.changed(limit * repeats):

@@ -90,13 +90,19 @@ def explain(options: ManifestOptions, key: str, *, environ: Mapping[str, str], c
         found = past.ledger.row_by_key(past.manifest.id, key)
         if not found:
             raise _unknown(past, key)
-        return _explained(past, run, found[0], edited_since(options, run, environ))
+        prompt = _prompt(past, run, found[0], is_isolated=options.is_isolated)
+        return _explained(past, run, found[0], prompt, edited_since(options, run, environ))
 
 
-def _explained(past: Past, run: RunRecord, row: LedgerRow, edited: tuple[str, ...]) -> ExplainResult:
+def _explained(
+    past: Past,
+    run: RunRecord,
+    row: LedgerRow,
+    prompt: tuple[Message, ...] | str,
+    edited: tuple[str, ...],
+) -> ExplainResult:
     place, answer = _answer(past, row)
     status, cause = _judged(run, row, answer)
-    prompt = _prompt(past, run, row)
     repeats = repeats_of(run)
     attempts = past.ledger.attempts(row.fingerprint) if row.fingerprint is not None else []
     return ExplainResult(
@@ -120,9 +126,9 @@ def _explained(past: Past, run: RunRecord, row: LedgerRow, edited: tuple[str, ..
     )
 
 
-def _prompt(past: Past, run: RunRecord, row: LedgerRow) -> tuple[Message, ...] | str:
+def _prompt(past: Past, run: RunRecord, row: LedgerRow, *, is_isolated: bool) -> tuple[Message, ...] | str:
     """What was asked, or why that can't be shown."""
-    asked = asked_by(run, ledger=past.ledger, place=past.place)
+    asked = asked_by(run, ledger=past.ledger, place=past.place, is_isolated=is_isolated)
     if isinstance(asked, str):
         return asked
     values = asked.row(row.position)

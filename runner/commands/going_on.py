@@ -49,7 +49,7 @@ def last_run(workplace: Workplace, ledger: Ledger, manifest_id: int) -> Going:
         raise LedgerError(
             f"{workplace.manifest_path}: no run of it that could go on", next_step=_again(workplace)
         )
-    asked = asked_by(run, ledger=ledger, place=workplace.place)
+    asked = asked_by(run, ledger=ledger, place=workplace.place, is_isolated=workplace.is_isolated)
     if isinstance(asked, str):
         raise LedgerError(
             f"{workplace.manifest_path}: its last run can't go on: {asked}", next_step=_again(workplace)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import provider as provider_room
-from runner.commands.isolation import key_for_a_stranger, marked_isolated, paths_outside
+from runner.commands.isolation import keys_for_a_stranger, marked_isolated, paths_outside
 from runner.commands.options import ManifestOptions
 from runner.core.identity import RequestShape
 from runner.core.model import Backoff, Limits, Manifest, Provider
@@ -71,7 +71,12 @@ class Workplace:
 
 def open_workplace(options: ManifestOptions, environ: Mapping[str, str]) -> Workplace:
     """Load the manifest and resolve its provider. Raises InputError with every mistake."""
-    manifest = load(options.path, set_values=options.set_values, profile=options.profile, environ=environ)
+    manifest = load(
+        options.path,
+        set_values=options.set_values,
+        profile=options.profile,
+        environ=_told_to_manifest(options, environ),
+    )
     workplace, mistakes = _workplace_of(manifest, options, environ)
     if mistakes:
         raise InputError(mistakes)
@@ -86,12 +91,20 @@ def survey_workplace(
     Raises InputError where there is nothing to go on with.
     """
     manifest, mistakes = load_what_stands(
-        options.path, set_values=options.set_values, profile=options.profile, environ=environ
+        options.path,
+        set_values=options.set_values,
+        profile=options.profile,
+        environ=_told_to_manifest(options, environ),
     )
     if manifest is None:
         return None, mistakes
     workplace, more = _workplace_of(manifest, options, environ)
     return workplace, mistakes + more
+
+
+def _told_to_manifest(options: ManifestOptions, environ: Mapping[str, str]) -> Mapping[str, str]:
+    """What `${NAME}` may name: nothing for a stranger's manifest, which could send it anywhere."""
+    return {} if options.is_isolated else environ
 
 
 def _workplace_of(
@@ -101,8 +114,8 @@ def _workplace_of(
     place = locate(manifest.path, environ)
     mistakes = provider_mistakes(manifest, provider)
     if options.is_isolated:
-        mistakes += paths_outside(manifest, (str(place.project), *options.allowed_paths))
-        mistakes += key_for_a_stranger(manifest, provider, options.set_values)
+        mistakes += paths_outside(manifest, place, options.allowed_paths)
+        mistakes += keys_for_a_stranger(manifest, provider, options.set_values)
         manifest = marked_isolated(manifest)
     workplace = Workplace(manifest=manifest, provider=provider, place=place, is_isolated=options.is_isolated)
     return workplace, mistakes

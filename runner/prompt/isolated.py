@@ -15,14 +15,20 @@ a new process, as long as not one row after the other ends its own.
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+
+import jinja2
+import markupsafe
 
 from runner.children import bare_environment
 from runner.core.model import Cause, Message
@@ -39,6 +45,13 @@ _MOST_TEXT_BYTES = 64 << 20
 """Of templates and mistakes together."""
 PATIENCE_S = 30.0
 """For one question: far beyond what a row may take (`environment.MAX_SECONDS_PER_ROW`)."""
+_MOST_OUTPUT_BYTES = 16 << 20
+"""Of a prompt, whatever the manifest says that the server takes."""
+_MOST_PARTS = 2_000_000
+"""Lists and maps in one answer; each takes far more memory than its two signs."""
+_CAUSES = frozenset(
+    {"template_error", "missing_variable", "empty_prompt", "prompt_too_large", "render_timeout"}
+)
 _ENDS_WITHIN_S = 5.0
 _MOST_DEATHS = 5
 """So many processes in a row may end over a row each; the rows after them are not tried."""
@@ -52,7 +65,8 @@ class _Process:
     """The process and the socket to it. Raises InputError where this system can't isolate."""
 
     def __init__(self, source: PromptSource) -> None:
-        self._most_bytes = _MOST_TEXT_BYTES + 8 * source.max_output_bytes
+        most_output_bytes = min(source.max_output_bytes, _MOST_OUTPUT_BYTES)
+        self._most_bytes = _MOST_TEXT_BYTES + 6 * most_output_bytes
         self._channel, theirs = socket.socketpair()
         self._channel.settimeout(PATIENCE_S + _ENDS_WITHIN_S)
         try:
@@ -69,9 +83,9 @@ class _Process:
         except BaseException:
             self._channel.close()
             raise
-        memory_bytes = _MEMORY_BYTES + 8 * source.max_output_bytes
+        memory_bytes = _MEMORY_BYTES + 8 * most_output_bytes
         try:
-            reply = self._asked((source, _folders(source), memory_bytes, PATIENCE_S))
+            reply = self._asked((source, _folders(source), memory_bytes, PATIENCE_S, os.getpid()))
         except _EndedError as error:
             raise _refused(source, f"its process {error}") from None
         if reply != {"ready": True}:
@@ -81,8 +95,8 @@ class _Process:
     def ask(self, question: str, argument: Any) -> Any:
         """The answer. Raises InputError with the mistakes of a template, _EndedError."""
         reply = self._asked((question, argument))
-        if "mistakes" in reply:
-            raise InputError(_mistakes(reply["mistakes"]), next_step=readable(str(reply.get("next_step"))))
+        if mistakes := _mistakes(reply.get("mistakes")):
+            raise InputError(mistakes, next_step=readable(str(reply.get("next_step"))))
         return reply.get("is")
 
     def close(self) -> None:
@@ -93,16 +107,18 @@ class _Process:
 
     def _asked(self, message: Any) -> dict[str, Any]:
         data = pickle.dumps(message)
+        end_s = time.monotonic() + PATIENCE_S + _ENDS_WITHIN_S
         try:
+            self._channel.settimeout(PATIENCE_S + _ENDS_WITHIN_S)
             self._channel.sendall(HEAD.pack(len(data)) + data)
-            (size,) = HEAD.unpack(self._taken(HEAD.size))
-            reply = json.loads(self._taken(size)) if size <= self._most_bytes else None
+            (size,) = HEAD.unpack(self._taken(HEAD.size, end_s))
+            reply = _read(self._taken(size, end_s)) if size <= self._most_bytes else None
         except TimeoutError:
             self.close()
             raise _EndedError(f"took longer than {PATIENCE_S:.0f} s") from None
         except OSError:
             raise _EndedError(self._ending()) from None
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError, MemoryError):
             reply = None
         except BaseException:
             self.close()  # half an answer may be on its way: nothing more can be asked
@@ -112,9 +128,13 @@ class _Process:
             raise _EndedError("said what can't be read")
         return reply
 
-    def _taken(self, size: int) -> bytes:
+    def _taken(self, size: int, end_s: float) -> bytes:
         data = bytearray()
         while len(data) < size:
+            left_s = end_s - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError
+            self._channel.settimeout(left_s)
             more = self._channel.recv(min(size - len(data), 1 << 20))
             if not more:
                 raise ConnectionError
@@ -232,8 +252,8 @@ class IsolatedPrompt:
     def _outcome(self, answer: Any) -> tuple[Message, ...] | Cause:
         """Raises _EndedError for what is no outcome."""
         match answer:
-            case {"cause": [str(error_class), str(message)]}:
-                return Cause(error_class=readable(error_class), message=readable(message))
+            case {"cause": [str(error_class), str(message)]} if error_class in _CAUSES:
+                return Cause(error_class=error_class, message=readable(message))
             case list():
                 messages = tuple(Message(*one) for one in answer if _is_message(one))
                 size = sum(len(one.content.encode("utf-8", "surrogatepass")) for one in messages)
@@ -256,11 +276,22 @@ def _cause(message: str) -> Cause:
     return Cause(error_class="template_error", message=readable(message))
 
 
+def _read(data: bytes) -> Any:
+    """Raises ValueError, RecursionError."""
+    if data.count(b"[") + data.count(b"{") > _MOST_PARTS:
+        raise ValueError("too many parts")
+    return json.loads(data)
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, str) and not any("\ud800" <= one <= "\udfff" for one in part)
+
+
 def _texts(answer: Any) -> tuple[TemplateText, ...]:
     found = tuple(
         TemplateText(name=one[0], path=one[1], text=one[2])
         for one in (answer if isinstance(answer, list) else ())
-        if isinstance(one, list) and len(one) == 3 and all(isinstance(part, str) for part in one)
+        if isinstance(one, list) and len(one) == 3 and all(map(_is_text, one))
     )
     if not found:
         raise _EndedError("said what is no template")
@@ -286,6 +317,13 @@ def _refused(source: PromptSource, why: str) -> InputError:
 
 
 def _folders(source: PromptSource) -> tuple[str, ...]:
-    """What the process may read: where templates are looked for, and Python itself."""
-    own = search_folders(source.template, source.search_root) if source.template and not source.texts else ()
-    return (*own, sys.prefix, sys.base_prefix, "/usr/share/zoneinfo", *(path for path in sys.path if path))
+    """What the process may read: where templates are looked for, and of Python what templates need. A link
+    out of the project leads nowhere."""
+    own: list[Path] = []
+    if source.template and not source.texts:
+        beside = Path(source.template).parent.resolve()
+        root = Path(source.search_root).resolve() if source.search_root is not None else beside
+        found = [Path(folder).resolve() for folder in search_folders(source.template, source.search_root)]
+        own = [one for one in found if one == beside or one.is_relative_to(root)]
+    packages = [Path(file).parent for file in (os.__file__, jinja2.__file__, markupsafe.__file__)]
+    return (*map(str, (*own, *packages, Path(__file__).parents[1])), "/usr/share/zoneinfo")

@@ -38,8 +38,9 @@ HEAD = struct.Struct("<Q")
 def main(descriptor: int) -> None:
     """Serve until the parent goes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-    source, readable, memory_bytes, patience_s = pickle.loads(_take(descriptor))  # noqa: S301 - from our own parent
+    source, readable, memory_bytes, patience_s, parent = pickle.loads(_take(descriptor))  # noqa: S301 - from our own parent
     try:
+        confinement.end_with(parent)
         confinement.confine(readable, memory_bytes=memory_bytes)
         confinement.probe()
     except confinement.ConfinementError as error:

@@ -8,7 +8,9 @@ import platform
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runner.commands.explain import explain
+from runner.commands.moments import Silent
+from runner.commands.options import ManifestOptions, RunOptions
+from runner.commands.plan import plan
 from runner.core.model import Cause
 from runner.errors import InputError
 from runner.prompt import Prompt, PromptSource, isolated
 from runner.prompt.confinement import ConfinementError, confine
 from runner.prompt.isolated import IsolatedPrompt, _EndedError
 from tests.contract.prompt_factories import write_templates
+from tests.localserver_process import eventually
 from tests.project_factory import ROWS, Project, make_project
 from tests.security.sandbox_holes import Hole
 
 MAX_OUTPUT_BYTES = 100_000
+ROOT = Path(__file__).parents[2]
 
 
 def source_of(folder: Path, files: Mapping[str, str], *, is_isolated: bool, **params: Any) -> PromptSource:
@@ -193,6 +201,59 @@ def test_whatever_a_process_says_is_messages_a_cause_or_its_end(answer: Any) -> 
         assert sum(len(one.content.encode("utf-8", "surrogatepass")) for one in outcome) <= 10
 
 
+def test_a_link_among_the_templates_opens_no_other_folder(tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "file").write_text("secret")
+    folder = tmp_path / "t"
+    folder.mkdir()
+    (folder / "templates").symlink_to(tmp_path / "secret")
+    prompt = source_of(folder, {"main.j2": "{{ code }}"}, is_isolated=True, hole=Hole()).compile()
+    assert said(prompt, f"found = open({str(tmp_path / 'secret' / 'file')!r}).read()") == "PermissionError"
+
+
+def test_an_answer_that_drips_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolated, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(isolated, "_ENDS_WITHIN_S", 0.3)
+    monkeypatch.setattr(isolated, "_MOST_DEATHS", 99)
+    prompt = source_of(tmp_path, {"main.j2": "{{ code }}"}, is_isolated=True, hole=Hole()).compile()
+    drip = """
+import os, signal, time
+signal.setitimer(signal.ITIMER_REAL, 0)
+for n in range(3, 64):
+    try:
+        os.write(n, b"\\xff")
+        break
+    except OSError: pass
+while True:
+    time.sleep(0.05)
+    os.write(n, b"\\xff" if False else b"\\x01")
+"""
+    begun_s = time.monotonic()
+    outcome = prompt.render({"code": drip})
+    assert isinstance(outcome, Cause)
+    assert time.monotonic() - begun_s < 30
+
+
+def test_a_process_ends_with_the_one_that_started_it_whatever_it_does(tmp_path: Path) -> None:
+    source_of(tmp_path / "t", {"main.j2": "{{ code }}"}, is_isolated=True)
+    code = f"""
+import os, signal, sys
+from runner.prompt import PromptSource
+from tests.security.sandbox_holes import Hole
+prompt = PromptSource(template={str(tmp_path / "t" / "main.j2")!r}, search_root=None, params={{"h": Hole()}},
+                      max_output_bytes=1000, is_isolated=True).compile()
+print(prompt.render({{"code": "import os; found = os.getpid()"}})[0].content, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    child = int(done.stdout)
+    eventually(lambda: not Path(f"/proc/{child}").exists(), wait_s=10, what="the end of the child")
+
+
 # ---------------------------------------------------------------- a system without walls
 
 
@@ -326,14 +387,79 @@ def test_an_isolated_manifest_stays_in_its_project(tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere" / "results.jsonl").exists()
 
 
-def test_an_isolated_manifest_sends_no_key_to_a_server_of_its_own(tmp_path: Path) -> None:
-    provider = {"base_url": "http://127.0.0.1:1/v1", "api_key_env": "SOME_KEY"}
+OWN_SERVER = {"base_url": "http://127.0.0.1:1/v1", "api_key_env": "SOME_KEY"}
+OTHER_KEY = {"name": "doubleword", "api_key_env": "SOME_KEY"}
+
+
+@pytest.mark.parametrize(
+    ("provider", "said", "confirmed"),
+    [
+        (OWN_SERVER, "SOME_KEY would go to http://127.0.0.1:1/v1", "base_url=http://127.0.0.1:1/v1"),
+        (OTHER_KEY, "this manifest chose SOME_KEY for the key", "api_key_env=SOME_KEY"),
+    ],
+)
+def test_an_isolated_manifest_chooses_no_server_for_a_key_and_no_key_for_a_server(
+    tmp_path: Path, provider: Mapping[str, str], said: str, confirmed: str
+) -> None:
     project = make_project(tmp_path / "p", model={"provider": provider, "name": "m"})
-    done = project.call("validate", str(project.manifest_path), "--isolated")
-    assert done.code == 2
-    assert "the key in SOME_KEY would go to http://127.0.0.1:1/v1, which this manifest chose" in done.stderr
-    said_so = ("--set", "model.provider.base_url=http://127.0.0.1:1/v1")
-    assert project.call("validate", str(project.manifest_path), "--isolated", *said_so).code == 0
+    validate = ("validate", str(project.manifest_path))
+    assert project.call(*validate).code == 0
+    for options in ((), ("--set", "model.provider.poll_interval_s=5")):
+        done = project.call(*validate, "--isolated", *options)
+        assert (done.code, said in done.stderr) == (2, True), done.stderr
+    assert project.call(*validate, "--isolated", "--set", f"model.provider.{confirmed}").code == 0
+
+
+def test_an_isolated_manifest_reads_no_variable(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "p", prompt={"template": "prompt.j2", "params": {"x": "${OPENAI_KEY}"}})
+    project.environ["OPENAI_KEY"] = "canary"
+    validate = ("validate", str(project.manifest_path))
+    assert project.call(*validate).code == 0
+    done = project.call(*validate, "--isolated")
+    assert (done.code, "OPENAI_KEY" in done.stderr, "canary" in done.stderr) == (2, True, False)
+
+
+def test_an_isolated_manifest_has_no_parent_from_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("version: 1\nprompt: {params: {secret: hunter2}}\n")
+    project = make_project(tmp_path / "p", extends="../base.yaml")
+    (project.folder / ".runner").mkdir()  # else the parent's folder would not be outside
+    done = project.run("--isolated")
+    assert (done.code, "base.yaml lies outside the project" in done.stderr) == (2, True), done.stderr
+
+
+def test_an_isolated_project_has_no_ledger_elsewhere(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "p")
+    (tmp_path / "elsewhere").mkdir()
+    (project.folder / ".runner").symlink_to(tmp_path / "elsewhere")
+    done = project.run("--isolated")
+    assert (done.code, "leads out of the project" in done.stderr) == (2, True), done.stderr
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_prompts_of_a_run_that_was_not_isolated_are_isolated_where_that_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stranger may ship the ledger, too."""
+    project = make_project(tmp_path / "p")
+    assert project.run().code == 0
+    project.write_template("{{ text }}!")
+    made: list[PromptSource] = []
+    compile_here = PromptSource.compile_here
+
+    def noted(source: PromptSource, columns: Any = None) -> Any:
+        made.append(source)
+        return compile_here(source, columns)
+
+    monkeypatch.setattr(PromptSource, "compile_here", noted)
+    options = ManifestOptions(path=str(project.manifest_path), is_isolated=True)
+    environ = dict(os.environ)
+    shown = explain(options, ROWS[0]["id"], environ=environ, cwd=str(project.folder))
+    assert shown.prompt is not None
+    found = plan(RunOptions(manifest=options, environ=environ), reporter=Silent(), most_examples=2)
+    assert found.examples
+    assert made == [], "no template was looked at in this process"
+    explain(replace(options, is_isolated=False), ROWS[0]["id"], environ=environ, cwd=str(project.folder))
+    assert made, "what this test watches is used"
 
 
 def test_a_plan_that_was_made_isolated_is_carried_out_so(tmp_path: Path) -> None:
