@@ -96,7 +96,10 @@ def open_reading_engine(place: LedgerPlace) -> Engine | None:
 def is_missing(path: str) -> bool:
     """Whether there is no database in this file, or not yet."""
     file = Path(path)
-    return not file.exists() or file.stat().st_size == 0
+    try:
+        return file.stat().st_size == 0
+    except FileNotFoundError:
+        return True
 
 
 def _bring_up_to_date(place: LedgerPlace, where: str, path: str | None) -> None:

@@ -46,8 +46,10 @@ def seal_path(path: Path) -> Path:
 
 def has_log(path: Path) -> bool:
     """Whether somebody works on the database, or died over it."""
-    log = path.with_name(path.name + "-wal")
-    return log.exists() and log.stat().st_size > 0
+    try:
+        return path.with_name(path.name + "-wal").stat().st_size > 0
+    except FileNotFoundError:
+        return False  # also where the last one to close it removes it at this moment
 
 
 def seal_closed(place: LedgerPlace) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy import Column, Engine, Integer, MetaData, Table, bindparam, crea
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from runner.errors import LedgerError
-from runner.ledger import StagedRow
+from runner.ledger import StagedRow, opening, seal
 from runner.ledger.bulk import Bulk
 from runner.ledger.engine import APPLICATION_ID, checkpoint, reading_engine, writing_engine
 from runner.ledger.packing import STATUS_CODES
@@ -405,3 +405,12 @@ def test_a_checkpoint_that_a_reader_prevents_is_no_error(tmp_path: Path) -> None
 
 def one_row() -> list[StagedRow]:
     return [to_send(0, "a", line=0)]
+
+
+def test_a_log_that_is_removed_while_it_is_looked_for_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last process to close a database removes its log, and another one opens it at that moment."""
+    monkeypatch.setattr(Path, "exists", lambda *_, **__: True)
+    assert not seal.has_log(tmp_path / "ledger.db")
+    assert opening.is_missing(str(tmp_path / "ledger.db"))
