@@ -223,12 +223,12 @@ import os, signal, time
 signal.setitimer(signal.ITIMER_REAL, 0)
 for n in range(3, 64):
     try:
-        os.write(n, b"\\xff")
+        os.write(n, (1000).to_bytes(8, "little"))
         break
     except OSError: pass
-while True:
+for _ in range(1000):
     time.sleep(0.05)
-    os.write(n, b"\\xff" if False else b"\\x01")
+    os.write(n, b"x")
 """
     begun_s = time.monotonic()
     outcome = prompt.render({"code": drip})
@@ -239,12 +239,15 @@ while True:
 def test_a_process_ends_with_the_one_that_started_it_whatever_it_does(tmp_path: Path) -> None:
     source_of(tmp_path / "t", {"main.j2": "{{ code }}"}, is_isolated=True)
     code = f"""
-import os, signal, sys
+import os, signal, threading, time
 from runner.prompt import PromptSource
 from tests.security.sandbox_holes import Hole
 prompt = PromptSource(template={str(tmp_path / "t" / "main.j2")!r}, search_root=None, params={{"h": Hole()}},
                       max_output_bytes=1000, is_isolated=True).compile()
 print(prompt.render({{"code": "import os; found = os.getpid()"}})[0].content, flush=True)
+stays = "import signal, time; signal.setitimer(signal.ITIMER_REAL, 0)\\nwhile True: time.sleep(0.1)"
+threading.Thread(target=prompt.render, args=({{"code": stays}},), daemon=True).start()
+time.sleep(1)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run(
