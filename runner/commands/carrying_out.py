@@ -1,11 +1,11 @@
 """A run that the ledger holds, brought to its end.
 
     carry_out
-      drive         upload, create, poll, collect, side by side
-      retry_failed  new shards for failures that may pass; drive again
-      ask_larger    new shards for what was cut at the token limit, if the manifest says so; drive again
-      write_results the joined table, atomically
-      notifier      somebody is told, if the manifest says so
+      drive           upload, create, poll, collect, side by side
+      FailedRequests  new shards for failures that may pass; drive again
+      LargerRequests  new shards for what was cut at the token limit, if the manifest says so; drive again
+      write_results   the joined table, atomically
+      notifier        somebody is told, if the manifest says so
 
 However it ends, the ledger says how; only SIGKILL leaves it `running`, and the next run goes on.
 """
@@ -30,9 +30,9 @@ from runner.commands.inputs import was_narrowed
 from runner.commands.moments import Finished, Submitted, Trouble
 from runner.commands.options import Pace, command_line
 from runner.commands.publishing import write_results
-from runner.commands.raising import ask_larger
+from runner.commands.raising import LargerRequests
 from runner.commands.recording import record_published
-from runner.commands.retrying import retry_failed, room_left
+from runner.commands.retrying import FailedRequests, room_left
 from runner.commands.tables import published_totals
 from runner.commands.totals import Totals
 from runner.commands.tracks import Surroundings
@@ -199,9 +199,9 @@ class _CarryingOut:
             shard_ids = {one.shard_id for one in self._ended}
             if room is None or any(one.state.is_final for one in driven):
                 room = room_left(self._ledger, self._manifest_id, shard_ids, room, engine.queued_out())
-            retry_failed(
-                self._workplace,
-                self._ledger,
+            FailedRequests(
+                workplace=self._workplace,
+                ledger=self._ledger,
                 run_id=self._run_id,
                 manifest_id=self._manifest_id,
                 shard_ids=shard_ids,
@@ -209,18 +209,18 @@ class _CarryingOut:
                 pause_until_s=engine.pause_until_s,
                 room=room,
                 reporter=self._reporter,
-            )
-            ask_larger(
-                self._workplace,
-                self._ledger,
-                self._committed.asked,
+            ).send_again()
+            LargerRequests(
+                workplace=self._workplace,
+                ledger=self._ledger,
+                asked=self._committed.asked,
                 run_id=self._run_id,
                 manifest_id=self._manifest_id,
                 narrowing=self._options.narrowing,
                 workers=self._options.workers,
                 reporter=self._reporter,
                 check_stop=self._check_interrupt,
-            )
+            ).place()
             submissions = execution.under_way()
             if pace is Pace.STEP and submissions and not any(one.state.is_final for one in driven):
                 return True  # this step came as far as it could

@@ -269,10 +269,10 @@ class Engine:
                 f"{track.submission.problem}",
                 next_step="nothing is lost; run the same command again later",
             )
+        if self._precautions.is_given_up(track):
+            return
         if self._cutter.is_too_large(track.submission):
             self._cut_up(track, states.discarded(track.submission), TOO_LARGE)
-            return
-        if self._precautions.is_given_up(track):
             return
         track.uploads += 1
         failpoint("upload.begins")
@@ -289,7 +289,10 @@ class Engine:
         )
 
     def _cut_up(self, track: Track, given_up: Submission, problem: Problem) -> None:
-        """Smaller shards take the place of this one."""
+        """Smaller shards take the place of this one, unless a person wants none."""
+        if self._precautions.is_unwished(track):
+            self._precautions.let_go(track, given_up)
+            return
         new = self._cutter.cut(given_up, problem)
         track.submission = given_up
         self._tracks += [Track(submission=submission) for submission in new]

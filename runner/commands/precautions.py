@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from runner.commands.tracks import Surroundings, Track
 from runner.core import states
+from runner.core.states import Submission
 from runner.errors import ProviderRefusedError
 
 
@@ -28,9 +29,13 @@ class Precautions:
         """The same for a shard that nothing was bought of: it is discarded then."""
         if not self.is_unwished(track):
             return False
-        track.submission = states.discarded(track.submission)
-        self._at.ledger.release(track.submission, what="discarded", run_id=self._at.run_id)
+        self.let_go(track, states.discarded(track.submission))
         return True
+
+    def let_go(self, track: Track, discarded: Submission) -> None:
+        """Its requests are free: nothing was bought of them, and nothing of them is sent."""
+        self._at.ledger.release(discarded, what="discarded", run_id=self._at.run_id)
+        track.submission = discarded
 
     # ------------------------------------------------------------ ids that were given before
 

@@ -20,14 +20,14 @@ from runner.commands.moments import Raising, Reporter, Trouble
 from runner.commands.narrowing import selection_of
 from runner.commands.options import Narrowing
 from runner.commands.render_pool import render_all
-from runner.commands.retrying import LOOKS, next_slot, planned
+from runner.commands.retrying import next_slot, planned, until_it_stands
 from runner.commands.sharding import SealedShard, ShardFiles
 from runner.commands.spending import Allowance
 from runner.commands.workplace import Workplace
 from runner.core.model import Status
 from runner.core.planning import Policy, shown_cost
 from runner.failpoints import failpoint
-from runner.ledger import Ledger, PlanMovedError, Staging
+from runner.ledger import Ledger, Staging
 from runner.prompt import Prompt
 
 
@@ -40,124 +40,109 @@ class Asked:
     prompt: Prompt
 
 
-def ask_larger(
-    workplace: Workplace,
-    ledger: Ledger,
-    asked: Asked,
-    *,
-    run_id: int,
-    manifest_id: int,
-    narrowing: Narrowing,
-    workers: int | None,
-    reporter: Reporter,
-    check_stop: Callable[[], None],
-) -> None:
-    """Place larger requests for what was cut; they are under way then. Nothing where nothing was cut.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LargerRequests:
+    """What a run asks again with a larger limit. `check_stop` raises where a person interrupted."""
 
-    Where another run has sent one of them meanwhile, it is looked again, and waits for that one.
-    """
-    if len(workplace.ladder) == 1 or not _may_lead_on(ledger, manifest_id):
-        return
-    for look in range(1, LOOKS + 1):
-        try:
-            _place_larger(
-                workplace,
-                ledger,
-                asked,
-                run_id=run_id,
-                manifest_id=manifest_id,
-                narrowing=narrowing,
-                workers=workers,
-                reporter=reporter,
-                check_stop=check_stop,
+    workplace: Workplace
+    ledger: Ledger
+    asked: Asked
+    run_id: int
+    manifest_id: int
+    narrowing: Narrowing
+    workers: int | None
+    reporter: Reporter
+    check_stop: Callable[[], None]
+
+    def place(self) -> None:
+        """Place larger requests for what was cut; they are under way then. Nothing where nothing was cut.
+
+        Where another run has sent one of them meanwhile, it is looked again, and waits for that one.
+        """
+        if len(self.workplace.ladder) > 1 and _may_lead_on(self.ledger, self.manifest_id):
+            otherwise = "not asked with a larger limit now"
+            until_it_stands(self._place_once, reporter=self.reporter, otherwise=otherwise)
+
+    def _place_once(self) -> None:
+        """One look, and what it finds in new shards. Errors: PlanMovedError, and then nothing stays of it."""
+        failpoint("raise.begins")
+        folder = self.workplace.place.folder
+        with tempfile.TemporaryDirectory(prefix="raise-", dir=folder / "scratch") as scratch:
+            files = ShardFiles(
+                self.workplace.provider.limits,
+                folder=folder / "shards",
+                scratch=Path(scratch),
+                owner=self.workplace.file_owner,
+                first_slot=next_slot(self.ledger, self.manifest_id, self.run_id),
             )
-        except PlanMovedError as moved:
-            if look == LOOKS:
-                reporter.tell(Trouble(what=f"not asked with a larger limit now: {moved.what}"))
-        else:
-            return
-
-
-def _place_larger(
-    workplace: Workplace,
-    ledger: Ledger,
-    asked: Asked,
-    *,
-    run_id: int,
-    manifest_id: int,
-    narrowing: Narrowing,
-    workers: int | None,
-    reporter: Reporter,
-    check_stop: Callable[[], None],
-) -> None:
-    """One look, and what it finds in new shards. Errors: PlanMovedError, and then nothing is left of it."""
-    failpoint("raise.begins")
-    folder = workplace.place.folder
-    with tempfile.TemporaryDirectory(prefix="raise-", dir=folder / "scratch") as scratch:
-        files = ShardFiles(
-            workplace.provider.limits,
-            folder=folder / "shards",
-            scratch=Path(scratch),
-            owner=workplace.file_owner,
-            first_slot=next_slot(ledger, manifest_id, run_id),
-        )
-        with Staging.create(Path(scratch)) as staging:
             try:
-                comparison = Comparison(
-                    workplace,
-                    ledger,
-                    staging,
-                    files,
-                    policy=Policy(max_attempts=workplace.manifest.retry.attempts),
-                    selection=selection_of(narrowing, asked.snapshot, asked.rows),
-                    only_raised=True,
-                )
-                if narrowing.only in ("new", "changed"):
-                    staging.load_previous(ledger.previous_rows(manifest_id))
-                source = replace(render_source(workplace, asked.snapshot), prompt=asked.prompt.source)
-                rendered = render_all(
-                    source,
-                    asked.rows,
-                    workers=workers,
-                    check_stop=check_stop,
-                    tell=lambda what: reporter.tell(Trouble(what=what)),
-                )
-                with closing(rendered) as pieces:
-                    for piece in pieces:
-                        comparison.add(piece)
-                shards = tuple(comparison.seal(asked.rows))
-                allowance = Allowance(workplace, ledger, run_id=run_id, manifest_id=manifest_id)
-                if shards and not _is_affordable(allowance, comparison, shards, reporter):
-                    files.discard()
-                    return
-                failpoint("raise.sealed")
-                ledger.commit_plan(
-                    run_id=run_id, manifest_id=manifest_id, staging=staging, shards=planned(shards, workplace)
-                )
+                shards = self._sealed(files, Path(scratch))
             except BaseException:
                 files.discard()
                 raise
-    failpoint("raise.committed")
-    if shards:
+            if not shards:
+                files.discard()
+        if shards:
+            requests = sum(shard.requests for shard in shards)
+            self.reporter.tell(Raising(requests=requests, shards=len(shards)))
+
+    def _sealed(self, files: ShardFiles, scratch: Path) -> tuple[SealedShard, ...]:
+        """The new shards, once the ledger holds them; none where they would cost too much."""
+        with Staging.create(scratch) as staging:
+            comparison = self._compared(files, staging)
+            shards = tuple(comparison.seal(self.asked.rows))
+            if shards and not self._is_affordable(comparison, shards):
+                return ()
+            failpoint("raise.sealed")
+            self.ledger.commit_plan(
+                run_id=self.run_id,
+                manifest_id=self.manifest_id,
+                staging=staging,
+                shards=planned(shards, self.workplace),
+            )
+        failpoint("raise.committed")
+        return shards
+
+    def _compared(self, files: ShardFiles, staging: Staging) -> Comparison:
+        """The run's rows, rendered once more and compared with the ledger."""
+        workplace, asked = self.workplace, self.asked
+        comparison = Comparison(
+            workplace,
+            self.ledger,
+            staging,
+            files,
+            policy=Policy(max_attempts=workplace.manifest.retry.attempts),
+            selection=selection_of(self.narrowing, asked.snapshot, asked.rows),
+            only_raised=True,
+        )
+        if self.narrowing.only in ("new", "changed"):
+            staging.load_previous(self.ledger.previous_rows(self.manifest_id))
+        rendered = render_all(
+            replace(render_source(workplace, asked.snapshot), prompt=asked.prompt.source),
+            asked.rows,
+            workers=self.workers,
+            check_stop=self.check_stop,
+            tell=lambda what: self.reporter.tell(Trouble(what=what)),
+        )
+        with closing(rendered) as pieces:
+            for piece in pieces:
+                comparison.add(piece)
+        return comparison
+
+    def _is_affordable(self, comparison: Comparison, shards: tuple[SealedShard, ...]) -> bool:
+        """Whether all this may be sent besides what was sent before, failures of a moment ago included."""
+        allowance = Allowance(self.workplace, self.ledger, run_id=self.run_id, manifest_id=self.manifest_id)
         requests = sum(shard.requests for shard in shards)
-        reporter.tell(Raising(requests=requests, shards=len(shards)))
+        expected = comparison.estimate(requests)
+        if allowance.takes_all(expected, requests):
+            return True
+        cost = "an unknown sum" if expected.cost is None else shown_cost(expected.cost)
+        what = f"answers that were cut stay so: a larger limit may cost {cost}; {allowance.text}"
+        self.reporter.tell(Trouble(what=what))
+        return False
 
 
 def _may_lead_on(ledger: Ledger, manifest_id: int) -> bool:
     """Whether a row was cut, or a larger request may have failed and its row must go back."""
     by_status = ledger.totals(manifest_id).by_status
     return any(by_status.get(status, 0) for status in Status if status is not Status.SUCCEEDED)
-
-
-def _is_affordable(
-    allowance: Allowance, comparison: Comparison, shards: tuple[SealedShard, ...], reporter: Reporter
-) -> bool:
-    """Whether all this may be sent besides what was sent before, the failures of a moment ago included."""
-    requests = sum(shard.requests for shard in shards)
-    expected = comparison.estimate(requests)
-    if allowance.takes_all(expected, requests):
-        return True
-    cost = "an unknown sum" if expected.cost is None else shown_cost(expected.cost)
-    what = f"answers that were cut stay so: a larger limit may cost {cost}; {allowance.text}"
-    reporter.tell(Trouble(what=what))
-    return False

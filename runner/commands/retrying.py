@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Container, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from runner.commands.moments import Reporter, Retrying, Trouble
 from runner.commands.sharding import SealedShard, ShardFiles
@@ -31,6 +32,7 @@ from runner.core.states import Submission
 from runner.failpoints import failpoint
 from runner.ledger import Ledger, PlanMovedError, PlannedShard
 
+T = TypeVar("T")
 LOOKS = 3
 """So often it is looked what is to be sent, where other runs send some of it at the same time."""
 
@@ -57,99 +59,105 @@ def planned(
     ]
 
 
-def retry_failed(
-    workplace: Workplace,
-    ledger: Ledger,
-    *,
-    run_id: int,
-    manifest_id: int,
-    shard_ids: Container[int],
-    began_s: float,
-    pause_until_s: float,
-    room: Room | None,
-    reporter: Reporter,
-) -> list[Submission]:
-    """Shards for every request worth repeating of those that these shards carried; empty for none.
+def until_it_stands(send: Callable[[], T], *, reporter: Reporter, otherwise: str) -> T | None:
+    """What `send` gives; called again where other runs have sent some of it meanwhile (PlanMovedError). In
+    the end it is left, which `otherwise` says in words; None then."""
+    for look in range(1, LOOKS + 1):
+        try:
+            return send()
+        except PlanMovedError as moved:
+            if look == LOOKS:
+                reporter.tell(Trouble(what=f"{otherwise}: {moved.what}"))
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedRequests:
+    """Every request worth repeating of those that the shards with these ids carried.
 
     `began_s`: when the person asked for this run. A wish to cancel that is older is no word against it.
     `pause_until_s`: the latest moment (Unix seconds) that the server asked to wait for. `room`: what the
     server lets wait; what is beyond it is left for the next time, and all of it while something waits there
     already, or where somebody has wished meanwhile to cancel what this run had there.
-    Where another run has sent one of them meanwhile, it is looked again; in the end they stay as they are.
     """
-    for look in range(1, LOOKS + 1):
-        if room is not None and _is_no_time_for_more(workplace, ledger, manifest_id, run_id, began_s):
+
+    workplace: Workplace
+    ledger: Ledger
+    run_id: int
+    manifest_id: int
+    shard_ids: Container[int]
+    began_s: float
+    pause_until_s: float
+    room: Room | None
+    reporter: Reporter
+
+    def send_again(self) -> list[Submission]:
+        """New shards for them; empty for none. Where another run has sent one of them meanwhile, it is looked
+        again; in the end they stay as they are."""
+        otherwise = "failed requests are not sent again now"
+        return until_it_stands(self._once, reporter=self.reporter, otherwise=otherwise) or []
+
+    def _once(self) -> list[Submission]:
+        """One look, and what it finds in new shards. Errors: PlanMovedError, and then nothing stays of it."""
+        if self.room is not None and self._is_no_time_for_more():
             return []
-        try:
-            return _sent_again(
-                workplace,
-                ledger,
-                run_id=run_id,
-                manifest_id=manifest_id,
-                shard_ids=shard_ids,
-                began_s=began_s,
-                pause_until_s=pause_until_s,
-                room=room,
-                reporter=reporter,
+        failpoint("retry.begins")
+        folder = self.workplace.place.folder
+        with tempfile.TemporaryDirectory(prefix="retry-", dir=folder / "scratch") as scratch:
+            files = ShardFiles(
+                self.workplace.provider.limits,
+                folder=folder / "shards",
+                scratch=Path(scratch),
+                owner=self.workplace.file_owner,
+                first_slot=next_slot(self.ledger, self.manifest_id, self.run_id),
             )
-        except PlanMovedError as moved:
-            if look == LOOKS:
-                reporter.tell(Trouble(what=f"failed requests are not sent again now: {moved.what}"))
-    return []
+            try:
+                placements = self._placements(files)
+                failpoint("retry.copied")
+                shards = tuple(files.seal())
+            except BaseException:
+                files.discard()
+                raise
+            return self._committed(files, shards, placements) if placements else []
 
-
-def _sent_again(
-    workplace: Workplace,
-    ledger: Ledger,
-    *,
-    run_id: int,
-    manifest_id: int,
-    shard_ids: Container[int],
-    began_s: float,
-    pause_until_s: float,
-    room: Room | None,
-    reporter: Reporter,
-) -> list[Submission]:
-    """One look, and what it finds in new shards. Errors: PlanMovedError, and then nothing is left of it."""
-    failpoint("retry.begins")
-    allowance = Allowance(workplace, ledger, run_id=run_id, manifest_id=manifest_id)
-    with tempfile.TemporaryDirectory(prefix="retry-", dir=workplace.place.folder / "scratch") as scratch:
-        files = ShardFiles(
-            workplace.provider.limits,
-            folder=workplace.place.folder / "shards",
-            scratch=Path(scratch),
-            owner=workplace.file_owner,
-            first_slot=next_slot(ledger, manifest_id, run_id),
-        )
-        try:
-            with closing(_lines_again(workplace, ledger, manifest_id, shard_ids, began_s)) as lines:
-                placements = list(_placed(files, lines, room, allowance))
-            failpoint("retry.copied")
-            shards = tuple(files.seal())
-        except BaseException:
-            files.discard()
-            raise
+    def _placements(self, files: ShardFiles) -> list[tuple[int, int, int]]:
+        """(slot, line, request id) of all that is copied; what is too dear is told."""
+        allowance = Allowance(self.workplace, self.ledger, run_id=self.run_id, manifest_id=self.manifest_id)
+        again = _lines_again(self.workplace, self.ledger, self.manifest_id, self.shard_ids, self.began_s)
+        with closing(again) as lines:
+            placements = list(_placed(files, lines, self.room, allowance))
         if allowance.refused:
-            _tell_too_dear(allowance, reporter)
-        if not placements:
-            return []
+            what = f"{allowance.refused:,} requests that failed are not sent again by this run"
+            self.reporter.tell(Trouble(what=f"{what}: {allowance.text}"))
+        return placements
+
+    def _committed(
+        self, files: ShardFiles, shards: tuple[SealedShard, ...], placements: list[tuple[int, int, int]]
+    ) -> list[Submission]:
         failpoint("retry.sealed")
-        new = planned(shards, workplace, pause_until_s=pause_until_s)
+        new = planned(shards, self.workplace, pause_until_s=self.pause_until_s)
         try:
-            again = ledger.commit_shards(
-                run_id=run_id,
-                manifest_id=manifest_id,
+            again = self.ledger.commit_shards(
+                run_id=self.run_id,
+                manifest_id=self.manifest_id,
                 shards=new,
                 placements=placements,
-                max_attempts=workplace.manifest.retry.attempts,
+                max_attempts=self.workplace.manifest.retry.attempts,
             )
         except PlanMovedError:
             files.discard()
             raise
         failpoint("retry.committed")
         pause_s = max(max(shard.not_before_s for shard in new) - time.time(), 0.0)
-        reporter.tell(Retrying(requests=len(placements), shards=len(new), pause_s=round(pause_s, 3)))
+        self.reporter.tell(Retrying(requests=len(placements), shards=len(new), pause_s=round(pause_s, 3)))
         return again
+
+    def _is_no_time_for_more(self) -> bool:
+        if under_way(self.workplace, self.ledger, self.manifest_id):
+            return True
+        wishes = self.ledger.cancel_wishes(time.time()) - self.ledger.cancel_wishes(self.began_s)
+        shards = self.ledger.shards(self.manifest_id)
+        return any(one.run_id == self.run_id and one.shard_id in wishes for one in shards)
 
 
 def room_left(
@@ -174,15 +182,6 @@ def room_left(
     return room_after(None, limit_tokens=limit_in(message) if shard_id in shard_ids else None)
 
 
-def _is_no_time_for_more(
-    workplace: Workplace, ledger: Ledger, manifest_id: int, run_id: int, began_s: float
-) -> bool:
-    if under_way(workplace, ledger, manifest_id):
-        return True
-    wishes = ledger.cancel_wishes(time.time()) - ledger.cancel_wishes(began_s)
-    return any(one.run_id == run_id and one.shard_id in wishes for one in ledger.shards(manifest_id))
-
-
 def tell_waiting(shards: Sequence[PlannedShard], reporter: Reporter) -> None:
     """Say what of a plan must wait, where that is long enough to be noticed."""
     now_s = time.time()
@@ -197,11 +196,6 @@ def tell_waiting(shards: Sequence[PlannedShard], reporter: Reporter) -> None:
 def next_slot(ledger: Ledger, manifest_id: int, run_id: int) -> int:
     """The first slot of a run that no shard has yet."""
     return max((one.slot + 1 for one in ledger.shards(manifest_id) if one.run_id == run_id), default=0)
-
-
-def _tell_too_dear(allowance: Allowance, reporter: Reporter) -> None:
-    what = f"{allowance.refused:,} requests that failed are not sent again by this run: {allowance.text}"
-    reporter.tell(Trouble(what=what))
 
 
 def _placed(

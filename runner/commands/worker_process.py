@@ -10,14 +10,14 @@ import pickle
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from contextlib import suppress
 from typing import Any
 
-from runner.children import bare_environment
+from runner.children import start_child
 from runner.commands.work import GoneError, Kind, Order, Work, receive, send_order, send_work
 
+_MODULE = "runner.commands.worker"
 _ENDS_WITHIN_S = 5.0
 
 
@@ -30,15 +30,7 @@ class WorkerProcess:
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
         try:
             with theirs:
-                self._process = subprocess.Popen(  # noqa: S603 - this interpreter, a module of ours
-                    [sys.executable, "-P", "-m", "runner.commands.worker", str(theirs.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=self._complaints,
-                    pass_fds=[theirs.fileno()],
-                    env=bare_environment(),
-                    process_group=0,  # Ctrl-C is for this process alone
-                )
+                self._process = start_child(_MODULE, theirs.fileno(), complaints=self._complaints)
         except BaseException:
             self.channel.close()
             self._complaints.close()

@@ -225,8 +225,6 @@ _WITH_INPUT = Query(
     ),
     *("at_server", "with_input"),
 )
-
-
 _WITH_ID = Query(
     select(batch.c.shard_id).where(
         batch.c.server == bindparam("at_server"), batch.c.batch_id == bindparam("with_id")

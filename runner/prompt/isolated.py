@@ -9,7 +9,8 @@ template may do anyway: choose the words of the prompts.
 
 What comes back is a stranger's word: JSON of bounded size, of which every value is looked at here. A process
 that ends, hangs or talks nonsense over a row is ended, the row has that as its cause, and the next row finds
-a new process, as long as not one row after the other ends its own.
+a new process, as long as not one row after the other ends its own. The kernel ends it with the thread that
+started it: a prompt is used, and let go of, by one thread.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import os
 import pickle
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -30,7 +30,7 @@ from typing import Any
 import jinja2
 import markupsafe
 
-from runner.children import bare_environment
+from runner.children import start_child
 from runner.core.model import Cause, Message
 from runner.errors import InputError, Mistake
 from runner.prompt.compiling import PromptSource
@@ -68,18 +68,9 @@ class _Process:
         most_output_bytes = min(source.max_output_bytes, _MOST_OUTPUT_BYTES)
         self._most_bytes = _MOST_TEXT_BYTES + 6 * most_output_bytes
         self._channel, theirs = socket.socketpair()
-        self._channel.settimeout(PATIENCE_S + _ENDS_WITHIN_S)
         try:
             with theirs:
-                self._child = subprocess.Popen(  # noqa: S603 - this interpreter, a module of ours
-                    [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                    env=bare_environment(),
-                    process_group=0,  # Ctrl-C is for this process alone
-                )
+                self._child = start_child(_MODULE, theirs.fileno(), complaints=subprocess.DEVNULL)
         except BaseException:
             self._channel.close()
             raise

@@ -4,10 +4,10 @@ Started by `isolated`, with no environment but what Python needs. It takes one i
 shuts itself in (`confinement`), and only then looks at the template. What it is told comes from the process
 that started it and is trusted; what it says is trusted by nobody, so it is plain JSON.
 
-    <- PromptSource, folders, memory, patience    -> {"ready": true} or {"refused": why}
-    <- (question, argument)                       -> {"is": answer}, or {"mistakes": [...], "next_step": ...}
+    <- PromptSource, folders, memory, patience, parent   -> {"ready": true} or {"refused": why}
+    <- (question, argument)   -> {"is": answer}, or {"mistakes": [...], "next_step": ...}
 
-It ends with its parent: the socket closes, and no question may take longer than it was told.
+It ends with its parent: the kernel sees to that, whatever runs here.
 """
 
 from __future__ import annotations

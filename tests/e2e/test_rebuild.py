@@ -18,7 +18,13 @@ from runner.commands.moments import Silent
 from runner.commands.options import ManifestOptions
 from runner.commands.rebuild import RebuildOptions, RebuildResult, rebuild
 from tests.fault.run_factories import all_well, paid_once, project_of, rows_of, server_of, work_off
-from tests.fault.run_hostile_server import Batch, HostileServer, Look, answer, good, lines
+from tests.fault.run_hostile_server import (
+    Batch,
+    HostileServer,
+    Look,
+    gone_half_way,
+    good,
+)
 from tests.fault.test_run_hostile_output import all_but_last
 from tests.localserver_process import eventually
 from tests.project_factory import Done, Project, kill
@@ -329,23 +335,13 @@ def test_a_shard_that_the_journal_has_lost_is_no_later_than_it_was(tmp_path: Pat
         assert len(server.batches) == 2
 
 
-def vanishes(batch: Batch, look: int) -> Look:
-    """The first batch answers two of its rows, and then the server does not know it any more."""
-    if batch.number > 1:
-        return Look(output=good(batch))
-    if look > 1:
-        return Look(reply=(404, b'{"error":{"message":"no such batch"}}'))
-    counts = {"total": 4, "completed": 2, "failed": 0}
-    return Look(output=lines(*map(answer, batch.requests[:2])), fields={"request_counts": counts})
-
-
 def but_the_first(found: list[dict[str, Any]], _query: str) -> dict[str, Any]:
     return {"object": "list", "data": [one for one in found if one["id"] != "batch-1"], "has_more": False}
 
 
 @pytest.mark.parametrize("is_offline", [False, True])
 def test_answers_of_a_shard_that_was_sent_again_come_back_too(tmp_path: Path, is_offline: bool) -> None:
-    with HostileServer(vanishes, listed=but_the_first) as server:
+    with HostileServer(gone_half_way, listed=but_the_first) as server:
         project = server.project(tmp_path / "p", 4)
         assert project.run().code == 4
         decided = project.call("resolve", str(project.manifest_path), "--resubmit", "--yes")
@@ -366,7 +362,7 @@ def test_answers_of_a_shard_that_was_sent_again_come_back_too(tmp_path: Path, is
 def test_answers_of_a_shard_that_was_sent_again_are_said_where_nobody_can_tell_whose_they_are(
     tmp_path: Path,
 ) -> None:
-    with HostileServer(vanishes, listed=but_the_first) as server:
+    with HostileServer(gone_half_way, listed=but_the_first) as server:
         project = server.project(tmp_path / "p", 4)
         assert project.run().code == 4
         assert project.call("resolve", str(project.manifest_path), "--resubmit", "--yes").code == 0

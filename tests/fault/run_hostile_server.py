@@ -108,6 +108,16 @@ def well(batch: Batch, _look: int) -> Look:
     return Look(output=good(batch))
 
 
+def gone_half_way(batch: Batch, look: int) -> Look:
+    """The first batch answers two of four requests, and then nobody knows it any more."""
+    if batch.number > 1:
+        return Look(output=good(batch))
+    if look > 1:
+        return Look(reply=(404, b'{"error":{"message":"no such batch"}}'))
+    counts = {"total": 4, "completed": 2, "failed": 0}
+    return Look(output=lines(*map(answer, batch.requests[:2])), fields={"request_counts": counts})
+
+
 class HostileServer:
     """Listens until the block ends. `batches` are those bought, `seen` every request line."""
 

@@ -70,6 +70,23 @@ def test_a_run_that_is_still_sending_sends_nothing_after_a_cancel(tmp_path: Path
         assert project.ledger("SELECT count(*) FROM request WHERE open_shard_id IS NOT NULL") == [(0,)]
 
 
+def test_a_file_that_is_too_large_goes_on_as_nothing_after_a_cancel(tmp_path: Path) -> None:
+    """Its smaller parts would know nothing of the wish."""
+    told: list[Done] = []
+
+    def refused(_number: int) -> tuple[int, bytes]:
+        told.append(cancel(project))
+        return 413, b'{"error":{"message":"too large"}}'
+
+    with HostileServer(uploaded=refused) as server:
+        project = server.project(tmp_path / "p", 4)
+        done = project.run()
+        assert "Traceback" not in done.stderr
+        assert [one.code for one in told] == [0]
+        assert server.batches == []
+        assert project.ledger("SELECT state FROM shard") == [("discarded",)]
+
+
 def test_the_batch_of_a_held_shard_is_stopped_too(tmp_path: Path) -> None:
     """It seemed to be gone, because another account's key looked for it."""
     with StoppableServer(

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.fault.run_hostile_server import Batch, HostileServer, Look, answer, good, lines
+from tests.fault.run_hostile_server import HostileServer, gone_half_way
 from tests.project_factory import Project
 
 PRICES = {"input_per_million": 1e6, "output_per_million": 1e6}
@@ -28,16 +28,6 @@ def priced(server: HostileServer, folder: Path) -> Project:
     project.manifest["model"] |= {"prices": PRICES}
     project.write_manifest()
     return project
-
-
-def gone_half_way(batch: Batch, look: int) -> Look:
-    """The first batch answers two of four requests, and then nobody knows it any more."""
-    if batch.number > 1:
-        return Look(output=good(batch))
-    if look > 1:
-        return Look(reply=(404, b'{"error":{"message":"no such batch"}}'))
-    counts = {"total": 4, "completed": 2, "failed": 0}
-    return Look(output=lines(*map(answer, batch.requests[:2])), fields={"request_counts": counts})
 
 
 def test_answers_of_a_batch_that_was_given_up_are_paid_by_the_run_that_collected_them(tmp_path: Path) -> None:

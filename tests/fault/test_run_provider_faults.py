@@ -291,6 +291,7 @@ def test_faults_of_several_kinds_at_once_cost_nothing_twice(tmp_path: Path) -> N
         server.arm("lost-reply", route="DELETE /v1/files/*", nth=1)
     until_done(project)
     all_well(project, rows_of(8))
+    assert len(project.witness.creates()) == 4, "one batch for each file, whatever was said of it"
 
 
 def test_uploads_that_earlier_runs_tried_do_not_stop_this_one(tmp_path: Path) -> None:

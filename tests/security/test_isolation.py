@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import socket
 import subprocess
 import sys
@@ -253,6 +254,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
+    assert done.returncode == -signal.SIGKILL
     child = int(done.stdout)
     eventually(lambda: not Path(f"/proc/{child}").exists(), wait_s=10, what="the end of the child")
 
