@@ -75,32 +75,33 @@ class LargerRequests:
                 owner=self.workplace.file_owner,
                 first_slot=next_slot(self.ledger, self.manifest_id, self.run_id),
             )
-            try:
-                shards = self._sealed(files, Path(scratch))
-            except BaseException:
-                files.discard()
-                raise
+            with Staging.create(Path(scratch)) as staging:
+                try:
+                    shards = self._committed(files, staging)
+                except BaseException:
+                    files.discard()
+                    raise
             if not shards:
                 files.discard()
+        failpoint("raise.committed")
         if shards:
             requests = sum(shard.requests for shard in shards)
             self.reporter.tell(Raising(requests=requests, shards=len(shards)))
 
-    def _sealed(self, files: ShardFiles, scratch: Path) -> tuple[SealedShard, ...]:
-        """The new shards, once the ledger holds them; none where they would cost too much."""
-        with Staging.create(scratch) as staging:
-            comparison = self._compared(files, staging)
-            shards = tuple(comparison.seal(self.asked.rows))
-            if shards and not self._is_affordable(comparison, shards):
-                return ()
-            failpoint("raise.sealed")
-            self.ledger.commit_plan(
-                run_id=self.run_id,
-                manifest_id=self.manifest_id,
-                staging=staging,
-                shards=planned(shards, self.workplace),
-            )
-        failpoint("raise.committed")
+    def _committed(self, files: ShardFiles, staging: Staging) -> tuple[SealedShard, ...]:
+        """The new shards, which the ledger holds then; none where they would cost too much. The commit is the
+        last thing: from then on the files are not ours to remove."""
+        comparison = self._compared(files, staging)
+        shards = tuple(comparison.seal(self.asked.rows))
+        if shards and not self._is_affordable(comparison, shards):
+            return ()
+        failpoint("raise.sealed")
+        self.ledger.commit_plan(
+            run_id=self.run_id,
+            manifest_id=self.manifest_id,
+            staging=staging,
+            shards=planned(shards, self.workplace),
+        )
         return shards
 
     def _compared(self, files: ShardFiles, staging: Staging) -> Comparison:
