@@ -2,9 +2,9 @@
 
 Its template runs where it can reach nothing (`prompt.isolated`). What the manifest itself names is read and
 written by this program, so here the paths are looked at: everything lies in its project, links followed,
-or in a folder that was allowed. A run remembers that it was isolated, so that `run explain` and `run diff`,
-which render its prompts again, do that behind the same walls. And no key goes to a server that a stranger
-chose.
+or in a folder that was allowed. And no key goes to a server that a stranger chose. A run remembers that it
+was isolated: what renders its prompts again (`run explain`, `run plan --diff`) does that behind the same
+walls.
 """
 
 from __future__ import annotations
