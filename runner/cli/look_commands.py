@@ -49,11 +49,11 @@ def validate(session: Session, manifests: tuple[str, ...], bent: Bending) -> int
     from runner.commands.validate import validate as check
 
     session.enter("validate", manifests)
-    check_manifests(manifests)
     code = EXIT_DONE
     for path in manifests:
         options = manifest_options(path, bent)
         try:
+            check_manifests((path,))
             found = check(options, environ=dict(os.environ))
         except InputError as error:
             code = tell(failure_of(error, session, manifest=path), session)

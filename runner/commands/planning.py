@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from runner.commands.checking import check_everything, render_source
+from runner.commands.checking import check_everything, mistakes_together, render_source
 from runner.commands.comparing import Comparison
 from runner.commands.documents import document_of, repeats_of, texts_as_json
 from runner.commands.incremental import compare_what_differs, rows_that_differ
@@ -24,6 +24,7 @@ from runner.commands.keeping import Keeper
 from runner.commands.moments import Planned, Reporter, RowsRead, RowsRendered, Trouble
 from runner.commands.narrowing import Selection, selection_of
 from runner.commands.options import PlanDigests, RunOptions
+from runner.commands.prompt_of import prompt_source
 from runner.commands.reasons import reasons_of
 from runner.commands.render_pool import render_all
 from runner.commands.rendering import RenderSource
@@ -34,6 +35,7 @@ from runner.commands.workplace import Workplace
 from runner.core.model import RunTimes
 from runner.core.planning import Plan, Policy
 from runner.dataset import Snapshot, close_snapshots, take_snapshot
+from runner.errors import InputError
 from runner.failpoints import failpoint
 from runner.ledger import Ledger, RunRecord, Staging
 from runner.prompt import Prompt
@@ -83,12 +85,7 @@ def prepared(
     """
     with _scratch_folder(workplace, keep_in_project=write_shards) as scratch:
         times = options.times or usual_times(workplace, ledger)
-        snapshot = take_snapshot(
-            workplace.manifest,
-            scratch / "snapshot.parquet",
-            scratch=scratch,
-            parameters=as_parameters(times),
-        )
+        snapshot = _rows_of(workplace, times, scratch)
         failpoint("plan.snapshot")
         reporter.tell(RowsRead(rows=snapshot.rows))
         source = render_source(workplace, snapshot.path, times)
@@ -156,6 +153,19 @@ def prepared(
                 if files is not None:
                     files.discard()
                 raise
+
+
+def _rows_of(workplace: Workplace, times: RunTimes, scratch: Path) -> Snapshot:
+    """The dataset as it is now. Raises InputError, then with the template's mistakes too."""
+    try:
+        path = scratch / "snapshot.parquet"
+        return take_snapshot(workplace.manifest, path, scratch=scratch, parameters=as_parameters(times))
+    except InputError as error:
+        try:
+            also = mistakes_together(workplace, None, prompt_source(workplace, times).compile())
+        except InputError as second:
+            also = list(second.mistakes)
+        raise InputError([*error.mistakes, *also], next_step=error.next_step) from None
 
 
 def _compare_all(

@@ -49,7 +49,8 @@ class Track:
     404. `uploads`: tried by this process. `looks`: polls so far, `is_troubled` that the last one came to an
     error. `cancelled_since_s`: since when its batch is seen to be cancelled, `is_in_grace` that what was in
     flight then may still be answered, until a moment that the server's own times tell. `full_reads`: full
-    readings of a finished batch that still lacks lines, `is_lacking_told` that a person knows.
+    readings of a finished batch that still lacks lines, `is_lacking_told` that a person knows;
+    `is_overdue_told` that a person knows of a batch that is not done in its window.
     `blocked`: a failure of one of its requests that the account is to blame for; `retry_after_s`: the
     longest wait that a line asks for. `queued_out`: what the server said of its full queue, where it let
     nothing of the batch in.
@@ -66,6 +67,7 @@ class Track:
     is_troubled: bool = False
     full_reads: int = 0
     is_lacking_told: bool = False
+    is_overdue_told: bool = False
     missing_since_s: float | None = None
     cancelled_since_s: float | None = None
     is_in_grace: bool = False

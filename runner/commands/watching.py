@@ -25,6 +25,8 @@ from runner.provider import NotFoundYetError, ProviderError
 
 FULL_READS = 4
 """A finished batch that lacks lines is read in full so many times before its rows are unaccounted."""
+OVERDUE_AFTER_S = 600
+"""A batch that is unfinished so long after its window is told of. Servers tidy up for a while then."""
 _LASTING = frozenset({ProblemKind.NOT_FOUND, ProblemKind.INVALID_REQUEST})
 """What keeps a file from being read for good. All else passes, and says nothing about what is in the file."""
 
@@ -119,6 +121,7 @@ class Watcher:
         submission = track.submission
         word = states.last_word(submission) or _stuck_cancel(batch)
         if word is None and not states.looks_finished(submission):
+            self._tell_overdue(track, batch)
             track.next_at_s = self._at.clock() + self._at.poll_pause_s(tracks)
             return
         if was_read and self._may_still_answer(track, batch, word):
@@ -177,6 +180,20 @@ class Watcher:
         what = (
             f"the batch ended ({word}) with {track.book.accounted:,} of "
             f"{track.submission.requests:,} answers; reading again until {until}"
+        )
+        self._at.reporter.tell(Trouble(what=what, slot=track.submission.slot))
+
+    def _tell_overdue(self, track: Track, batch: BatchObject) -> None:
+        """Once: a server may finish it hours late, or never; what to do then is for a person to decide."""
+        expires_at_s = track.submission.expires_at_s
+        late_s = (batch.told_at_s or self._at.wall()) - (expires_at_s or 0.0)
+        if track.is_overdue_told or expires_at_s is None or late_s < OVERDUE_AFTER_S:
+            return
+        track.is_overdue_told = True
+        until = time.strftime("%m-%d %H:%M", time.localtime(expires_at_s))
+        what = (
+            f"the batch's window ended at {until}, and the server still says {batch.status!r}; it is watched "
+            "until it ends. `run cancel` gives it up: what is answered is kept, the next run asks the rest"
         )
         self._at.reporter.tell(Trouble(what=what, slot=track.submission.slot))
 

@@ -19,7 +19,7 @@ from runner.core.model import Backoff, Limits, Manifest, Provider
 from runner.core.raising import rungs
 from runner.errors import InputError, Mistake
 from runner.ledger import LedgerPlace, locate
-from runner.manifest import load, load_what_stands
+from runner.manifest import WITHHELD, load, load_what_stands
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ def survey_workplace(
 
 def _told_to_manifest(options: ManifestOptions, environ: Mapping[str, str]) -> Mapping[str, str]:
     """What `${NAME}` may name: nothing for a stranger's manifest, which could send it anywhere."""
-    return {} if options.is_isolated else environ
+    return WITHHELD if options.is_isolated else environ
 
 
 def _workplace_of(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from runner.manifest.findings import Findings, dotted, shown
 from runner.manifest.nodes import Entry, ListNode, MapNode, Node, Path, ScalarNode, walk
@@ -23,6 +24,8 @@ _SECRET = re.compile(
     r"(?:(?:^|_)(?:API_?KEY|TOKEN|SECRET|SECRET_KEY|ACCESS_KEY|PRIVATE_KEY)|PASSWORD|PASSWD)$", re.IGNORECASE
 )
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+WITHHELD: Mapping[str, str] = MappingProxyType({})
+"""The environment for a manifest that must not know it: its variables are not told, whether set or not."""
 _FORMS = "write ${NAME}, ${NAME:-default} or ${NAME:?message}; $$ stands for a dollar sign"
 
 
@@ -97,7 +100,13 @@ def _substitute(match: re.Match[str], environ: Mapping[str, str]) -> str:
     value = environ.get(name)
     if value is not None and _LONE_SURROGATE.search(value):
         raise _BadVariableError(f"environment variable {shown(name)} is not UTF-8")
-    if operator is None and value is None:
+    lacks = operator is None and value is None
+    if environ is WITHHELD and (lacks or operator == "?"):
+        raise _BadVariableError(
+            f"environment variable {shown(name)} is not told to an isolated manifest",
+            f"give the value with --set, or write ${{{shown(name)}:-default}}",
+        )
+    if lacks:
         raise _BadVariableError(
             f"environment variable {shown(name)} is not set", f"set it, or write ${{{shown(name)}:-default}}"
         )

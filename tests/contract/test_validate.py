@@ -123,6 +123,9 @@ def test_a_missing_dataset_hides_no_mistake_of_the_template(tmp_path: Path, prom
     found = mistakes_of(path)
     assert "no such file" in found[0].what
     assert len(found) == 3  # and of no column it is said that it is missing
+    with pytest.raises(InputError) as caught:
+        plan(RunOptions(manifest=ManifestOptions(path=str(path)), environ={}), reporter=Silent())
+    assert list(caught.value.mistakes) == found
 
 
 def test_a_missing_parent_hides_no_mistake_and_is_not_blamed_for_missing_keys(tmp_path: Path) -> None:

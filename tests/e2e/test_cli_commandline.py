@@ -274,6 +274,15 @@ def test_the_starter_is_valid_and_names_a_schema_that_is_there(tmp_path: Path) -
     assert done.stderr.startswith("reviews.yaml: valid\n  rows    8\n")
 
 
+def test_a_manifest_that_is_not_there_hides_no_mistake_of_another(tmp_path: Path) -> None:
+    run_program("init", cwd=tmp_path)
+    (tmp_path / "templates" / "reviews.j2").unlink()
+    done = run_program("validate", "nofile.yaml", "reviews.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "error: nofile.yaml: no such file" in done.stderr
+    assert "prompt.template: there is no file" in done.stderr
+
+
 def test_the_local_server_says_where_it_is_and_stops_in_order(tmp_path: Path) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         server = subprocess.Popen(
