@@ -14,7 +14,7 @@ from enum import StrEnum
 from runner.cli.texts import clean, counted, money, path_here, size, span
 from runner.commands.moments import Cut, Finished, Raising, Retrying
 from runner.core.planning import Estimate, Plan
-from runner.errors import EXIT_DONE, EXIT_STILL_RUNNING
+from runner.errors import EXIT_DONE, EXIT_REFUSED, EXIT_STILL_RUNNING
 
 LABEL_WIDTH = 9
 CAUSES_SHOWN = 5
@@ -241,7 +241,9 @@ def _labelled(label: str, texts: Sequence[str], *, tone: Tone = Tone.PLAIN) -> l
 
 
 def _next_lines(finished: Finished, manifest: str | None) -> list[Line]:
-    """The one command that helps now, or none."""
+    """The one command that helps now, or none. Where the run was refused its error has told that already."""
+    if finished.exit_code == EXIT_REFUSED:
+        return []
     path = shlex.quote(clean(manifest)) if manifest else "MANIFEST"
     if finished.pending or finished.cancelled:
         return [Line(label="next", text=f"run {path}", tone=Tone.NEXT)]

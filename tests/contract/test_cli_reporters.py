@@ -255,6 +255,11 @@ def test_a_full_success_has_no_next_step() -> None:
     )
 
 
+def test_a_run_that_was_refused_leaves_the_next_step_to_its_error() -> None:
+    lines = lines_of([make_finished(succeeded=290, failed=0, unsendable=0, pending=10, exit_code=4)])
+    assert not any(line.startswith("next") for line in lines)
+
+
 def test_pending_rows_ask_for_the_same_command() -> None:
     lines = lines_of([make_finished(succeeded=290, failed=0, unsendable=0, pending=10, exit_code=75)])
     assert lines[0].startswith("pending   290 succeeded, 10 pending")
