@@ -69,6 +69,16 @@ class Prepared:
             self.files.discard()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Inputs:
+    """The rows as they are now, the prompt for them, and the moments of the run."""
+
+    times: RunTimes
+    snapshot: Snapshot
+    prompt: Prompt
+    source: RenderSource
+
+
 @contextmanager
 def prepared(
     workplace: Workplace,
@@ -84,75 +94,56 @@ def prepared(
     `check_stop` is called between pieces and raises where a person interrupted.
     """
     with _scratch_folder(workplace, keep_in_project=write_shards) as scratch:
-        times = options.times or usual_times(workplace, ledger)
-        snapshot = _rows_of(workplace, times, scratch)
-        failpoint("plan.snapshot")
-        reporter.tell(RowsRead(rows=snapshot.rows))
-        source = render_source(workplace, snapshot.path, times)
-        prompt = source.prompt.compile([column.name for column in snapshot.columns])
-        source = replace(source, prompt=prompt.source)  # workers render the texts that were read here
-        check_everything(workplace, snapshot, prompt)
-        limits = workplace.provider.limits
-        folder = workplace.place.folder / "shards"
-        owner = workplace.file_owner
-        files = ShardFiles(limits, folder=folder, scratch=scratch, owner=owner) if write_shards else None
-        with Staging.create(scratch) as staging:
-            try:
-                previous = _last_run(workplace, ledger)
-                policy = policy_of(workplace, options)
-                selection = selection_of(options.narrowing, snapshot.path, snapshot.rows)
-                taken_back = frozenset() if write_shards else _to_be_taken_back(workplace, ledger)
-                keeper = differing = None
-                if ledger is not None and previous is not None:
-                    if not taken_back and _may_keep(workplace, previous, policy, selection):
-                        keeper = Keeper(ledger, previous.manifest_id, staging)
-                        differing = rows_that_differ(workplace, previous, snapshot, prompt)
-                    else:
-                        staging.load_previous(ledger.previous_rows(previous.manifest_id))
-                comparison = Comparison(
-                    workplace,
-                    ledger,
-                    staging,
-                    files or CountingShards(limits),
-                    policy=policy,
-                    selection=selection,
-                    taken_back=taken_back,
+        inputs = _inputs(workplace, ledger, options, scratch, reporter)
+        files = _shard_files(workplace, scratch) if write_shards else None
+        with Staging.create(scratch) as staging, _discarded_on_error(files):
+            previous = _last_run(workplace, ledger)
+            comparison, keeper = _comparison(workplace, ledger, options, inputs, staging, previous, files)
+            differing = None
+            if keeper is not None and previous is not None:
+                differing = rows_that_differ(workplace, previous, inputs.snapshot, inputs.prompt)
+            if keeper is not None and differing is not None:
+                compare_what_differs(
+                    inputs.source,
+                    inputs.snapshot.rows,
+                    differing,
                     keeper=keeper,
+                    comparison=comparison,
+                    check_stop=check_stop,
+                    tell=lambda: _tell_rendered(reporter, comparison, inputs),
                 )
-                if differing is not None and keeper is not None:
-                    compare_what_differs(
-                        source,
-                        snapshot.rows,
-                        differing,
-                        keeper=keeper,
-                        comparison=comparison,
-                        check_stop=check_stop,
-                        tell=lambda: reporter.tell(RowsRendered(rows=comparison.rows, total=snapshot.rows)),
-                    )
-                else:
-                    _compare_all(source, snapshot.rows, comparison, options, check_stop, reporter)
-                close_snapshots()  # hours of waiting may follow, and nothing more is read of the rows
-                failpoint("plan.rendered")
-                read = _times_read(workplace, snapshot, prompt, times)
-                plan = _conclude(
-                    workplace,
-                    ledger,
-                    comparison,
-                    staging,
-                    snapshot,
-                    prompt,
-                    previous,
-                    files,
-                    read,
-                    only_data=differing is not None,
-                    is_narrowed=not options.narrowing.takes_all,
-                )
-                reporter.tell(Planned(plan=plan.plan, causes=plan.causes))
-                yield plan
-            except BaseException:
-                if files is not None:
-                    files.discard()
-                raise
+            else:
+                _compare_all(inputs, comparison, options, check_stop, reporter)
+            close_snapshots()  # hours of waiting may follow, and nothing more is read of the rows
+            failpoint("plan.rendered")
+            plan = _conclude(
+                workplace,
+                ledger,
+                comparison,
+                staging,
+                inputs,
+                previous,
+                files,
+                only_data=differing is not None,
+                is_narrowed=not options.narrowing.takes_all,
+            )
+            reporter.tell(Planned(plan=plan.plan, causes=plan.causes))
+            yield plan
+
+
+def _inputs(
+    workplace: Workplace, ledger: Ledger | None, options: RunOptions, scratch: Path, reporter: Reporter
+) -> _Inputs:
+    """Raises InputError with all that is wrong."""
+    times = options.times or usual_times(workplace, ledger)
+    snapshot = _rows_of(workplace, times, scratch)
+    failpoint("plan.snapshot")
+    reporter.tell(RowsRead(rows=snapshot.rows))
+    source = render_source(workplace, snapshot.path, times)
+    prompt = source.prompt.compile([column.name for column in snapshot.columns])
+    source = replace(source, prompt=prompt.source)  # workers render the texts that were read here
+    check_everything(workplace, snapshot, prompt)
+    return _Inputs(times=times, snapshot=snapshot, prompt=prompt, source=source)
 
 
 def _rows_of(workplace: Workplace, times: RunTimes, scratch: Path) -> Snapshot:
@@ -168,9 +159,56 @@ def _rows_of(workplace: Workplace, times: RunTimes, scratch: Path) -> Snapshot:
         raise InputError([*error.mistakes, *also], next_step=error.next_step) from None
 
 
+def _shard_files(workplace: Workplace, scratch: Path) -> ShardFiles:
+    folder = workplace.place.folder / "shards"
+    return ShardFiles(workplace.provider.limits, folder=folder, scratch=scratch, owner=workplace.file_owner)
+
+
+@contextmanager
+def _discarded_on_error(files: ShardFiles | None) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        if files is not None:
+            files.discard()
+        raise
+
+
+def _comparison(
+    workplace: Workplace,
+    ledger: Ledger | None,
+    options: RunOptions,
+    inputs: _Inputs,
+    staging: Staging,
+    previous: RunRecord | None,
+    files: ShardFiles | None,
+) -> tuple[Comparison, Keeper | None]:
+    """With a keeper where rows that are as they were may stay as they are; else the last run's rows are
+    staged, to be compared with."""
+    policy = policy_of(workplace, options)
+    selection = selection_of(options.narrowing, inputs.snapshot.path, inputs.snapshot.rows)
+    taken_back = frozenset() if files is not None else _to_be_taken_back(workplace, ledger)
+    keeper = None
+    if ledger is not None and previous is not None:
+        if not taken_back and _may_keep(workplace, previous, policy, selection):
+            keeper = Keeper(ledger, previous.manifest_id, staging)
+        else:
+            staging.load_previous(ledger.previous_rows(previous.manifest_id))
+    comparison = Comparison(
+        workplace,
+        ledger,
+        staging,
+        files or CountingShards(workplace.provider.limits),
+        policy=policy,
+        selection=selection,
+        taken_back=taken_back,
+        keeper=keeper,
+    )
+    return comparison, keeper
+
+
 def _compare_all(
-    source: RenderSource,
-    rows: int,
+    inputs: _Inputs,
     comparison: Comparison,
     options: RunOptions,
     check_stop: Callable[[], None],
@@ -178,8 +216,8 @@ def _compare_all(
 ) -> None:
     """Every row rendered, and compared piece by piece."""
     rendered = render_all(
-        source,
-        rows,
+        inputs.source,
+        inputs.snapshot.rows,
         workers=options.workers,
         check_stop=check_stop,
         tell=lambda what: reporter.tell(Trouble(what=what)),
@@ -187,7 +225,11 @@ def _compare_all(
     with closing(rendered) as pieces:
         for piece in pieces:
             comparison.add(piece)
-            reporter.tell(RowsRendered(rows=comparison.rows, total=rows))
+            _tell_rendered(reporter, comparison, inputs)
+
+
+def _tell_rendered(reporter: Reporter, comparison: Comparison, inputs: _Inputs) -> None:
+    reporter.tell(RowsRendered(rows=comparison.rows, total=inputs.snapshot.rows))
 
 
 def _conclude(
@@ -195,16 +237,16 @@ def _conclude(
     ledger: Ledger | None,
     comparison: Comparison,
     staging: Staging,
-    snapshot: Snapshot,
-    prompt: Prompt,
+    inputs: _Inputs,
     previous: RunRecord | None,
     files: ShardFiles | None,
-    times_read: dict[str, str],
     *,
     only_data: bool,
     is_narrowed: bool,
 ) -> Prepared:
     """`only_data`: what else a request rests on is what it was in the last run."""
+    snapshot, prompt = inputs.snapshot, inputs.prompt
+    times_read = _times_read(inputs)
     shards = tuple(comparison.seal(snapshot.rows))
     document = document_of(workplace.manifest)
     manifest_digest = sha256(document).hexdigest()
@@ -252,10 +294,11 @@ def _conclude(
     )
 
 
-def _times_read(workplace: Workplace, snapshot: Snapshot, prompt: Prompt, times: RunTimes) -> dict[str, str]:
+def _times_read(inputs: _Inputs) -> dict[str, str]:
     """The moments of the run, as far as its query or its template reads them."""
-    names = {*snapshot.parameters, *prompt.times_read([column.name for column in snapshot.columns])}
-    return {name: text for name, text in as_record(times).items() if name in names}
+    columns = [column.name for column in inputs.snapshot.columns]
+    names = {*inputs.snapshot.parameters, *inputs.prompt.times_read(columns)}
+    return {name: text for name, text in as_record(inputs.times).items() if name in names}
 
 
 def _last_run(workplace: Workplace, ledger: Ledger | None) -> RunRecord | None:
