@@ -104,6 +104,11 @@ def _decide(
 def _question(held: tuple[HeldShard, ...], shard: str | None, *, is_resubmit: bool) -> str:
     meant = [one for one in held if shard in (None, one.shard)]
     requests = sum(one.unanswered or one.requests for one in meant)
+    if not is_resubmit and any(one.is_untold for one in meant):
+        return (
+            f"Give {counted(requests, 'request')} up? Which rows they are of is not known, so the next run"
+            f" sends all rows without an answer; what a batch has answered is paid twice ({_cost(meant)})."
+        )
     if not is_resubmit:
         return f"Give {counted(requests, 'request')} up? If a batch exists, what it costs is lost."
     return (

@@ -10,6 +10,10 @@ held its rows wait and nothing is sent for them. A person can know more (the ser
                where the server could not be asked in full, or no fence is proved, nothing is decided
     abandon    given up: what has no answer becomes `unaccounted`; no run asks it again, `run retry` does
 
+A shard of which nobody knows the requests any more (see `untold`) is adopted only where its list, its input
+file or the server's copy of that tells them: without, each of its answers would match nothing. Given up, no
+row can be told from it, so its rows are asked like any other.
+
 Each takes the manifest's and the shard's lock and is one recorded move.
 """
 
@@ -19,14 +23,16 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from runner.commands import calls
 from runner.commands.local import connected
 from runner.commands.options import ManifestOptions, command_line
+from runner.commands.requests_of import requests_of
 from runner.commands.under_way import at_own_server
+from runner.commands.untold import is_untold
 from runner.commands.workplace import Workplace, open_workplace
 from runner.core.model import ProblemKind, Provider
 from runner.core.planning import Estimate, estimate
@@ -36,7 +42,7 @@ from runner.core.states import ShardState, Submission, abandoned, adopted, disow
 from runner.core.tags import read_tags
 from runner.core.wire import BatchObject
 from runner.errors import DecisionNeededError, InputError, Mistake
-from runner.ledger import Ledger, ShardRecord, hold
+from runner.ledger import Ledger, ShardRecord, hold, kept_path, read_journal
 from runner.provider import NotFoundYetError, ProviderError
 
 if TYPE_CHECKING:
@@ -50,8 +56,9 @@ class HeldShard:
     """One shard that waits for a decision. `shard` is what `--shard` takes; times are UTC text.
 
     `sent_at` is when the create was sent at the latest, `unanswered` counts requests without an answer,
-    `known` is what is known, `cost` what sending it again may cost (None: unknown). `is_elsewhere`: it was
-    sent to another server than the manifest names now. The commands are whole command lines.
+    `is_untold`: which ones it holds is not known. `known` is what is known, `cost` what sending it again may
+    cost (None: unknown). `is_elsewhere`: it was sent to another server than the manifest names now. The
+    commands are whole command lines.
     """
 
     shard: str
@@ -60,6 +67,7 @@ class HeldShard:
     attempt: int
     requests: int
     unanswered: int
+    is_untold: bool
     input_file_id: str | None
     batch_id: str | None
     sent_at: str | None
@@ -121,7 +129,7 @@ def _described(
     workplace: Workplace, ledger: Ledger, options: ManifestOptions, name: str, record: ShardRecord
 ) -> HeldShard:
     submission = ledger.submission(record.shard_id)
-    unanswered = sum(one.status is None for one in ledger.expected(record.shard_id).values())
+    answered = sum(one.status is not None for one in ledger.expected(record.shard_id).values())
     risk = _risk(workplace, submission)
     base = command_line("resolve", options)
 
@@ -134,7 +142,8 @@ def _described(
         slot=submission.slot,
         attempt=submission.attempt,
         requests=submission.requests,
-        unanswered=unanswered,
+        unanswered=submission.requests - answered,
+        is_untold=is_untold(ledger, submission),
         input_file_id=submission.input_file_id,
         batch_id=submission.batch_id,
         sent_at=_utc(submission.submitted_at_s or submission.send_by_s),
@@ -247,6 +256,8 @@ def adopt(
             what = f"the server knows no batch {batch_id!r}, or this key does not see it"
             raise _refused("--adopt", what, "nothing was changed") from None
         _check_is_its_batch(case, batch)
+        if is_untold(case.ledger, case.submission):
+            _learn_requests(case, batch, client)
         moved = adopted(case.submission, batch, time.time())
         case.ledger.save(moved, what="adopted by a person", detail=batch.batch_id)
     then = f"`{command_line('', options)}` collects it (the server says: {batch.status or 'nothing'})"
@@ -276,6 +287,28 @@ def _check_is_its_batch(case: _Case, batch: BatchObject) -> None:
         raise _refused("--adopt", f"batch {batch.batch_id} is another shard's already", "nothing was changed")
 
 
+def _learn_requests(case: _Case, batch: BatchObject, client: Client) -> None:
+    """Which requests the shard holds. Raises DecisionNeededError where nobody can tell."""
+    place, ours = case.workplace.place, case.submission
+    journaled = (one.newest for one in read_journal(place).shards)
+    newest = next((fact for fact in journaled if (fact.run, fact.slot) == (ours.run, ours.slot)), None)
+    requests = None
+    if newest is not None:
+        fact = replace(newest, input_file_id=batch.input_file_id or newest.input_file_id)
+        requests = requests_of(fact, place.folder, client)
+    if requests is None:
+        list_path = kept_path(place.folder, ours.sha)
+        raise DecisionNeededError(
+            f"which requests shard {case.name} holds is not known, and the server does not give its input "
+            f"file: the answers of batch {batch.batch_id} would match no row, and be bought again; nothing "
+            "was decided",
+            next_step=f"put {list_path} or {place.folder / ours.path} back from a backup, or wait until the "
+            "server gives the file, and run the same command again: till then nothing is lost and nothing "
+            f"paid; to buy it again whatever it has answered, `{_about(case)} --abandon`",
+        )
+    case.ledger.restoration().learn(ours.shard_id, requests)
+
+
 def resubmit(options: ManifestOptions, *, shard: str | None, environ: Mapping[str, str]) -> Decision:
     """No batch exists, a person says. Raises DecisionNeededError where the server shows one, and where it
     could not be looked whether there is one."""
@@ -298,7 +331,7 @@ def _refuse_if_listed(case: _Case, client: Client, provider: Provider) -> None:
         except NotFoundYetError:
             found = []
     if found:
-        command = f"{command_line('resolve', case.options)} --shard {case.name} --adopt {found[0].batch_id}"
+        command = f"{_about(case)} --adopt {found[0].batch_id}"
         raise DecisionNeededError(
             f"there is a batch of shard {case.name} at the server: {found[0].batch_id} "
             f"({found[0].status or 'no status'}); to send it again would pay it again",
@@ -330,8 +363,13 @@ def _is_surely_gone(case: _Case, client: Client, provider: Provider) -> bool:
     )
 
 
+def _about(case: _Case) -> str:
+    """The command that decides about this shard, but for the decision."""
+    return f"{command_line('resolve', case.options)} --shard {case.name}"
+
+
 def _unproved(case: _Case, why: str) -> DecisionNeededError:
-    base = f"{command_line('resolve', case.options)} --shard {case.name}"
+    base = _about(case)
     return DecisionNeededError(
         f"{why}; nothing was decided",
         next_step=f"run the same command again later; `{base} --adopt BATCH_ID` if the server's own page "
@@ -343,6 +381,8 @@ def _unproved(case: _Case, why: str) -> DecisionNeededError:
 def abandon(options: ManifestOptions, *, shard: str | None, environ: Mapping[str, str]) -> Decision:
     """Give the shard up. Needs no server."""
     with _case(options, shard, environ) as case:
+        if is_untold(case.ledger, case.submission):
+            return _abandon_untold(case)
         today = datetime.now(UTC).strftime("%Y-%m-%d")
         batch_id = case.submission.batch_id
         what_is_known = (
@@ -358,6 +398,18 @@ def abandon(options: ManifestOptions, *, shard: str | None, environ: Mapping[str
     then = (
         f"{len(absent)} of its rows are `unaccounted` now; no run asks them again by itself, "
         f"`{command_line('retry', options)}` does"
+    )
+    return Decision(shard=case.name, decided="given up", requests=case.submission.requests, then=then)
+
+
+def _abandon_untold(case: _Case) -> Decision:
+    """No outcome can be written to requests that nobody knows; so they are free."""
+    batch_id = case.submission.batch_id
+    why = "given up by a person; which requests it held is not known"
+    case.ledger.release(disowned(case.submission, why), what="abandoned by a person")
+    then = (
+        f"`{command_line('', case.options)}` sends what its rows want, "
+        f"also what {f'batch {batch_id}' if batch_id else 'a batch of this shard'} has answered"
     )
     return Decision(shard=case.name, decided="given up", requests=case.submission.requests, then=then)
 

@@ -32,7 +32,8 @@ States and moves (see `_MOVES`; a move that is not in the table is a fault and r
     UPLOADING, CREATING -> REFUSED            (the server rejected it for good)
     REFUSED -> DISCARDED                      (too large: its requests go on in smaller shards)
     HELD -> SUBMITTED | UNKNOWN               (the next run looks once more, or a person names the batch)
-    HELD -> DISCARDED                         (a person says that no batch exists: all is asked anew)
+    HELD -> DISCARDED                         (a person says that no batch exists: all is asked anew; or
+                                               gives it up, and which requests it holds is not known)
     HELD -> DONE                              (a person gives it up: what is missing is accounted for so)
 
 Why a crash between any two steps is safe: READY, UPLOADING and UPLOADED hold nothing that is paid for
@@ -407,7 +408,8 @@ def reexamined(submission: Submission) -> Submission:
 
 
 def disowned(submission: Submission, why: str) -> Submission:
-    """A person says that no batch exists for a held shard: its requests are free, and asked anew."""
+    """A person says that no batch exists for a held shard, or gives one up of unknown requests: they are
+    free, and asked anew."""
     _require_held(submission)
     return _move(submission, ShardState.DISCARDED, problem=why)
 

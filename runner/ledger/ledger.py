@@ -56,7 +56,7 @@ class Ledger(OpenLedger):
     """
 
     def restoration(self) -> Restoration:
-        """Fills this ledger, which must be new, from a journal."""
+        """Fills this ledger from a journal."""
         return Restoration(self._writing, self._clock)
 
     def schedules(self) -> Schedules:

@@ -270,6 +270,13 @@ UNSETTLED = Query(
     select(func.count()).where(attempt.c.shard_id == bindparam("shard_id"), attempt.c.status.is_(None)),
     "shard_id",
 )
+UNKNOWN_LINES = Query(
+    select(
+        shard.c.requests - select(func.count()).where(attempt.c.shard_id == shard.c.id).scalar_subquery()
+    ).where(shard.c.id == bindparam("shard_id")),
+    "shard_id",
+)
+"""How many requests of a shard the ledger does not know: all, where a rebuild lacked its file."""
 WITHOUT_COUNT = Query(
     select(attempt.c.line)
     .where(attempt.c.shard_id == bindparam("shard_id"), attempt.c.input_tokens.is_(None))

@@ -46,6 +46,7 @@ from runner.ledger.outcome_statements import (
     SHARD_OF_LINES,
     STORE,
     STORE_ANSWER,
+    UNKNOWN_LINES,
     UNSETTLED,
     WITHOUT_COUNT,
 )
@@ -113,8 +114,9 @@ def keep_requests_of_answers(connection: Connection, submission: Submission, fol
 
 
 def unsettled(connection: Connection, shard_id: int) -> int:
-    """How many lines of a shard have no outcome."""
-    return int(UNSETTLED.first(connection, shard_id))
+    """How many lines of a shard have no outcome; one that is not known has none either."""
+    unknown = int(UNKNOWN_LINES.first(connection, shard_id))
+    return int(UNSETTLED.first(connection, shard_id)) + max(unknown, 0)
 
 
 def without_count(connection: Connection, shard_id: int) -> list[int]:

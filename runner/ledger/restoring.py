@@ -1,4 +1,5 @@
-"""A new ledger filled from what the side journal says: runs, shards, files, batches, requests.
+"""A new ledger filled from what the side journal says: runs, shards, files, batches, requests. One that a
+rebuild could not tell the requests of learns them later.
 
 The rule: nothing is guessed. A shard stands where its newest line says, its ids are those of its lines,
 and a request is what a kept list or the input file itself proves. Outcomes are read from the raw files by
@@ -188,8 +189,14 @@ class Restoration:
     def add_requests(self, shard_id: int, requests: Sequence[KeptRequest]) -> None:
         """What each line of the shard asks; an attempt more for each of these requests."""
         with self._writing() as connection:
-            for start in range(0, len(requests), SLICE_ROWS):
-                _add_requests(connection, shard_id, start, requests[start : start + SLICE_ROWS])
+            _add_all(connection, shard_id, requests)
+
+    def learn(self, shard_id: int, requests: Sequence[KeptRequest]) -> None:
+        """What a shard asks that stands in a ledger without it, and that this is on its way there: known and
+        not awaited it would be bought again."""
+        with self._writing() as connection:
+            _add_all(connection, shard_id, requests)
+            AWAIT.run(connection, [(shard_id, *found) for found in _wanted(connection, shard_id)])
 
     def account(self, shard_id: int, absent: Sequence[tuple[int, int, Outcome]]) -> None:
         """Outcomes of lines that stand in no raw file: (line, request id, outcome)."""
@@ -243,6 +250,11 @@ def _wanted(connection: Connection, shard_id: int) -> list[tuple[int, int]]:
         .order_by(attempt.c.line)
     )
     return [(line, request_id) for line, request_id in found]
+
+
+def _add_all(connection: Connection, shard_id: int, requests: Sequence[KeptRequest]) -> None:
+    for start in range(0, len(requests), SLICE_ROWS):
+        _add_requests(connection, shard_id, start, requests[start : start + SLICE_ROWS])
 
 
 def _add_requests(

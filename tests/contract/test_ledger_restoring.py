@@ -206,6 +206,21 @@ def test_a_shard_is_not_put_back_as_done_without_all_its_outcomes(tmp_path: Path
             restoration.stand(shard_id, ShardState.DONE)
 
 
+def test_a_shard_is_not_done_before_each_of_its_requests_is_known(tmp_path: Path) -> None:
+    project = Project.open(tmp_path)
+    sent = project.send(project.commit([to_send(n, f"k{n}", line=n) for n in range(2)])[0])
+    (known,) = read_journal(project.ledger.place).shards
+    ledger, _ = new_ledger(project, tmp_path)
+    with ledger:
+        shard_id = ledger.restoration().add_shard(known, ShardState.SUBMITTED, columns=None)
+        assert ledger.unsettled(shard_id) == 2
+        with pytest.raises(LedgerError, match="2 requests have no outcome"):
+            ledger.finish_shard(reconciled(ledger.submission(shard_id)), [])
+        ledger.restoration().learn(shard_id, requests_of(project, sent.shard_id))
+        known_now = ledger.held([fingerprint("k0"), fingerprint("k1")])
+        assert all(one.is_open for one in known_now.values()), "else they are sent once more"
+
+
 def test_a_request_that_was_freed_and_sent_again_counts_what_was_sent(tmp_path: Path) -> None:
     project = Project.open(tmp_path)
     (unsent,) = project.commit([to_send(0, "a", line=0)])
