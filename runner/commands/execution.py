@@ -80,11 +80,12 @@ class Execution:
         here."""
         found: dict[str, list[Submission]] = {}
         for path, submission in self.ledger.held_elsewhere(self.manifest_id):
-            found.setdefault(self._as_typed(path), []).append(submission)
+            found.setdefault(self.as_typed(path), []).append(submission)
         return found
 
-    def _as_typed(self, path: str) -> str:
-        """The path of another manifest of the project, relative where that of this one is."""
+    def as_typed(self, path: str) -> str:
+        """The path of another manifest of the project as it would be typed here: relative where that of this
+        one is."""
         whole = os.path.normpath(self.workplace.place.project / path)
         return whole if Path(self.options.manifest.path).is_absolute() else os.path.relpath(whole)
 

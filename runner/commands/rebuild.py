@@ -36,6 +36,7 @@ from runner.commands.findings import Findings, look_for_batches
 from runner.commands.moments import Reporter
 from runner.commands.options import ManifestOptions
 from runner.commands.requests_of import requests_of
+from runner.commands.untold import UNTOLD
 from runner.commands.workplace import Workplace, open_workplace
 from runner.core.settling import judge_abandoned, judge_absence
 from runner.core.states import ShardState, restored, terminal_word
@@ -57,8 +58,6 @@ from runner.ledger import (
     scratch_folder,
     swap_in,
 )
-
-UNTOLD = "which requests it holds is not known: its input file and its list of requests are gone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

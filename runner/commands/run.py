@@ -100,13 +100,12 @@ def _caught(options: RunOptions, reporter: Reporter) -> RunResult | RunnerError:
 
 
 def _execute(execution: Execution) -> RunResult:
-    ledger, manifest_id, options = execution.ledger, execution.manifest_id, execution.options
-    if options.goes_on:
+    refuse_untold(execution)
+    if execution.options.goes_on:
         return _go_on_as_told(execution)
     if (result := _gone_on(execution)) is not None:
         return result
-    take_back_unsent(execution.workplace, ledger, manifest_id)  # they are planned anew
-    refuse_untold(ledger, manifest_id, options.manifest)
+    take_back_unsent(execution.workplace, execution.ledger, execution.manifest_id)  # they are planned anew
     execution.tell_begin()
     if (last := _to_repeat(execution)) is not None:
         return _repeat(execution, last)
@@ -138,7 +137,6 @@ def _gone_on(execution: Execution) -> RunResult | None:
 
     if (going := cut_off_run(execution.workplace, ledger, manifest_id, last)) is None:
         return None
-    refuse_untold(ledger, manifest_id, options.manifest)
     begun = frozenset(shard.shard_id for shard in ledger.shards(manifest_id))
     return go_on(execution, going, begun=begun)  # "sent" is what this process sends
 

@@ -6,10 +6,13 @@ joined to nothing, so it is no shard to be collected, nor ever done, before its 
 
 from __future__ import annotations
 
+from runner.commands.execution import Execution
 from runner.commands.options import ManifestOptions, command_line
-from runner.core.states import ShardState, Submission
+from runner.core.states import ShardState, Submission, held
 from runner.errors import DecisionNeededError
 from runner.ledger import Ledger, ShardRecord
+
+UNTOLD = "which requests it holds is not known: its input file and its list of requests are gone"
 
 
 def is_untold(ledger: Ledger, shard: ShardRecord | Submission) -> bool:
@@ -17,13 +20,20 @@ def is_untold(ledger: Ledger, shard: ShardRecord | Submission) -> bool:
     return len(ledger.expected(shard.shard_id)) < shard.requests
 
 
-def refuse_untold(ledger: Ledger, manifest_id: int, options: ManifestOptions) -> None:
-    """Raises DecisionNeededError where it is not known which requests a held shard holds (after a rebuild
-    that lacked its file): whatever were sent now could be in it."""
-    for record in ledger.shards(manifest_id):
-        if record.state is ShardState.HELD and is_untold(ledger, record):
-            raise DecisionNeededError(
-                f"shard {record.slot} holds {record.requests} requests, and which ones is not known since "
-                f"the ledger was rebuilt (batch {record.batch_id or 'unknown'}): they could be paid twice",
-                next_step=f"`{command_line('resolve', options)}` shows what can be decided",
-            )
+def refuse_untold(execution: Execution) -> None:
+    """Raises DecisionNeededError where it is not known which requests a shard at this server holds (after a
+    rebuild that lacked its file), whichever manifest made it: whatever were sent now could be in it."""
+    here, ledger = execution.workplace, execution.ledger
+    for owner, shard_id in ledger.untold(here.provider.server):
+        shard = ledger.submission(shard_id)
+        if shard.state is not ShardState.HELD:  # adopted by a version that did not ask what it holds
+            ledger.save(held(shard, UNTOLD), what="held")
+        of_whom, asked = "", execution.options.manifest
+        if owner != here.manifest_path:
+            asked = ManifestOptions(path=execution.as_typed(owner))
+            of_whom = f" of {asked.path}"
+        raise DecisionNeededError(
+            f"shard {shard.slot}{of_whom} holds {shard.requests} requests, and which ones is not known since "
+            f"the ledger was rebuilt (batch {shard.batch_id or 'unknown'}): they could be paid twice",
+            next_step=f"`{command_line('resolve', asked)}` shows what can be decided",
+        )

@@ -303,6 +303,12 @@ class Ledger(OpenLedger):
         with self._reading() as connection:
             return submissions.load_held_elsewhere(connection, manifest_id)
 
+    def untold(self, server: str) -> list[tuple[str, int]]:
+        """Shards at this server, open or held, of which no request is known; each after the relative path of
+        the manifest that made it."""
+        with self._reading() as connection:
+            return submissions.load_untold(connection, server)
+
     def owners_of_batch(self, batch_id: str) -> list[str]:
         """The manifests, as relative paths, that have had a batch of this id at any server."""
         with self._reading() as connection:

@@ -22,6 +22,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    exists,
     func,
     insert,
     literal_column,
@@ -37,7 +38,7 @@ from runner.ledger.facts import fact_of
 from runner.ledger.journal import Journal
 from runner.ledger.plan_statements import HAS_ANSWER
 from runner.ledger.records import Ids, PlannedShard, ShardRecord
-from runner.ledger.tables import batch, event, file, manifest, request, run, shard
+from runner.ledger.tables import attempt, batch, event, file, manifest, request, run, shard
 from runner.ledger.tables import row as row_table
 from runner.ledger.times import iso, iso_or_none, moment, moment_or_none, seconds_or_none
 
@@ -201,6 +202,21 @@ def load_owners(connection: Connection, batch_id: str) -> list[str]:
         .order_by(manifest.c.path)
     )
     return list(connection.execute(query).scalars())
+
+
+_UNTOLD = Query(
+    select(manifest.c.path, shard.c.id)
+    .select_from(shard.join(manifest, manifest.c.id == shard.c.manifest_id))
+    .where(shard.c.server == bindparam("at_server"))
+    .where(or_(_IS_OPEN, shard.c.state == literal_column(f"'{ShardState.HELD}'")))
+    .where(~exists().where(attempt.c.shard_id == shard.c.id)),
+    "at_server",
+)
+
+
+def load_untold(connection: Connection, server: str) -> list[tuple[str, int]]:
+    """Shards at this server of which no request is known, each after the path of its manifest."""
+    return [(path, int(shard_id)) for path, shard_id in _UNTOLD.rows(connection, server)]
 
 
 def load_wanted(connection: Connection) -> set[int]:

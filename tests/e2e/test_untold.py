@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from tests.e2e.test_rebuild import lose, rebuilt, sent
 from tests.fault.run_factories import all_well, project_of, rows_of
@@ -59,6 +64,49 @@ def test_a_batch_whose_requests_nobody_can_tell_is_not_adopted_until_its_file_is
         assert resolve(project, "--adopt", "batch-1").code == 0
         sent(project.run(), 0)
         assert [row["_status"] for row in project.results()] == ["succeeded"] * 4
+        assert len(server.batches) == 1
+
+
+def other_manifest(project: Project, name: str, rows: int, provider: Any) -> Path:
+    """Another manifest of the project that asks the first rows of the same ones."""
+    lines = (project.folder / "rows.csv").read_text().splitlines(keepends=True)
+    (project.folder / f"{name}.csv").write_text("".join(lines[: rows + 1]))
+    model = {**project.manifest["model"], "provider": provider}
+    texts = {"dataset": {"path": f"{name}.csv", "key": "id"}, "output": {"path": f"{name}.jsonl"}}
+    path = project.folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({**project.manifest, **texts, "name": name, "model": model}))
+    return path
+
+
+def test_requests_that_nobody_can_tell_stop_every_manifest_that_asks_their_server(tmp_path: Path) -> None:
+    with HostileServer(unended_at_first) as server, HostileServer() as elsewhere:
+        project = server.project(tmp_path / "p", 4)
+        assert project.run("--detach").code == 75
+        forget_what_was_asked(project)
+        provider = project.manifest["model"]["provider"]
+        few = other_manifest(project, "few", 3, provider)
+        stopped = project.call("run", str(few), "--json")
+        assert stopped.code == 4, stopped.stderr
+        assert f"shard 0 of {project.manifest_path} holds 4 requests" in stopped.stderr
+        assert f"run resolve {project.manifest_path}" in stopped.stderr
+        away = other_manifest(project, "away", 3, {**provider, "base_url": elsewhere.base_url})
+        assert project.call("run", str(away), "--json").code == 0
+        shutil.copytree(project.folder / "kept", project.folder / ".runner" / "shards", dirs_exist_ok=True)
+        assert resolve(project, "--adopt", "batch-1").code == 0
+        assert project.call("run", str(few), "--json").code == 0
+        assert [len(server.batches), len(elsewhere.batches)] == [1, 1]
+
+
+def test_a_batch_of_unknown_requests_that_was_taken_over_before_is_held_again(tmp_path: Path) -> None:
+    with HostileServer(unended_at_first) as server:
+        project = server.project(tmp_path / "p", 4)
+        assert project.run("--detach").code == 75
+        forget_what_was_asked(project)
+        with closing(sqlite3.connect(project.folder / ".runner" / "ledger.db")) as connection, connection:
+            connection.execute("UPDATE shard SET state = 'submitted'")
+        (project.folder / ".runner" / "ledger.db-seal").unlink(missing_ok=True)
+        assert project.run().code == 4
+        assert "batch-1" in resolve(project).stdout
         assert len(server.batches) == 1
 
 
