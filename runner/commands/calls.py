@@ -130,6 +130,11 @@ _ONE_CLOCK_S = 600
 """Several machines may give a server's times."""
 
 
+def sees_input_file(client: Client, submission: Submission) -> bool:
+    """Whether the server shows the attempt's input file to this key."""
+    return submission.input_file_id is not None and _input_file(client, submission) is not None
+
+
 def _input_file(client: Client, submission: Submission) -> FileObject | None:
     """The attempt's input file as the server has it; None where it is deleted, not seen, or not told."""
     try:

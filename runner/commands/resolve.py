@@ -316,6 +316,8 @@ def resubmit(options: ManifestOptions, *, shard: str | None, environ: Mapping[st
         _refuse_if_listed(case, client, provider)
         if provider.has_fence and case.submission.input_file_id is not None:
             _refuse_if_not_fenced(case, client, provider)
+        else:
+            _refuse_if_unseen(case, client)
         moved = disowned(case.submission, "a person said that no batch exists for it")
         case.ledger.release(moved, what="resubmitted by a person")
     then = f"`{command_line('', options)}` sends what its rows still want, in a new file"
@@ -340,6 +342,17 @@ def _refuse_if_listed(case: _Case, client: Client, provider: Provider) -> None:
     if not is_complete:
         why = f"the server's listing of batches could not be read to its end, so that shard {case.name} has"
         raise _unproved(case, f"{why} none in it proves nothing")
+
+
+def _refuse_if_unseen(case: _Case, client: Client) -> None:
+    """Without a fence a listing is all there is, and another account's lacks the batch: so where the create
+    was surely sent with another key, this one must at least see the input file."""
+    submission = case.submission
+    if case.ledger.key_of_create(submission.shard_id) in ("", client.key_digest(submission.run)):
+        return
+    if not calls.sees_input_file(client, submission):
+        why = f"the create of shard {case.name} was sent with another key, and this one does not see its file"
+        raise _unproved(case, f"{why}: set the one of then, for another account sees no batch of it either")
 
 
 def _refuse_if_not_fenced(case: _Case, client: Client, provider: Provider) -> None:

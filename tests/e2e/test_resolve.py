@@ -215,6 +215,7 @@ class Fenced(HostileServer):
         return project
 
 
+NOTHING = {"object": "list", "data": [], "has_more": False}
 DELETED = (200, b'{"id": "file-1", "object": "file", "deleted": true}')
 NOT_SAID = (200, b'{"id": "file-1", "object": "file"}')
 MISSING = (404, b"File not found")
@@ -242,6 +243,42 @@ def test_where_no_fence_is_proved_nothing_is_sent_again(
         assert len(listed(project)) == (0 if is_proved else 1)
         assert ("file-1 of shard 0 was to be deleted" in done.stderr) is not is_proved
         assert len(server.batches) == 1
+
+
+def test_what_another_account_does_not_see_is_not_sent_again(server: ServerProcess, tmp_path: Path) -> None:
+    project = project_at(server, tmp_path / "p")
+    assert project.run("--detach").code == 75
+    project.environ["TEST_KEY"] = "of-another-account"
+    stopped(project.run(), project)
+    refused = resolve(project, "--resubmit", "--yes")
+    assert refused.code == 4
+    assert "was sent with another key" in refused.stderr
+    stopped(project.run(), project)
+    project.environ["TEST_KEY"] = KEY
+    sent(project, 0)
+    assert len(server.witness.creates()) == 1
+
+
+class NoCreates(HostileServer):
+    """Every create is lost; input files are shown to every key."""
+
+    def answer(self, method: str, target: str, body: bytes) -> Reply:
+        if method == "GET" and target.endswith("/files/file-1"):
+            return 200, b'{"id": "file-1", "object": "file"}'
+        return super().answer(method, target, body)
+
+
+def test_a_newer_key_of_the_same_account_lets_it_be_sent_anew(tmp_path: Path) -> None:
+    with NoCreates(created=lambda _: (502, b"<html>bad</html>"), listed=lambda *_: NOTHING) as hostile:
+        project = hostile.project(tmp_path / "p", 2)
+        project.manifest["model"]["provider"]["api_key_env"] = "TEST_KEY"
+        project.write_manifest()
+        project.environ["TEST_KEY"] = "the-key-of-then"
+        stopped(project.run(), project)
+        project.environ["TEST_KEY"] = "a-newer-key"
+        done = resolve(project, "--resubmit", "--yes")
+        assert done.code == 0, done.stderr
+        assert listed(project) == []
 
 
 def test_a_batch_that_a_person_names_is_checked_and_collected(server: ServerProcess, tmp_path: Path) -> None:
