@@ -29,7 +29,7 @@ from runner.commands.extras import Extras, ExtrasSeen, look_at_extras
 from runner.commands.interrupts import StopFlag
 from runner.commands.moments import BatchCreated, Trouble, Uploaded
 from runner.commands.options import Pace
-from runner.commands.precautions import Precautions
+from runner.commands.precautions import UNSEEN, Precautions
 from runner.commands.tracks import ExtrasStage, Surroundings, Track
 from runner.commands.watching import Watcher, refusal_in
 from runner.core import states
@@ -502,6 +502,8 @@ class Engine:
             provider=self._at.provider,
             now_s=self._at.clock(),
         )
+        if moved.state is ShardState.READY and not self._precautions.is_of_our_account(track):
+            moved = states.held(track.submission, UNSEEN)
         if moved.state is before:
             track.submission = moved
             return
@@ -525,6 +527,10 @@ class Engine:
         now = self._at.clock()
         track.missing_since_s = track.missing_since_s or now
         is_lasting = now - track.missing_since_s > self._at.patience_s
+        track.has_deleted |= reply == "deleted"
+        if reply == "missing" and is_lasting and not self._precautions.is_of_our_account(track):
+            self._at.save(track, states.held(track.submission, UNSEEN), "held")
+            return
         if reply == "deleted" or (reply == "missing" and is_lasting):
             self._at.save(track, states.fence_held(track.submission), "fence drawn")
             failpoint("fence.recorded")

@@ -48,10 +48,13 @@ class Findings:
         return self.clients.get(fact.server)
 
     def is_gone(self, fact: ShardFact) -> bool:
-        """Whether the server says that it no longer knows the shard's batch."""
+        """Whether the server says that it no longer knows the shard's batch. Another account's key knows
+        none."""
         client = self.client_for(fact)
         try:
             if client is not None and fact.batch_id is not None:
+                if fact.key not in ("", client.key_digest(fact.run)):
+                    return False
                 client.retrieve_batch(fact.batch_id)
         except NotFoundYetError:
             return True

@@ -11,6 +11,11 @@ from runner.core import states
 from runner.core.states import Submission
 from runner.errors import ProviderRefusedError
 
+UNSEEN = (
+    "with which key its create was sent is not known since the ledger was rebuilt, and what this one does "
+    "not see may exist all the same"
+)
+
 
 class Precautions:
     """Taken by the engine's own thread."""
@@ -36,6 +41,13 @@ class Precautions:
         """Its requests are free: nothing was bought of them, and nothing of them is sent."""
         self._at.ledger.release(discarded, what="discarded", run_id=self._at.run_id)
         track.submission = discarded
+
+    # ------------------------------------------------------------ another account
+
+    def is_of_our_account(self, track: Track) -> bool:
+        """Whether our key surely sees what the create made: the intent names it, or the server has deleted
+        the input file for us. Only then does it prove anything that a file or a batch is not seen."""
+        return track.has_deleted or self._at.is_of_this_key(track.submission)
 
     # ------------------------------------------------------------ ids that were given before
 

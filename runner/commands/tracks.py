@@ -54,6 +54,7 @@ class Track:
     `blocked`: a failure of one of its requests that the account is to blame for; `retry_after_s`: the
     longest wait that a line asks for. `queued_out`: what the server said of its full queue, where it let
     nothing of the batch in.
+    `has_deleted`: the server has deleted the input file for this process.
     """
 
     submission: Submission
@@ -73,6 +74,7 @@ class Track:
     is_in_grace: bool = False
     sent_bytes: int = 0
     uploads: int = 0
+    has_deleted: bool = False
     blocked: Outcome | None = None
     retry_after_s: float = 0.0
     queued_out: str | None = None
@@ -151,6 +153,10 @@ class Surroundings:
         """Whether the last create-intent was made with a key that is known to be another one."""
         key = self.ledger.key_of_create(submission.shard_id)
         return key not in ("", self.key_digest(submission))
+
+    def is_of_this_key(self, submission: Submission) -> bool:
+        """Whether it was surely made with this one; an old journal does not tell a rebuilt ledger."""
+        return self.ledger.key_of_create(submission.shard_id) == self.key_digest(submission)
 
     def tell_progress(self, tracks: Sequence[Track]) -> None:
         """How far the uploads are."""

@@ -22,7 +22,8 @@ from runner.ledger.times import iso
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardFact:
-    """One shard and its attempt at one moment. `provider` is `model.provider` as the manifest had it."""
+    """One shard and its attempt at one moment. `provider` is `model.provider` as the manifest had it. `key`:
+    on the line of a create-intent the digest of the key that it is sent with; empty where it is not told."""
 
     at: str
     what: str
@@ -52,6 +53,7 @@ class ShardFact:
     batch_id: str | None = None
     output_file_id: str | None = None
     error_file_id: str | None = None
+    key: str = ""
 
     @property
     def shard_state(self) -> ShardState:
@@ -77,7 +79,9 @@ _OF_SHARD = RecordQuery(
 )
 
 
-def fact_of(connection: Connection, submission: Submission, what: str, now_s: float) -> dict[str, Any]:
+def fact_of(
+    connection: Connection, submission: Submission, what: str, now_s: float, *, key: str
+) -> dict[str, Any]:
     """The line for a shard that moves."""
     found = _OF_SHARD.record(connection, submission.shard_id)
     fact = ShardFact(
@@ -109,6 +113,7 @@ def fact_of(connection: Connection, submission: Submission, what: str, now_s: fl
         batch_id=submission.batch_id,
         output_file_id=submission.output_file_id,
         error_file_id=submission.error_file_id,
+        key=key,
     )
     return {name: getattr(fact, name) for name in _NAMES}
 

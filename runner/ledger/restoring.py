@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, literal_column, or_, select, update
@@ -28,7 +28,7 @@ from runner.ledger.packing import SUCCEEDED_CODE
 from runner.ledger.place import LedgerPlace
 from runner.ledger.plan_statements import ADD_ATTEMPT, ADD_REQUEST, HELD, SLICE_ROWS
 from runner.ledger.runs import RESTORED, ensure_manifest
-from runner.ledger.submissions import EXTRA_BATCH, EXTRA_OUTPUT, add_event
+from runner.ledger.submissions import CREATE_INTENDED, EXTRA_BATCH, EXTRA_OUTPUT, add_event
 from runner.ledger.tables import attempt, batch, file, request, run, shard
 from runner.ledger.times import iso, iso_or_none
 
@@ -49,8 +49,8 @@ AWAIT = Bulk(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournaledShard:
-    """A shard as its lines tell it: the newest line of each attempt, in order. The last one is where it
-    stands."""
+    """A shard as its lines tell it: the newest line of each attempt, in order, with the key of its
+    create-intent. The last one is where it stands."""
 
     attempts: tuple[ShardFact, ...]
 
@@ -82,7 +82,9 @@ def read_journal(place: LedgerPlace) -> Journaled:
     for line in journal.facts():
         fact = read_fact(line)
         if fact is not None:
-            shards.setdefault((fact.run, fact.slot), {})[fact.attempt] = fact
+            attempts = shards.setdefault((fact.run, fact.slot), {})
+            earlier = attempts.get(fact.attempt, fact)
+            attempts[fact.attempt] = replace(fact, key=fact.key or earlier.key)
         elif line.get("what") == "planned" and isinstance(line.get("run"), str):
             runs[line["run"]] = {name: line.get(name) for name in RESTORED}
         elif line.get("what") in extras and isinstance(line.get("id"), str):
@@ -156,6 +158,7 @@ class Restoration:
             for fact in known.attempts:
                 _add_ids(connection, shard_id, fact, is_current=fact is newest)
             events = [("restored", f"{newest.what} ({newest.at}), now {state}")]
+            events += [(CREATE_INTENDED, newest.key)] if newest.key else []
             for what, detail in [*events, *((EXTRA_BATCH, batch_id) for batch_id in extras)]:
                 add_event(
                     connection,

@@ -434,7 +434,8 @@ def store(
     failpoint("save.rows_written")
     has_moved = before is None or before.state is not submission.state
     if has_moved or submission.state in _INTENTS or _ids(submission) - _ids(before):
-        journal.append(fact_of(connection, submission, what, now_s))
+        key = detail if what == CREATE_INTENDED else ""
+        journal.append(fact_of(connection, submission, what, now_s, key=key))
 
 
 def add_event(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from runner.core.states import (
     create_accepted,
     create_intended,
     create_refused,
+    create_unknown,
     discarded,
     disowned,
     held,
@@ -21,7 +23,16 @@ from runner.core.states import (
     upload_intended,
 )
 from runner.errors import LedgerError
-from runner.ledger import KeptRequest, Ledger, LedgerPlace, kept_path, load_requests, locate, read_journal
+from runner.ledger import (
+    CREATE_INTENDED,
+    KeptRequest,
+    Ledger,
+    LedgerPlace,
+    kept_path,
+    load_requests,
+    locate,
+    read_journal,
+)
 from runner.ledger.kept_requests import keep_requests
 from runner.ledger.restoring import Restoration
 from tests.contract.ledger_factories import (
@@ -219,6 +230,25 @@ def test_a_shard_is_not_done_before_each_of_its_requests_is_known(tmp_path: Path
         ledger.restoration().learn(shard_id, requests_of(project, sent.shard_id))
         known_now = ledger.held([fingerprint("k0"), fingerprint("k1")])
         assert all(one.is_open for one in known_now.values()), "else they are sent once more"
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_whose_key_made_a_create_comes_back_where_the_journal_tells_it(tmp_path: Path, is_old: bool) -> None:
+    project = Project.open(tmp_path)
+    up = upload_accepted(upload_intended(project.commit([to_send(0, "a", line=0)])[0]), "file-1")
+    intended = create_intended(up, START_S)
+    project.ledger.save(intended, what=CREATE_INTENDED, detail="0a1b2c3d")
+    project.ledger.save(create_unknown(intended, BUSY), what="create unknown")
+    place = project.ledger.place
+    if is_old:
+        facts = [json.loads(line) for line in place.journal.read_bytes().splitlines()]
+        lines = [{name: value for name, value in fact.items() if name != "key"} for fact in facts]
+        place.journal.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (known,) = read_journal(place).shards
+    ledger, _ = new_ledger(project, tmp_path)
+    with ledger:
+        shard_id = ledger.restoration().add_shard(known, ShardState.UNKNOWN, columns=None)
+        assert ledger.key_of_create(shard_id) == ("" if is_old else "0a1b2c3d")
 
 
 def test_a_request_that_was_freed_and_sent_again_counts_what_was_sent(tmp_path: Path) -> None:

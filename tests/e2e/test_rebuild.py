@@ -266,6 +266,29 @@ def test_answers_that_nobody_has_any_more_are_said_and_planned(tmp_path: Path) -
     assert [row["_status"] for row in project.results()] == ["succeeded"] * 4
 
 
+def test_a_batch_that_another_account_does_not_see_is_not_taken_for_gone(tmp_path: Path) -> None:
+    is_seen = [True]
+
+    def seen_by_one(batch: Batch, _look: int) -> Look:
+        no_batch = (404, b'{"error":{"message":"no such batch"}}')
+        return Look(output=good(batch)) if is_seen[0] else Look(reply=no_batch)
+
+    with HostileServer(seen_by_one) as server:
+        project = server.project(tmp_path / "p", 4)
+        project.manifest["model"]["provider"]["api_key_env"] = "TEST_KEY"
+        project.write_manifest()
+        project.environ["TEST_KEY"] = "the-key-of-then"
+        sent(project.run(), 4)
+        shutil.rmtree(project.folder / ".runner" / "raw")
+        lose(project)
+        project.environ["TEST_KEY"], is_seen[0] = "of-another-account", False
+        done = project.call("rebuild", str(project.manifest_path), "--json")
+        assert json.loads(done.stdout)["shards"] == {"submitted": 1}
+        project.environ["TEST_KEY"], is_seen[0] = "the-key-of-then", True
+        sent(project.run(), 0)
+        assert len(server.batches) == 1
+
+
 def first_lacks_one(batch: Batch, _look: int) -> Look:
     """The first batch leaves its last row in neither file, and the next one answers it."""
     if batch.number > 1:

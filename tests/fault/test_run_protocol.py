@@ -161,17 +161,25 @@ def test_a_fence_that_the_server_did_not_confirm_is_drawn_again(tmp_path: Path) 
         assert server.count("DELETE /v1/files/file-a") == 4
 
 
-@pytest.mark.parametrize("fenced", [ShardState.FENCING, ShardState.FENCED])
 @pytest.mark.parametrize(
-    ("key", "then"),
-    [("key", ShardState.SUBMITTED), ("another", ShardState.HELD), (None, ShardState.SUBMITTED)],
+    ("fenced", "key", "deletes", "then"),
+    [
+        (ShardState.FENCING, "key", [NO_SUCH_FILE], ShardState.SUBMITTED),
+        (ShardState.FENCED, "key", [], ShardState.SUBMITTED),
+        (ShardState.FENCING, "another", [NO_SUCH_FILE, DELETED], ShardState.HELD),
+        (ShardState.FENCED, "another", [], ShardState.HELD),
+        (ShardState.FENCING, None, [NO_SUCH_FILE, DELETED], ShardState.SUBMITTED),
+        (ShardState.FENCING, None, [NO_SUCH_FILE], ShardState.HELD),
+        (ShardState.FENCED, None, [], ShardState.HELD),
+    ],
 )
 def test_what_another_key_does_not_see_is_no_fence(
-    tmp_path: Path, fenced: ShardState, key: str | None, then: ShardState
+    tmp_path: Path, fenced: ShardState, key: str | None, deletes: list[Reply], then: ShardState
 ) -> None:
-    """An earlier run was to draw the fence; None: the ledger does not say with which key (it was rebuilt)."""
+    """An earlier run was to draw the fence; None: the ledger does not say with which key (it was rebuilt from
+    an old journal)."""
     with (
-        FencingServer(deletes=[NO_SUCH_FILE, DELETED]) as server,
+        FencingServer(deletes=deletes or [DELETED]) as server,
         one_shard(tmp_path) as (
             project,
             submission,
