@@ -135,6 +135,8 @@ def _list(manifest: str, held: list[HeldShard], *, as_json: bool) -> None:
 
 def _held_text(one: HeldShard) -> list[str]:
     place = " (at another server than the manifest names now)" if one.is_elsewhere else ""
+    if one.gone_manifest is not None:
+        place += f" (of {clean(one.gone_manifest)}, which is gone)"
     requests = f"{counted(one.requests, 'request')}, {one.unanswered} without an answer"
     return [
         f"shard {clean(one.shard)} of run {one.run[:8]}, attempt {one.attempt}: {requests}{place}",

@@ -162,7 +162,7 @@ class _CarryingOut:
                     raise  # the table of before stays until what is on its way has come
                 self._ended += engine.reached()
                 complaint = refusal
-        complaint = complaint or complaint_of_others(self._execution.held_elsewhere())
+        complaint = complaint or complaint_of_others(self._execution.held_elsewhere(), self._options.manifest)
         result = self._publish(complaint)
         if complaint is not None:
             raise complaint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from runner.commands.options import ManifestOptions, command_line
 from runner.core.model import Problem, ProblemKind
@@ -45,7 +46,15 @@ def complaint_of(shards: Sequence[Submission], resolve: str) -> RunnerError | No
     return None
 
 
-def complaint_of_others(held: Mapping[str, Sequence[Submission]]) -> RunnerError | None:
+def deciding(path: str, here: ManifestOptions) -> str:
+    """The command to decide about a held shard of the manifest at this path: where its file is gone, that of
+    the manifest that is here."""
+    return command_line("resolve", ManifestOptions(path=path) if Path(path).exists() else here)
+
+
+def complaint_of_others(
+    held: Mapping[str, Sequence[Submission]], here: ManifestOptions
+) -> RunnerError | None:
     """Held shards of other manifests that this one's rows wait for, by the path of the manifest as a person
     types it; None where there is none."""
     if not held:
@@ -54,7 +63,7 @@ def complaint_of_others(held: Mapping[str, Sequence[Submission]]) -> RunnerError
         f"{path}, shard {shard.slot}: {shard.problem}" for path, shards in held.items() for shard in shards
     ]
     what = "\n".join(["rows wait for shards of other manifests that are held:", *problems])
-    commands = [f"`{command_line('resolve', ManifestOptions(path=path))}`" for path in held]
+    commands = list(dict.fromkeys(f"`{deciding(path, here)}`" for path in held))
     show = "shows" if len(commands) == 1 else "show"
     return DecisionNeededError(
         what, next_step=f"{' and '.join(commands)} {show} what can be decided; nothing was bought twice"

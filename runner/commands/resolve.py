@@ -22,10 +22,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from runner.commands import calls
 from runner.commands.local import connected
@@ -42,7 +42,7 @@ from runner.core.states import ShardState, Submission, abandoned, adopted, disow
 from runner.core.tags import read_tags
 from runner.core.wire import BatchObject
 from runner.errors import DecisionNeededError, InputError, Mistake
-from runner.ledger import Ledger, ShardRecord, hold, kept_path, read_journal
+from runner.ledger import Ledger, ManifestRecord, hold, kept_path, read_journal
 from runner.provider import NotFoundYetError, ProviderError
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ class HeldShard:
 
     `sent_at` is when the create was sent at the latest, `unanswered` counts requests without an answer,
     `is_untold`: which ones it holds is not known. `known` is what is known, `cost` what sending it again may
-    cost (None: unknown). `is_elsewhere`: it was sent to another server than the manifest names now. The
-    commands are whole command lines.
+    cost (None: unknown). `is_elsewhere`: it was sent to another server than the manifest names now.
+    `gone_manifest`: the manifest that made it, where its file is gone. The commands are whole command lines.
     """
 
     shard: str
@@ -75,6 +75,7 @@ class HeldShard:
     cost: float | None
     currency: str | None
     is_elsewhere: bool
+    gone_manifest: str | None
     extra_batches: tuple[str, ...]
     adopt: str
     resubmit: str
@@ -101,35 +102,47 @@ def held_shards(options: ManifestOptions, *, environ: Mapping[str, str]) -> tupl
     if ledger is None:
         return ()
     try:
-        manifest_id = ledger.find_manifest(workplace.manifest_path)
-        if manifest_id is None:
-            return ()
         return tuple(
-            _described(workplace, ledger, options, name, record)
-            for name, record in _held(ledger, manifest_id).items()
+            _described(workplace, ledger, options, name, one)
+            for name, one in _held(workplace, ledger).items()
         )
     finally:
         ledger.close()
 
 
-def _held(ledger: Ledger, manifest_id: int) -> dict[str, ShardRecord]:
-    """By the name that `--shard` takes: the number, with the run's id before it where that is not enough."""
-    held = [one for one in ledger.shards(manifest_id) if one.state is ShardState.HELD]
-    slots = Counter(one.slot for one in held)
-    names = {
-        one.shard_id: str(one.slot)
-        if slots[one.slot] == 1
-        else f"{ledger.submission(one.shard_id).run[:_SHORT_ID]}/{one.slot}"
-        for one in held
-    }
-    return {names[one.shard_id]: one for one in held}
+class _Held(NamedTuple):
+    """A held shard and the manifest that made it."""
+
+    owner: ManifestRecord
+    shard: Submission
+
+
+def _held(workplace: Workplace, ledger: Ledger) -> dict[str, _Held]:
+    """By the name that `--shard` takes: the number, with the run's id before it where that is not enough.
+
+    A shard whose manifest is gone or renamed is decided about here too, if it is at this one's server: nobody
+    can name its own.
+    """
+    held: list[_Held] = []
+    for owner in ledger.manifests():
+        is_own = owner.path == workplace.manifest_path
+        if is_own or not (workplace.place.project / owner.path).exists():
+            states = [one for one in ledger.shards(owner.id) if one.state is ShardState.HELD]
+            shards = [ledger.submission(one.shard_id) for one in states]
+            held += [_Held(owner, one) for one in (shards if is_own else at_own_server(workplace, shards))]
+    slots = Counter(one.shard.slot for one in held)
+    return {_name(one.shard, is_enough=slots[one.shard.slot] == 1): one for one in held}
+
+
+def _name(shard: Submission, *, is_enough: bool) -> str:
+    return str(shard.slot) if is_enough else f"{shard.run[:_SHORT_ID]}/{shard.slot}"
 
 
 def _described(
-    workplace: Workplace, ledger: Ledger, options: ManifestOptions, name: str, record: ShardRecord
+    workplace: Workplace, ledger: Ledger, options: ManifestOptions, name: str, held: _Held
 ) -> HeldShard:
-    submission = ledger.submission(record.shard_id)
-    answered = sum(one.status is not None for one in ledger.expected(record.shard_id).values())
+    submission = held.shard
+    answered = sum(one.status is not None for one in ledger.expected(submission.shard_id).values())
     risk = _risk(workplace, submission)
     base = command_line("resolve", options)
 
@@ -151,7 +164,8 @@ def _described(
         cost=risk.cost,
         currency=risk.currency,
         is_elsewhere=not at_own_server(workplace, [submission]),
-        extra_batches=tuple(ledger.extra_batches(record.shard_id)),
+        gone_manifest=None if held.owner.path == workplace.manifest_path else held.owner.path,
+        extra_batches=tuple(ledger.extra_batches(submission.shard_id)),
         adopt=command("--adopt BATCH_ID"),
         resubmit=command("--resubmit"),
         abandon=command("--abandon"),
@@ -180,7 +194,7 @@ def _utc(moment_s: float | None) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Case:
-    """One held shard while it is decided about: its locks are held."""
+    """One held shard while it is decided about: its locks are held. `manifest_id` is of who made it."""
 
     name: str
     options: ManifestOptions
@@ -195,23 +209,29 @@ def _case(options: ManifestOptions, shard: str | None, environ: Mapping[str, str
     workplace = open_workplace(options, environ)
     if not held_shards(options, environ=environ):
         raise InputError([Mistake(where=options.path, what="nothing of it is held")])
-    with hold(workplace.lock_path), Ledger.open(workplace.place) as ledger:
-        manifest_id = ledger.ensure_manifest(workplace.manifest_path, workplace.manifest.name)
-        held = _held(ledger, manifest_id)
+    with ExitStack() as stack:
+        stack.enter_context(hold(workplace.lock_path))
+        ledger = stack.enter_context(Ledger.open(workplace.place))
+        held = _held(workplace, ledger)
         name = _chosen(held, shard, options)
-        with hold(workplace.place.shard_lock(held[name].shard_id)):
-            submission = ledger.submission(held[name].shard_id)
-            yield _Case(
-                name=name,
-                options=options,
-                workplace=workplace,
-                ledger=ledger,
-                manifest_id=manifest_id,
-                submission=submission,
-            )
+        owner, found = held[name]
+        if owner.path != workplace.manifest_path:  # who runs it still may have begun before its file went
+            stack.enter_context(hold(workplace.place.manifest_lock(owner.path)))
+        stack.enter_context(hold(workplace.place.shard_lock(found.shard_id)))
+        submission = ledger.submission(found.shard_id)
+        if submission.state is not ShardState.HELD:  # another manifest decided about it a moment ago
+            raise InputError([Mistake(where=options.path, what=f"shard {name} is held no more")])
+        yield _Case(
+            name=name,
+            options=options,
+            workplace=workplace,
+            ledger=ledger,
+            manifest_id=owner.id,
+            submission=submission,
+        )
 
 
-def _chosen(held: Mapping[str, ShardRecord], shard: str | None, options: ManifestOptions) -> str:
+def _chosen(held: Mapping[str, _Held], shard: str | None, options: ManifestOptions) -> str:
     look = f"`{command_line('resolve', options)}` lists them"
     if not held:
         raise InputError([Mistake(where=options.path, what="nothing of it is held")])

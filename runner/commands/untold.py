@@ -6,8 +6,9 @@ joined to nothing, so it is no shard to be collected, nor ever done, before its 
 
 from __future__ import annotations
 
+from runner.commands.complaints import deciding
 from runner.commands.execution import Execution
-from runner.commands.options import ManifestOptions, command_line
+from runner.commands.options import command_line
 from runner.core.states import ShardState, Submission, held
 from runner.errors import DecisionNeededError
 from runner.ledger import Ledger, ShardRecord
@@ -28,12 +29,12 @@ def refuse_untold(execution: Execution) -> None:
         shard = ledger.submission(shard_id)
         if shard.state is not ShardState.HELD:  # adopted by a version that did not ask what it holds
             ledger.save(held(shard, UNTOLD), what="held")
-        of_whom, asked = "", execution.options.manifest
+        of_whom, command = "", command_line("resolve", execution.options.manifest)
         if owner != here.manifest_path:
-            asked = ManifestOptions(path=execution.as_typed(owner))
-            of_whom = f" of {asked.path}"
+            path = execution.as_typed(owner)
+            of_whom, command = f" of {path}", deciding(path, execution.options.manifest)
         raise DecisionNeededError(
             f"shard {shard.slot}{of_whom} holds {shard.requests} requests, and which ones is not known since "
             f"the ledger was rebuilt (batch {shard.batch_id or 'unknown'}): they could be paid twice",
-            next_step=f"`{command_line('resolve', asked)}` shows what can be decided",
+            next_step=f"`{command}` shows what can be decided",
         )

@@ -350,6 +350,44 @@ def test_of_several_held_shards_one_must_be_named(server: ServerProcess, tmp_pat
     assert statuses(project) == ["succeeded"] * 2 + ["unaccounted"] * 2
 
 
+def test_a_shard_of_a_renamed_manifest_is_decided_about_by_its_new_name(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    project = project_at(server, tmp_path / "p")
+    held_by_a_lie(server, project)
+    new = project.folder / "renamed.yaml"
+    project.manifest_path.rename(new)
+    waiting = project.call("run", str(new), "--json")
+    assert (waiting.code, f"run resolve {new}`" in waiting.stderr) == (4, True), waiting.stderr
+    listed = project.call("resolve", str(new), "--json")
+    (held,) = json.loads(listed.stdout)["held"]
+    assert (held["gone_manifest"], held["unanswered"]) == ("manifest.yaml", 4)
+    assert "of manifest.yaml, which is gone" in project.call("resolve", str(new)).stdout
+    decided = project.call("resolve", str(new), "--resubmit", "--yes")
+    assert decided.code == 0, decided.stderr
+    done = project.call("run", str(new), "--json")
+    assert (done.code, done.event("finished")["requests_sent"]) == (0, 4), done.stderr
+    assert len(server.witness.creates()) == 1
+
+
+def test_a_manifest_that_is_there_decides_about_its_own_shards_alone(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    from runner.ledger import hold, locate
+
+    project = project_at(server, tmp_path / "p")
+    held_by_a_lie(server, project)
+    other = project.folder / "other.yaml"
+    other.write_text(project.manifest_path.read_text())
+    assert "nothing of" in project.call("resolve", str(other)).stderr
+    assert project.call("resolve", str(other), "--abandon", "--yes").code == 2
+    place = locate(str(project.manifest_path), {})
+    with hold(place.manifest_lock(project.manifest_path)):  # it began before its file went
+        project.manifest_path.unlink()
+        assert project.call("resolve", str(other), "--abandon", "--yes").code == 75
+    assert project.call("resolve", str(other), "--abandon", "--yes").code == 0
+
+
 def test_no_decision_is_taken_beside_a_running_process(server: ServerProcess, tmp_path: Path) -> None:
     from runner.ledger import hold, locate
 

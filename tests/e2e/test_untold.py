@@ -97,6 +97,23 @@ def test_requests_that_nobody_can_tell_stop_every_manifest_that_asks_their_serve
         assert [len(server.batches), len(elsewhere.batches)] == [1, 1]
 
 
+def test_unknown_requests_of_a_renamed_manifest_are_decided_about_by_its_new_name(tmp_path: Path) -> None:
+    with HostileServer(unended_at_first) as server:
+        project = server.project(tmp_path / "p", 4)
+        assert project.run("--detach").code == 75
+        forget_what_was_asked(project)
+        shutil.copytree(project.folder / "kept", project.folder / ".runner" / "shards", dirs_exist_ok=True)
+        new = project.folder / "renamed.yaml"
+        project.manifest_path.rename(new)
+        stopped = project.call("run", str(new), "--json")
+        assert (stopped.code, f"run resolve {new}`" in stopped.stderr) == (4, True), stopped.stderr
+        assert project.call("resolve", str(new), "--adopt", "batch-1").code == 0
+        done = project.call("run", str(new), "--json")
+        assert (done.code, done.event("finished")["requests_sent"]) == (0, 0), done.stderr
+        assert [row["_status"] for row in project.results()] == ["succeeded"] * 4
+        assert len(server.batches) == 1
+
+
 def test_a_batch_of_unknown_requests_that_was_taken_over_before_is_held_again(tmp_path: Path) -> None:
     with HostileServer(unended_at_first) as server:
         project = server.project(tmp_path / "p", 4)
