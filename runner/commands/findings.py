@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from runner.commands.local import connected
 from runner.commands.moments import Reporter, Trouble
 from runner.commands.workplace import Workplace
-from runner.core.states import ShardState
+from runner.core.states import ShardState, terminal_word
 from runner.core.tags import read_tags
 from runner.core.wire import BatchObject, decode_json
 from runner.ledger import Journaled, JournaledShard, ShardFact
@@ -131,10 +131,19 @@ def _adopt(batch: BatchObject, fact: ShardFact, findings: Findings) -> None:
         findings.extras[key] = (*findings.extras.get(key, ()), batch.batch_id)
         findings.remarks.append(
             f"the server holds a second batch of shard {fact.slot} of run {fact.run[:8]}: {batch.batch_id}; "
-            "it may be billed, and the next run stops it"
+            f"it may be billed, and {_who_stops(batch, fact)}"
         )
         return
     findings.facts.append(_with_batch(fact, batch))
+
+
+def _who_stops(batch: BatchObject, fact: ShardFact) -> str:
+    """Who collects a shard stops its second batches, and nobody collects one that has come to its end."""
+    if terminal_word(batch.status) is not None:
+        return f"has ended ({batch.status})"
+    if fact.shard_state is ShardState.HELD or not fact.shard_state.is_final:
+        return "the next run stops it"
+    return f"no run stops it, because the shard is {fact.state}: cancel it on the server's own page"
 
 
 def _with_batch(fact: ShardFact, batch: BatchObject) -> ShardFact:

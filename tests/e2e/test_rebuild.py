@@ -289,6 +289,40 @@ def test_a_batch_that_another_account_does_not_see_is_not_taken_for_gone(tmp_pat
         assert len(server.batches) == 1
 
 
+class MadeTwice(HostileServer):
+    """Carries its first create out twice; the second batch is `twin`, and the listing says how it stands."""
+
+    def __init__(self, *, twin_status: str) -> None:
+        super().__init__(lambda batch, _look: Look(output=good(batch)), listed=self._listed)
+        self._twin_status = twin_status
+
+    def _create(self, wish: dict[str, Any]) -> tuple[int, bytes]:
+        reply = super()._create(wish)
+        first = self.batches[0]
+        self.batches.append(Batch("twin", 2, first.input_file_id, first.metadata, first.requests))
+        return reply
+
+    def _listed(self, found: list[dict[str, Any]], _query: str) -> dict[str, Any]:
+        for one in found:
+            one["status"] = self._twin_status if one["id"] == "twin" else "completed"
+        return {"object": "list", "data": found, "has_more": False}
+
+
+@pytest.mark.parametrize(
+    ("twin_status", "said"), [("in_progress", "no run stops it"), ("completed", "has ended (completed)")]
+)
+def test_of_a_second_batch_of_a_done_shard_it_is_said_that_no_run_stops_it(
+    tmp_path: Path, twin_status: str, said: str
+) -> None:
+    with MadeTwice(twin_status=twin_status) as server:
+        project = server.project(tmp_path / "p", 2)
+        sent(project.run(), 2)
+        lose(project)
+        (lost,) = rebuilt(project).lost
+        assert "second batch of shard 0" in lost
+        assert said in lost
+
+
 def first_lacks_one(batch: Batch, _look: int) -> Look:
     """The first batch leaves its last row in neither file, and the next one answers it."""
     if batch.number > 1:
