@@ -328,6 +328,34 @@ PAYING = (
         new="    if False:\n",
         kills=(f"{_RESOLVE}::test_where_no_fence_is_proved_nothing_is_sent_again",),
     ),
+    Mutant(
+        name="resubmitted-unseen-by-another-account",
+        path="commands/resolve.py",
+        old="    if not calls.sees_input_file(client, submission):\n",
+        new="    if False:\n",
+        kills=(f"{_RESOLVE}::test_what_another_account_does_not_see_is_not_sent_again",),
+    ),
+    Mutant(
+        name="an-unknown-key-taken-for-ours",
+        path="commands/precautions.py",
+        old="return track.has_deleted or self._at.is_of_this_key(track.submission)",
+        new="return True",
+        kills=(f"{_PROTOCOL}::test_what_another_key_does_not_see_is_no_fence",),
+    ),
+    Mutant(
+        name="adopted-without-its-requests",
+        path="commands/resolve.py",
+        old="            _learn_requests(case, batch, client)\n",
+        new="            pass\n",
+        kills=("e2e/test_untold.py",),
+    ),
+    Mutant(
+        name="done-without-its-lines",
+        path="ledger/outcomes.py",
+        old=" + max(unknown, 0)\n",
+        new="\n",
+        kills=("contract/test_ledger_restoring.py",),
+    ),
     # ------------------------------------------------------------ plans
     Mutant(
         name="plan-committed-although-overtaken",
