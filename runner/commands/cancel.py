@@ -58,7 +58,7 @@ def cancel(options: ManifestOptions, *, environ: Mapping[str, str], reporter: Re
         held = _held(workplace, ledger, manifest_id)
         bought = [one for one in (*found, *held) if one.batch_id is not None]
         in_doubt = [one for one in found if one.batch_id is None]
-        for one in in_doubt:
+        for one in (*in_doubt, *(one for one in held if one.batch_id is None)):
             ledger.request_cancel(one.shard_id)
         outcomes = []
         if bought:

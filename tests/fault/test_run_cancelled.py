@@ -114,6 +114,9 @@ def test_a_shard_that_may_have_a_batch_is_named_and_no_success(tmp_path: Path) -
         assert told.code == 4
         assert "whether a batch was made of it is unknown" in told.stdout + told.stderr
         assert "run resolve" in told.stdout + told.stderr
+        server.listed = None  # now it is found all the same
+        assert project.run().code == 0
+        assert server.cancelled == ["batch-1"]
 
 
 def test_a_batch_that_was_stopped_before_it_had_a_line_does_not_hold_its_rows_for_ever(
