@@ -147,6 +147,8 @@ class _CarryingOut:
             cutter = Cutter(
                 self._workplace, self._ledger, self._run_id, self._manifest_id, reporter=self._reporter
             )
+            if not self._options.goes_on:
+                self._ledger.wishes().note_asked_for(self._run_id, self._execution.began_after)
             engine = Engine(at, self._execution.stop, cutter)
             self._look_again()
             if self._manifest.on_edit == "cancel":
@@ -205,7 +207,7 @@ class _CarryingOut:
                 run_id=self._run_id,
                 manifest_id=self._manifest_id,
                 shard_ids=shard_ids,
-                began_s=execution.began_s,
+                began_after=execution.began_after,
                 pause_until_s=engine.pause_until_s,
                 room=room,
                 reporter=self._reporter,

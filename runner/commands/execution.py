@@ -38,7 +38,8 @@ class RunResult:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
     """`uid` is the run's, `manifest_id` the ledger's own id of the manifest. In Unix seconds: `started_s`,
-    when this process began; `began_s`, when the run did."""
+    when this process began; `began_s`, when the run did. `began_after` is the last event of the ledger before
+    somebody asked for the run: what is wished later counts against it."""
 
     workplace: Workplace
     ledger: Ledger
@@ -51,6 +52,7 @@ class Execution:
     clock: SteadyClock
     started_s: float
     began_s: float
+    began_after: int
 
     @property
     def manifest(self) -> Manifest:

@@ -75,7 +75,8 @@ def until_it_stands(send: Callable[[], T], *, reporter: Reporter, otherwise: str
 class FailedRequests:
     """Every request worth repeating of those that the shards with these ids carried.
 
-    `began_s`: when the person asked for this run. A wish to cancel that is older is no word against it.
+    `began_after`: the last event before the person asked for this run. A wish to cancel that is older is no
+    word against it.
     `pause_until_s`: the latest moment (Unix seconds) that the server asked to wait for. `room`: what the
     server lets wait; what is beyond it is left for the next time, and all of it while something waits there
     already, or where somebody has wished meanwhile to cancel what this run had there.
@@ -86,7 +87,7 @@ class FailedRequests:
     run_id: int
     manifest_id: int
     shard_ids: Container[int]
-    began_s: float
+    began_after: int
     pause_until_s: float
     room: Room | None
     reporter: Reporter
@@ -123,7 +124,7 @@ class FailedRequests:
     def _placements(self, files: ShardFiles) -> list[tuple[int, int, int]]:
         """(slot, line, request id) of all that is copied; what is too dear is told."""
         allowance = Allowance(self.workplace, self.ledger, run_id=self.run_id, manifest_id=self.manifest_id)
-        again = _lines_again(self.workplace, self.ledger, self.manifest_id, self.shard_ids, self.began_s)
+        again = _lines_again(self.workplace, self.ledger, self.manifest_id, self.shard_ids, self.began_after)
         with closing(again) as lines:
             placements = list(_placed(files, lines, self.room, allowance))
         if allowance.refused:
@@ -155,7 +156,7 @@ class FailedRequests:
     def _is_no_time_for_more(self) -> bool:
         if under_way(self.workplace, self.ledger, self.manifest_id):
             return True
-        wishes = self.ledger.cancel_wishes(time.time()) - self.ledger.cancel_wishes(self.began_s)
+        wishes = self.ledger.wishes().cancelled_since(self.began_after)
         shards = self.ledger.shards(self.manifest_id)
         return any(one.run_id == self.run_id and one.shard_id in wishes for one in shards)
 
@@ -219,10 +220,11 @@ def _lines_again(
     ledger: Ledger,
     manifest_id: int,
     shard_ids: Container[int],
-    began_s: float,
+    began_after: int,
 ) -> Generator[tuple[bytes, float, int]]:
     """(line, when it is due, request id) of each request worth repeating."""
-    sources = _Sources(ledger, workplace.place.folder, cancelled_before=ledger.cancel_wishes(began_s))
+    cancelled = ledger.wishes().cancelled_since(began_after)
+    sources = _Sources(ledger, workplace.place.folder, cancelled=cancelled)
     now_s = time.time()
     with closing(sources):
         for one in chain.from_iterable(ledger.repeatable(manifest_id, workplace.manifest.retry.attempts)):
@@ -235,12 +237,13 @@ def _lines_again(
 
 
 class _Sources:
-    """Lines of earlier shard files, asked for in ascending order; one file open at a time."""
+    """Lines of earlier shard files, asked for in ascending order; one file open at a time. Those of shards
+    that were `cancelled` during this run are left."""
 
-    def __init__(self, ledger: Ledger, folder: Path, *, cancelled_before: Container[int]) -> None:
+    def __init__(self, ledger: Ledger, folder: Path, *, cancelled: Container[int]) -> None:
         self._ledger = ledger
         self._folder = folder
-        self._cancelled_before = cancelled_before
+        self._cancelled = cancelled
         self._shard_id: int | None = None
         self._file: BinaryIO | None = None
         self._lines: Iterator[bytes] = iter(())
@@ -260,7 +263,7 @@ class _Sources:
         self.close()
         submission = self._ledger.submission(shard_id)
         self._shard_id, self._next_line = shard_id, 0
-        if submission.cancel_requested and shard_id not in self._cancelled_before:
+        if shard_id in self._cancelled:
             self._lines = iter(())
             return
         try:

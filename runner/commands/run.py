@@ -54,6 +54,7 @@ def run(options: RunOptions, *, reporter: Reporter) -> RunResult:
         ):
             clock = SteadyClock()
             started_s = clock()
+            manifest_id = ledger.ensure_manifest(workplace.manifest_path, workplace.manifest.name)
             execution = Execution(
                 workplace=workplace,
                 ledger=ledger,
@@ -62,16 +63,28 @@ def run(options: RunOptions, *, reporter: Reporter) -> RunResult:
                 stop=stop,
                 notifier=notifier,
                 uid=uuid.uuid4().hex,
-                manifest_id=ledger.ensure_manifest(workplace.manifest_path, workplace.manifest.name),
+                manifest_id=manifest_id,
                 clock=clock,
                 started_s=started_s,
                 began_s=options.goes_on_from_s or started_s,
+                began_after=_began_after(ledger, manifest_id, options),
             )
             return _execute(execution)
     except Exception as error:
         if options.tells_errors:
             notifier.failed(error)
         raise
+
+
+def _began_after(ledger: Ledger, manifest_id: int, options: RunOptions) -> int:
+    """The last event before somebody asked for this; what goes on with an earlier process was asked for with
+    that one."""
+    since_s, wishes = options.goes_on_from_s, ledger.wishes()
+    run_before = ledger.current_run(manifest_id) if since_s is not None else None
+    asked = wishes.asked_for(run_before.id) if run_before is not None else None
+    if asked is not None and (since_s or 0.0) <= asked.at.timestamp() <= time.time():
+        return asked.after
+    return wishes.last_event()
 
 
 def run_all(options: Sequence[RunOptions], *, reporter: Reporter) -> list[RunResult | RunnerError]:
@@ -120,7 +133,10 @@ def _go_on_as_told(execution: Execution) -> RunResult:
     from runner.commands.going_on import last_run
 
     going = last_run(execution.workplace, execution.ledger, execution.manifest_id)
-    return go_on(replace(execution, began_s=going.run.started_at.timestamp()), going)
+    wishes, started_at = execution.ledger.wishes(), going.run.started_at
+    asked = wishes.asked_for(going.run.id)
+    began_after = asked.after if asked is not None else wishes.last_event(started_at)
+    return go_on(replace(execution, began_s=started_at.timestamp(), began_after=began_after), going)
 
 
 def _gone_on(execution: Execution) -> RunResult | None:

@@ -47,6 +47,7 @@ from runner.ledger.restoring import Restoration
 from runner.ledger.schedules import Schedules
 from runner.ledger.staging import Staging
 from runner.ledger.stored import StoredRows
+from runner.ledger.wishes import Wishes
 
 
 class Ledger(OpenLedger):
@@ -62,6 +63,10 @@ class Ledger(OpenLedger):
     def schedules(self) -> Schedules:
         """Schedules and their due times."""
         return Schedules(self._reading, self._writing, self._clock)
+
+    def wishes(self) -> Wishes:
+        """What people wanted stopped, and when runs were asked for."""
+        return Wishes(self._reading, self._writing, self._clock)
 
     # ------------------------------------------------------------ manifests and runs
 
@@ -284,11 +289,6 @@ class Ledger(OpenLedger):
         """The newest shard of the manifest that a full queue did not let in, and what the server said."""
         with self._reading() as connection:
             return reading.load_queued_out(connection, manifest_id)
-
-    def cancel_wishes(self, until_s: float) -> set[int]:
-        """Shards whose batch somebody wanted stopped, no later than this moment (Unix seconds)."""
-        with self._reading() as connection:
-            return submissions.load_cancel_wishes(connection, until_s)
 
     # ------------------------------------------------------------ submissions
 

@@ -92,12 +92,6 @@ _HELD_ELSEWHERE = Query(
     "of_manifest",
 )
 _OF_MANIFEST = RecordQuery(_selected().where(_IS_OF_MANIFEST).order_by(shard.c.id), "of_manifest")
-_CANCEL_WISHES = Query(
-    select(event.c.shard_id)
-    .where(event.c.what == CANCEL_REQUESTED, event.c.at <= bindparam("until"))
-    .distinct(),
-    "until",
-)
 _NEEDING_FILE = Query(
     select(shard.c.id).where(
         shard.c.path == bindparam("with_path"), or_(_IS_OPEN, shard.c.state == ShardState.HELD.value)
@@ -228,11 +222,6 @@ def load_wanted(connection: Connection) -> set[int]:
         .where(request.c.open_shard_id.is_not(None))
     )
     return {int(shard_id) for shard_id in connection.execute(awaited).scalars()}
-
-
-def load_cancel_wishes(connection: Connection, until_s: float) -> set[int]:
-    """Shards with a wish to stop their batch, no later than this moment."""
-    return {int(found) for (found,) in _CANCEL_WISHES.rows(connection, iso(until_s))}
 
 
 _WITH_INPUT = Query(

@@ -21,6 +21,7 @@ from runner.ledger import (
     runs,
     submissions,
     unpacking,
+    wishes,
 )
 from runner.ledger.bulk import Bulk, KeyedInsert, Lookup, Query
 from runner.ledger.engine import spelling
@@ -29,7 +30,7 @@ from runner.ledger.tables import ONE_INPUT, ONE_STARTED, metadata, tell_of_postg
 from tests.contract.ledger_factories import Project
 
 MODULES = (outcome_statements, plan_statements, reading)
-MODULES_OF_SHARDS = (facts, runs, submissions)
+MODULES_OF_SHARDS = (facts, runs, submissions, wishes)
 SMALL = ("batch", "event", "file", "manifest", "run", "shard", "template")
 """A row for each file that is sent, not for each request."""
 

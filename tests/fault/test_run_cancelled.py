@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 from pathlib import Path
 
-from tests.fault.run_factories import EXIT_STILL_RUNNING, complete, rows_of
-from tests.fault.run_hostile_server import Batch, HostileServer, Look, Script, good, well
+from tests.fault.run_factories import EXIT_FAILED_ROWS, EXIT_STILL_RUNNING, complete, rows_of
+from tests.fault.run_hostile_server import (
+    Batch,
+    HostileServer,
+    Look,
+    Script,
+    answer,
+    failure,
+    good,
+    lines,
+    well,
+)
 from tests.localserver_process import eventually
 from tests.project_factory import Done, Project, finish
 
@@ -29,6 +40,17 @@ class StoppableServer(HostileServer):
             self.cancelled.append(target.split("/")[-2])
             return 200, json.dumps({"id": self.cancelled[-1], "status": "cancelling"}).encode()
         return super().answer(method, target, body)
+
+
+def cut_short(batch: Batch, answered: int = 0) -> Look:
+    """Told to stop: the first ones are answered, the rest never ran."""
+    rest = [failure(one, code="batch_cancelled", message="cancelled") for one in batch.requests[answered:]]
+    counts = {"total": len(batch.requests), "completed": answered, "failed": len(rest)}
+    return Look(
+        output=lines(*map(answer, batch.requests[:answered])) if answered else None,
+        error=lines(*rest),
+        fields={"status": "cancelled", "request_counts": counts},
+    )
 
 
 def cancel(project: Project) -> Done:
@@ -134,3 +156,49 @@ def test_a_batch_that_was_stopped_before_it_had_a_line_does_not_hold_its_rows_fo
         assert codes[-1] == 0
         assert [batch.id for batch in server.batches] == ["batch-1", "batch-2"]
         complete(project, rows_of(4))
+
+
+# ---------------------------------------------------------------- before and after a run was asked for
+
+
+def test_a_second_cancel_counts_too(tmp_path: Path) -> None:
+    """Who cancels, runs it again and cancels that as well wants nothing more of the same batch either."""
+    has_ended = threading.Event()
+
+    def script(batch: Batch, _look: int) -> Look:
+        if has_ended.is_set():
+            return cut_short(batch, answered=1)
+        return Look(fields={"status": "cancelling" if server.cancelled else "in_progress", **ALL_IDLE})
+
+    with StoppableServer(script) as server:
+        project = server.project(tmp_path / "p", 4)
+        assert project.run("--detach").code == EXIT_STILL_RUNNING
+        assert cancel(project).code == 0
+        process = project.start()
+        eventually(lambda: server.batches[0].looks > 1, what="a look at the batch")
+        assert cancel(project).code == 0
+        has_ended.set()
+        assert finish(process).code == EXIT_FAILED_ROWS
+        assert len(server.batches) == 1
+        assert [row["_status"] for row in project.results()] == ["succeeded", *["cancelled"] * 3]
+
+
+def test_a_cancel_counts_whatever_the_clock_said_when_the_run_began(tmp_path: Path) -> None:
+    an_hour_ahead = (
+        "import functools, time\n"
+        "from runner.commands import run as room\n"
+        "room.SteadyClock = functools.partial(room.SteadyClock, wall=lambda: time.time() + 3600)"
+    )
+
+    def script(batch: Batch, _look: int) -> Look:
+        return cut_short(batch) if server.cancelled else Look(fields={"status": "in_progress", **ALL_IDLE})
+
+    with StoppableServer(script) as server:
+        project, ended = server.project(tmp_path / "p", 4), list[Done]()
+        running = threading.Thread(target=lambda: ended.append(project.run_changed(an_hour_ahead)))
+        running.start()
+        eventually(lambda: server.batches and server.batches[0].looks > 1, what="a look at the batch")
+        assert cancel(project).code == 0
+        running.join()
+        assert [one.code for one in ended] == [EXIT_FAILED_ROWS], ended
+        assert len(server.batches) == 1

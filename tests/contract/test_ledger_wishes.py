@@ -1,0 +1,53 @@
+"""Wishes to stop, told apart by the order of the ledger: before a run was asked for, or after."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.contract.ledger_factories import START_S, Clock, Project, to_send
+
+
+@pytest.mark.parametrize("passed_s", [0.0, 60.0, -3600.0])
+def test_a_wish_is_older_or_newer_whatever_the_clock_says(tmp_path: Path, passed_s: float) -> None:
+    clock = Clock()
+    project = Project.open(tmp_path, clock=clock)
+    one, two = project.commit([to_send(0, "a", line=0, slot=0), to_send(1, "b", line=0, slot=1)])
+    project.ledger.request_cancel(one.shard_id)
+    wishes = project.ledger.wishes()
+    asked = wishes.last_event()
+    clock.now_s += passed_s
+    assert wishes.cancelled_since(asked) == set()
+    project.ledger.request_cancel(two.shard_id)
+    assert wishes.cancelled_since(asked) == {two.shard_id}
+    project.ledger.request_cancel(one.shard_id)
+    assert wishes.cancelled_since(asked) == {one.shard_id, two.shard_id}, "a second wish is one too"
+
+
+def test_when_a_run_was_asked_for_last_is_remembered(tmp_path: Path) -> None:
+    project = Project.open(tmp_path)
+    wishes = project.ledger.wishes()
+    run_id, other = project.start_run(), project.start_run()
+    assert wishes.asked_for(run_id) is None
+    for after in (0, 7):
+        wishes.note_asked_for(run_id, after)
+    wishes.note_asked_for(other, 9)
+    asked = wishes.asked_for(run_id)
+    assert asked is not None
+    assert asked.after == 7
+    assert asked.at.timestamp() >= START_S
+
+
+def test_the_last_event_until_a_moment(tmp_path: Path) -> None:
+    clock = Clock()
+    project = Project.open(tmp_path, clock=clock)
+    wishes, run_id = project.ledger.wishes(), project.start_run()
+    assert wishes.last_event() == wishes.last_event(datetime.fromtimestamp(START_S, UTC)) == 0
+    wishes.note_asked_for(run_id, 0)
+    first = wishes.last_event()
+    clock.now_s += 10
+    wishes.note_asked_for(run_id, 0)
+    assert wishes.last_event() > first
+    assert wishes.last_event(datetime.fromtimestamp(START_S + 5, UTC)) == first
