@@ -45,7 +45,8 @@ def cancel(session: Session, manifest: str, yes: bool, bent: Bending) -> int:
     with closing(reporter_for(interrupts=session.interrupts, yes=True)) as screen:
         done = stop(options, environ=dict(os.environ), reporter=screen)
     if not any((done.cancelled, done.discarded, done.failed, done.in_doubt, done.held)):
-        say("nothing is under way")
+        told = "told        the run that is at work: it sends nothing more"
+        say(told if done.is_beside_run else "nothing is under way")
         return EXIT_DONE
     for batch_id in done.cancelled:
         say(f"cancelling  {clean(batch_id)}")

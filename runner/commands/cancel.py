@@ -2,8 +2,9 @@
 
 The batches are told to stop, those of held shards too where they are known; the next `run` collects what they
 finished and asks the rest again. Works beside a running process: that one sees the batches end, and the wish
-that is recorded for every other open shard: it sends nothing of them any more, and stops a batch that was
-being made.
+that is recorded for the manifest and for every other open shard: it sends nothing more, failures and larger
+limits included, and stops a batch that was being made. The same holds for a schedule's look that goes on with
+the run.
 """
 
 from __future__ import annotations
@@ -32,13 +33,15 @@ if TYPE_CHECKING:
 class CancelResult:
     """`cancelled` and `failed` are batch ids; `discarded` counts shards that were never sent, `in_doubt`
     those that are being sent, or were without a reply: they are stopped when that is known; `held` those of
-    which only a person can say whether there is a batch."""
+    which only a person can say whether there is a batch. `is_beside_run`: a process is at work on the
+    manifest; it sends nothing more."""
 
     cancelled: tuple[str, ...] = ()
     discarded: int = 0
     failed: tuple[str, ...] = ()
     in_doubt: int = 0
     held: int = 0
+    is_beside_run: bool = False
 
 
 def cancel(options: ManifestOptions, *, environ: Mapping[str, str], reporter: Reporter) -> CancelResult:
@@ -53,6 +56,7 @@ def cancel(options: ManifestOptions, *, environ: Mapping[str, str], reporter: Re
         manifest_id = ledger.find_manifest(workplace.manifest_path)
         if manifest_id is None:
             return CancelResult()
+        ledger.wishes().cancel_manifest(manifest_id)
         discarded = _discard(workplace, ledger, manifest_id)
         found = under_way(workplace, ledger, manifest_id)
         held = _held(workplace, ledger, manifest_id)
@@ -66,10 +70,11 @@ def cancel(options: ManifestOptions, *, environ: Mapping[str, str], reporter: Re
             outcomes = [(one.batch_id or "", _cancel(ledger, client, one, reporter)) for one in bought]
     return CancelResult(
         cancelled=tuple(batch_id for batch_id, done in outcomes if done),
-        discarded=discarded,
+        discarded=discarded or 0,
         failed=tuple(batch_id for batch_id, done in outcomes if not done),
         in_doubt=len(in_doubt),
         held=sum(one.batch_id is None for one in held),
+        is_beside_run=discarded is None,
     )
 
 
@@ -92,13 +97,13 @@ def cancel_unwanted(
     return sum(_cancel(ledger, client, one, reporter) for one in unwanted)
 
 
-def _discard(workplace: Workplace, ledger: Ledger, manifest_id: int) -> int:
-    """Shards that were never sent; not while another process may be sending them."""
+def _discard(workplace: Workplace, ledger: Ledger, manifest_id: int) -> int | None:
+    """Shards that were never sent; None while another process may be sending them."""
     try:
         with hold(workplace.lock_path):
             return take_back_unsent(workplace, ledger, manifest_id)
     except HeldElsewhereError:
-        return 0
+        return None
 
 
 def _cancel(ledger: Ledger, client: Client, submission: Submission, reporter: Reporter) -> bool:

@@ -219,6 +219,7 @@ class _CarryingOut:
                 run_id=self._run_id,
                 manifest_id=self._manifest_id,
                 narrowing=self._options.narrowing,
+                began_after=execution.began_after,
                 workers=self._options.workers,
                 reporter=self._reporter,
                 check_stop=self._check_interrupt,
@@ -268,6 +269,7 @@ class _CarryingOut:
             published,
             totals,
             manifest_id=self._manifest_id,
+            is_cancelled=self._ledger.wishes().is_cancelled(self._manifest_id, self._execution.began_after),
         )
         remove_collected(self._ledger, self._manifest_id, self._execution.folder)
         finished = self._finished(totals)

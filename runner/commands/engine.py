@@ -290,7 +290,7 @@ class Engine:
 
     def _cut_up(self, track: Track, given_up: Submission, problem: Problem) -> None:
         """Smaller shards take the place of this one, unless a person wants none."""
-        if self._precautions.is_unwished(track):
+        if self._precautions.is_to_be_let_go(track):
             self._precautions.let_go(track, given_up)
             return
         new = self._cutter.cut(given_up, problem)

@@ -30,9 +30,14 @@ class Precautions:
         recorded beside whoever moves the shard."""
         return self._at.ledger.submission(track.submission.shard_id).cancel_requested
 
+    def is_to_be_let_go(self, track: Track) -> bool:
+        """The same for a shard that nothing was bought of. It may be younger than the wish, which is then one
+        that nothing more be sent."""
+        return self._at.ledger.wishes().is_unwished(track.submission.shard_id)
+
     def is_given_up(self, track: Track) -> bool:
-        """The same for a shard that nothing was bought of: it is discarded then."""
-        if not self.is_unwished(track):
+        """Whether that is so; it is discarded then."""
+        if not self.is_to_be_let_go(track):
             return False
         self.let_go(track, states.discarded(track.submission))
         return True

@@ -30,6 +30,8 @@ from runner.failpoints import failpoint
 from runner.ledger import Ledger, Staging
 from runner.prompt import Prompt
 
+_NOTHING = Narrowing(limit=0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
@@ -42,7 +44,9 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LargerRequests:
-    """What a run asks again with a larger limit. `check_stop` raises where a person interrupted."""
+    """What a run asks again with a larger limit. `began_after`: the last event before somebody asked for this
+    run; where it was cancelled since, nothing is asked, and what was cut stays so. `check_stop` raises where
+    a person interrupted."""
 
     workplace: Workplace
     ledger: Ledger
@@ -50,6 +54,7 @@ class LargerRequests:
     run_id: int
     manifest_id: int
     narrowing: Narrowing
+    began_after: int
     workers: int | None
     reporter: Reporter
     check_stop: Callable[[], None]
@@ -107,16 +112,18 @@ class LargerRequests:
     def _compared(self, files: ShardFiles, staging: Staging) -> Comparison:
         """The run's rows, rendered once more and compared with the ledger."""
         workplace, asked = self.workplace, self.asked
+        is_cancelled = self.ledger.wishes().is_cancelled(self.manifest_id, self.began_after)
+        narrowing = _NOTHING if is_cancelled else self.narrowing
         comparison = Comparison(
             workplace,
             self.ledger,
             staging,
             files,
             policy=Policy(max_attempts=workplace.manifest.retry.attempts),
-            selection=selection_of(self.narrowing, asked.snapshot, asked.rows),
+            selection=selection_of(narrowing, asked.snapshot, asked.rows),
             only_raised=True,
         )
-        if self.narrowing.only in ("new", "changed"):
+        if narrowing.only in ("new", "changed"):
             staging.load_previous(self.ledger.previous_rows(self.manifest_id))
         rendered = render_all(
             replace(render_source(workplace, asked.snapshot), prompt=asked.prompt.source),

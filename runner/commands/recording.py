@@ -113,12 +113,15 @@ def record_published(
     totals: Totals,
     *,
     manifest_id: int,
+    is_cancelled: bool,
 ) -> None:
     """Note what was written where, from which raw files and answers and with which counts, and keep the
     table as the run's history."""
     history = _keep_history(workplace.place.folder, uid, published.paths)
     failpoint("publish.history_kept")
-    facts = table_facts(workplace, ledger, published, totals, manifest_id=manifest_id)
+    facts = table_facts(
+        workplace, ledger, published, totals, manifest_id=manifest_id, is_cancelled=is_cancelled
+    )
     ledger.note_run(run_id, published=facts, history=history)
     failpoint("publish.recorded")
 

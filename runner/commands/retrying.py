@@ -1,9 +1,9 @@
 """Another attempt for requests whose failure may pass: new shards of only those requests.
 
 The lines are copied from the shard files that carried them before, byte for byte, so a request keeps its
-custom_id and its fingerprint. What was cancelled is not asked again by the run that saw it happen, but
-by the next one that wants it, in that same run. What would go beyond `budget.max_cost` is left to the next
-run as well, with its own plan.
+custom_id and its fingerprint. Where a person cancels, the run that sees it happen sends nothing again, nor
+what `on_edit` cancelled; the next one that wants it does, in that same run. What would go beyond
+`budget.max_cost` is left to the next run as well, with its own plan.
 
 When they go is a function of the ledger (`core.settling.due_s`: when the attempt failed, how many there
 were), stands in the new shard (`not_before_s`), and is never earlier than what a server asked for. So a run
@@ -79,7 +79,7 @@ class FailedRequests:
     word against it.
     `pause_until_s`: the latest moment (Unix seconds) that the server asked to wait for. `room`: what the
     server lets wait; what is beyond it is left for the next time, and all of it while something waits there
-    already, or where somebody has wished meanwhile to cancel what this run had there.
+    already.
     """
 
     workplace: Workplace
@@ -100,7 +100,9 @@ class FailedRequests:
 
     def _once(self) -> list[Submission]:
         """One look, and what it finds in new shards. Errors: PlanMovedError, and then nothing stays of it."""
-        if self.room is not None and self._is_no_time_for_more():
+        if self.ledger.wishes().is_cancelled(self.manifest_id, self.began_after):
+            return []
+        if self.room is not None and under_way(self.workplace, self.ledger, self.manifest_id):
             return []
         failpoint("retry.begins")
         folder = self.workplace.place.folder
@@ -152,13 +154,6 @@ class FailedRequests:
         pause_s = max(max(shard.not_before_s for shard in new) - time.time(), 0.0)
         self.reporter.tell(Retrying(requests=len(placements), shards=len(new), pause_s=round(pause_s, 3)))
         return again
-
-    def _is_no_time_for_more(self) -> bool:
-        if under_way(self.workplace, self.ledger, self.manifest_id):
-            return True
-        wishes = self.ledger.wishes().cancelled_since(self.began_after)
-        shards = self.ledger.shards(self.manifest_id)
-        return any(one.run_id == self.run_id and one.shard_id in wishes for one in shards)
 
 
 def room_left(

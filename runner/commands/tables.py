@@ -23,11 +23,20 @@ if TYPE_CHECKING:
 
 
 def table_facts(
-    workplace: Workplace, ledger: Ledger, published: Published, totals: Totals, *, manifest_id: int
+    workplace: Workplace,
+    ledger: Ledger,
+    published: Published,
+    totals: Totals,
+    *,
+    manifest_id: int,
+    is_cancelled: bool,
 ) -> str:
-    """The note, as JSON. `raw` are the raw files that the answers stand in."""
-    is_settled = totals.by_status[Status.PENDING] == 0 and not any(
-        ledger.repeatable(manifest_id, workplace.manifest.retry.attempts)
+    """The note, as JSON. `raw` are the raw files that the answers stand in. `is_cancelled`: the run may have
+    left what it would have asked again."""
+    is_settled = (
+        not is_cancelled
+        and totals.by_status[Status.PENDING] == 0
+        and not any(ledger.repeatable(manifest_id, workplace.manifest.retry.attempts))
     )
     facts = {
         "settled": is_settled,

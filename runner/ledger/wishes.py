@@ -4,6 +4,11 @@ Theory. A wish counts against what was asked for before it, never against what i
 run that wants what was cancelled asks it again. Which of the two came first, the ids of events say. They are
 given under the write lock, one after another, whatever becomes of the clock meanwhile. A run may go on in
 other processes, so the last event before somebody asked for it is noted in an event of its own.
+
+`run cancel` names the batches that are to stop, and it can't name what does not exist yet: the failures that
+a run is about to send again, the larger limits that it is about to ask with. So it records a wish for the
+whole manifest first, and then one for each open shard. A shard that was made before the first is among the
+others; one that is made later is not sent because of the first.
 """
 
 from __future__ import annotations
@@ -13,16 +18,18 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, func, literal_column, select
+from sqlalchemy import Connection, Integer, Text, bindparam, cast, func, literal_column, or_, select
 
 from runner.ledger.bulk import Query
 from runner.ledger.submissions import CANCEL_REQUESTED, add_event
-from runner.ledger.tables import event
+from runner.ledger.tables import event, shard
 from runner.ledger.times import iso, moment
 
 Transaction = Callable[[], AbstractContextManager[Connection]]
 ASKED_FOR = "asked for"
 """The event of a person, or a schedule, that asks for a run; its detail is the last event before that."""
+MANIFEST_CANCELLED = "manifest cancelled"
+"""The event of a person who wants nothing more sent for a manifest; its detail is the manifest's id."""
 
 _LAST = Query(select(func.coalesce(func.max(event.c.id), 0)))
 _LAST_UNTIL = Query(
@@ -40,6 +47,33 @@ _CANCELLED = Query(
     .where(event.c.id > bindparam("after"), event.c.what == CANCEL_REQUESTED)
     .distinct(),
     "after",
+)
+_OF_MANIFEST_SINCE = Query(
+    select(event.c.id)
+    .where(event.c.id > bindparam("after"), event.c.what == MANIFEST_CANCELLED)
+    .where(event.c.detail == bindparam("of_manifest"))
+    .limit(literal_column("1")),
+    *("after", "of_manifest"),
+)
+_asking = event.alias("asking")
+_SHARD_WAS_ASKED_FOR = (
+    select(func.max(cast(_asking.c.detail, Integer)))
+    .where(_asking.c.run_id == shard.c.run_id, _asking.c.what == ASKED_FOR)
+    .scalar_subquery()
+)
+_UNWISHED = Query(
+    select(shard.c.id)
+    .where(shard.c.id == bindparam("this_shard"))
+    .where(
+        or_(
+            shard.c.cancel_requested == literal_column("1"),
+            select(event.c.id)
+            .where(event.c.what == MANIFEST_CANCELLED, event.c.id > _SHARD_WAS_ASKED_FOR)
+            .where(event.c.detail == cast(shard.c.manifest_id, Text))
+            .exists(),
+        )
+    ),
+    "this_shard",
 )
 
 
@@ -88,3 +122,26 @@ class Wishes:
         """The shards whose batch somebody wanted stopped since this event."""
         with self._reading() as connection:
             return {int(shard_id) for (shard_id,) in _CANCELLED.rows(connection, after)}
+
+    def cancel_manifest(self, manifest_id: int) -> None:
+        """Nothing more is to be sent for this manifest by a run that was asked for before."""
+        with self._writing() as connection:
+            add_event(
+                connection,
+                what=MANIFEST_CANCELLED,
+                detail=str(manifest_id),
+                run_id=None,
+                shard_id=None,
+                now_s=self._clock(),
+            )
+
+    def is_cancelled(self, manifest_id: int, after: int) -> bool:
+        """Whether somebody has cancelled the manifest since this event."""
+        with self._reading() as connection:
+            return _OF_MANIFEST_SINCE.first(connection, after, str(manifest_id)) is not None
+
+    def is_unwished(self, shard_id: int) -> bool:
+        """Whether nothing of this shard is to be sent any more: somebody has cancelled it, or its manifest
+        since its run was asked for last."""
+        with self._reading() as connection:
+            return _UNWISHED.first(connection, shard_id) is not None

@@ -51,3 +51,24 @@ def test_the_last_event_until_a_moment(tmp_path: Path) -> None:
     wishes.note_asked_for(run_id, 0)
     assert wishes.last_event() > first
     assert wishes.last_event(datetime.fromtimestamp(START_S + 5, UTC)) == first
+
+
+def test_a_file_that_was_made_after_its_manifest_was_cancelled_is_unwished_too(tmp_path: Path) -> None:
+    project = Project.open(tmp_path)
+    wishes = project.ledger.wishes()
+    (shard,) = project.commit([to_send(0, "a", line=0)])
+    beside = project.beside("other")
+    (other,) = beside.commit([to_send(0, "b", line=0, slot=1)])
+    asked = wishes.last_event()
+    for run_id in (*project.run_ids, *beside.run_ids):
+        wishes.note_asked_for(run_id, asked)
+    assert not wishes.is_unwished(shard.shard_id)
+    wishes.cancel_manifest(project.manifest_id)
+    assert wishes.is_unwished(shard.shard_id)
+    assert not wishes.is_unwished(other.shard_id), "of another manifest"
+    assert wishes.is_cancelled(project.manifest_id, asked)
+    assert not wishes.is_cancelled(project.manifest_id, wishes.last_event())
+    wishes.note_asked_for(project.run_ids[0], wishes.last_event())
+    assert not wishes.is_unwished(shard.shard_id), "somebody has asked for it since"
+    project.ledger.request_cancel(shard.shard_id)
+    assert wishes.is_unwished(shard.shard_id)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from tests.fault.run_factories import EXIT_FAILED_ROWS, EXIT_STILL_RUNNING, complete, rows_of
+from runner.ledger import hold, locate
+from tests.fault.run_factories import EXIT_FAILED_ROWS, EXIT_STILL_RUNNING, complete, project_of, rows_of
 from tests.fault.run_hostile_server import (
     Batch,
     HostileServer,
     Look,
+    Reply,
     Script,
     answer,
     failure,
@@ -23,13 +27,20 @@ from tests.localserver_process import eventually
 from tests.project_factory import Done, Project, finish
 
 ALL_IDLE = {"request_counts": {"total": 4, "completed": 0, "failed": 0}}
+ONE_DONE = {"request_counts": {"total": 4, "completed": 1, "failed": 0}}
 
 
 class StoppableServer(HostileServer):
     """Batches can be told to stop; what that does is the script's affair."""
 
-    def __init__(self, script: Script = well, *, loses_first: bool = False) -> None:
-        super().__init__(script, created=lambda batch: self._reply(batch, loses_first))
+    def __init__(
+        self,
+        script: Script = well,
+        *,
+        loses_first: bool = False,
+        uploaded: Callable[[int], Reply | None] = lambda number: None,
+    ) -> None:
+        super().__init__(script, created=lambda batch: self._reply(batch, loses_first), uploaded=uploaded)
         self.cancelled: list[str] = []
 
     def _reply(self, batch: Batch, loses_first: bool) -> tuple[int, bytes] | None:
@@ -158,6 +169,68 @@ def test_a_batch_that_was_stopped_before_it_had_a_line_does_not_hold_its_rows_fo
         complete(project, rows_of(4))
 
 
+# ---------------------------------------------------------------- what a run would send once more
+
+
+def test_a_failure_is_not_sent_again_after_a_cancel(tmp_path: Path) -> None:
+    """Its second file was about to be sent; the first, which holds the same line, was never cancelled."""
+
+    def script(batch: Batch, _look: int) -> Look:
+        first, *others = batch.requests
+        is_failed = batch.number == 1
+        return Look(output=lines(failure(first) if is_failed else answer(first), *map(answer, others)))
+
+    def uploaded(number: int) -> None:
+        if number == 2:
+            told.append(cancel(project))
+
+    told: list[Done] = []
+    with StoppableServer(script, uploaded=uploaded) as server:
+        project = server.project(tmp_path / "p", 4)
+        assert project.run().code == EXIT_FAILED_ROWS
+        assert [one.code for one in told] == [0]
+        assert len(server.batches) == 1
+        assert project.ledger("SELECT state FROM shard ORDER BY slot") == [("done",), ("discarded",)]
+        assert project.run().code == 0
+        assert [len(batch.requests) for batch in server.batches] == [4, 1], "the next run asks it"
+        complete(project, rows_of(4))
+
+
+def test_what_was_cut_stays_so_after_a_cancel(tmp_path: Path) -> None:
+    def reply(request: dict[str, Any]) -> dict[str, Any]:
+        line = answer(request)
+        reason = "length" if request["body"]["max_tokens"] <= 100 else "stop"
+        line["response"]["body"]["choices"][0]["finish_reason"] = reason
+        return line
+
+    def uploaded(number: int) -> None:
+        if number == 2:
+            told.append(cancel(project))
+
+    def script(batch: Batch, _look: int) -> Look:
+        return Look(output=lines(*map(reply, batch.requests)))
+
+    told: list[Done] = []
+    with StoppableServer(script, uploaded=uploaded) as server:
+        project = server.project(tmp_path / "p", 2, on_truncated={"max_tokens_factor": 4, "ceiling": 1000})
+        project.manifest["model"]["parameters"] = {"max_tokens": 100}
+        project.write_manifest()
+        assert project.run().code == EXIT_FAILED_ROWS
+        assert [one.code for one in told] == [0]
+        assert len(server.batches) == 1
+        assert [row["_status"] for row in project.results()] == ["truncated"] * 2, "paid for, so shown"
+        assert project.run().code == 0
+        assert len(server.batches) == 2
+
+
+def test_a_cancel_says_that_it_reached_a_run_that_has_nothing_under_way(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", 1)
+    assert project.run().code == 0
+    assert "nothing is under way" in cancel(project).stderr
+    with hold(locate(str(project.manifest_path), {}).manifest_lock("manifest.yaml")):
+        assert "sends nothing more" in cancel(project).stderr
+
+
 # ---------------------------------------------------------------- before and after a run was asked for
 
 
@@ -168,7 +241,7 @@ def test_a_second_cancel_counts_too(tmp_path: Path) -> None:
     def script(batch: Batch, _look: int) -> Look:
         if has_ended.is_set():
             return cut_short(batch, answered=1)
-        return Look(fields={"status": "cancelling" if server.cancelled else "in_progress", **ALL_IDLE})
+        return Look(fields={"status": "cancelling" if server.cancelled else "in_progress", **ONE_DONE})
 
     with StoppableServer(script) as server:
         project = server.project(tmp_path / "p", 4)

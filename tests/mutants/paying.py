@@ -13,6 +13,7 @@ _PROTOCOL = "fault/test_run_protocol.py"
 _RESOLVE = "e2e/test_resolve.py"
 _EXTRAS = "fault/test_run_extra_batches.py"
 _CANCELLED = "fault/test_run_cancelled.py"
+_LOOKS = "e2e/test_schedule_cancelled.py"
 _HOSTILE = "fault/test_run_hostile_output.py"
 
 PAYING = (
@@ -201,9 +202,37 @@ PAYING = (
     Mutant(
         name="sent-on-after-a-cancel",
         path="commands/precautions.py",
-        old="        if not self.is_unwished(track):\n",
+        old="        if not self.is_to_be_let_go(track):\n",
         new="        if True:\n",
         kills=(f"{_CANCELLED}::test_a_run_that_is_still_sending_sends_nothing_after_a_cancel",),
+    ),
+    Mutant(
+        name="failures-sent-again-after-a-cancel",
+        path="commands/retrying.py",
+        old="        if self.ledger.wishes().is_cancelled(self.manifest_id, self.began_after):\n",
+        new="        if False:\n",
+        kills=(f"{_CANCELLED}::test_a_failure_is_not_sent_again_after_a_cancel",),
+    ),
+    Mutant(
+        name="larger-limits-asked-after-a-cancel",
+        path="commands/raising.py",
+        old="narrowing = _NOTHING if is_cancelled else self.narrowing",
+        new="narrowing = self.narrowing",
+        kills=(f"{_CANCELLED}::test_what_was_cut_stays_so_after_a_cancel",),
+    ),
+    Mutant(
+        name="cancels-counted-from-the-process",
+        path="commands/run.py",
+        old="began_after = asked.after if asked is not None else wishes.last_event(started_at)",
+        new="began_after = wishes.last_event()",
+        kills=(f"{_LOOKS}::test_a_failure_that_waited_to_be_sent_again_is_left_to_the_next_due_time",),
+    ),
+    Mutant(
+        name="sent-because-it-is-younger-than-the-cancel",
+        path="ledger/wishes.py",
+        old="            .where(event.c.detail == cast(shard.c.manifest_id, Text))\n",
+        new="            .where(event.c.detail == '')\n",
+        kills=("contract/test_ledger_wishes.py",),
     ),
     Mutant(
         name="bought-where-ids-come-again",

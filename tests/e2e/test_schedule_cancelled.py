@@ -1,0 +1,50 @@
+"""`run cancel` between ticks: what was cancelled is asked again by the next due time, and by no look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.scheduled import Stage, Theatre, theatre
+
+pytestmark = pytest.mark.usefixtures("lent_duckdb")
+
+FIRST, SECOND = "2026-01-01T02:00", "2026-01-02T02:00"
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
+    with theatre(tmp_path_factory.mktemp("theatre")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def stage(house: Theatre) -> Stage:
+    return house.stage()
+
+
+def cancel(stage: Stage, name: str = "nightly") -> str:
+    code, stdout, stderr = stage.program("cancel", f"{name}.yaml", "--yes")
+    assert code == 0, stderr
+    return stdout + stderr
+
+
+def states(stage: Stage) -> list[str]:
+    return [state for (state,) in stage.ledger("SELECT state FROM shard ORDER BY id")]
+
+
+def test_a_failure_that_waited_to_be_sent_again_is_left_to_the_next_due_time(stage: Stage) -> None:
+    stage.manifest(retry={"attempts": 2, "backoff": {"initial": "1h", "max": "1h"}})
+    stage.model.statuses[:] = [500]
+    stage.tick(FIRST)
+    stage.settle()
+    stage.tick("2026-01-01T02:01")
+    assert states(stage) == ["done", "ready"]
+    assert "discarded   1 file" in cancel(stage)
+    for minute in (2, 3):
+        stage.tick(f"2026-01-01T02:0{minute}")
+    assert states(stage) == ["done", "discarded"]
+    assert stage.dues() == [("01-01 02:00", "finished")]
+    stage.tick(SECOND)
+    assert states(stage) == ["done", "discarded", "ready"], "asked again, when its pause is over"
