@@ -53,7 +53,7 @@ def cancel(session: Session, manifest: str, yes: bool, bent: Bending) -> int:
     if done.discarded:
         say(f"discarded   {counted(done.discarded, 'file')} that had not been sent")
     for batch_id in done.failed:
-        say(f"refused     {clean(batch_id)}")
+        say(f"refused     {clean(batch_id)}: each look of a later run tells it to stop again")
     if done.in_doubt:
         what = "that may be on the way: stopped as soon as that is known"
         say(f"told        {counted(done.in_doubt, 'file')} {what}")

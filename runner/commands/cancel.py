@@ -1,7 +1,8 @@
 """`run cancel MANIFEST`: stop what is under way. Finished requests are kept; what never ran is not paid.
 
 The batches are told to stop, those of held shards too where they are known; the next `run` collects what they
-finished and asks the rest again. Works beside a running process: that one sees the batches end, and the wish
+finished and asks the rest again. Where the server does not take that, each look at the batch tells it once
+more, until it does. Works beside a running process: that one sees the batches end, and the wish
 that is recorded for the manifest and for every other open shard: it sends nothing more, failures and larger
 limits included, and stops a batch that was being made. The same holds for a schedule's look that goes on with
 the run.

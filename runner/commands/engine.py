@@ -316,9 +316,10 @@ class Engine:
         self._call(track, "create", lambda: self._create_in_time(submission))
 
     def _stop_if_unwished(self, track: Track) -> None:
-        """A batch that was being made, or whose making was in doubt, when a person cancelled."""
+        """Once a batch is known, and after each look at it: it goes on, though a person cancelled it while it
+        was being made, or the server did not take that."""
         batch_id = track.submission.batch_id or ""
-        if self._precautions.is_unwished(track):
+        if self._precautions.is_to_be_stopped(track):
             self._call(track, "stop", lambda: self._at.client.cancel_batch(batch_id))
 
     def _create_in_time(self, submission: Submission) -> Accepted | Refused | Unknown:
@@ -380,6 +381,8 @@ class Engine:
         if isinstance(result, ProviderError):
             if result.problem.kind in _STOPPING:
                 self._stopping = result.problem
+            elif name == "stop":
+                self._watcher.not_stopped(track, result, self._tracks)
             else:
                 self._watcher.troubled(track, result, self._tracks)
             return
@@ -402,7 +405,7 @@ class Engine:
             case "extras", ExtrasSeen():
                 self._extras.landed(track, result)
             case "stop", BatchObject():
-                pass  # the next poll sees what became of it
+                track.is_stop_told = True  # the next poll sees what became of it
             case _:
                 raise AssertionError(f"unexpected reply to {name}: {result!r}")
 
@@ -413,6 +416,8 @@ class Engine:
         if track.is_in(ShardState.DONE):
             self._pause(track.retry_after_s)
             self._stopping = self._stopping or refusal_in(track)
+        elif track.is_in(ShardState.SUBMITTED) and self._stopping is None:
+            self._stop_if_unwished(track)
 
     def _pause(self, seconds: float | None) -> None:
         """The longest wait that the server asked for counts, for every shard."""

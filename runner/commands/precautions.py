@@ -6,6 +6,8 @@ what it said before, so that an id of now is one of then.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from runner.commands.tracks import Surroundings, Track
 from runner.core import states
 from runner.core.states import Submission
@@ -25,14 +27,16 @@ class Precautions:
 
     # ------------------------------------------------------------ cancelled
 
-    def is_unwished(self, track: Track) -> bool:
-        """Whether a person wants nothing of the shard any more; as the ledger has it, because the wish is
+    def is_to_be_stopped(self, track: Track) -> bool:
+        """Whether a batch goes on that a person wants stopped; as the ledger has it, because the wish is
         recorded beside whoever moves the shard."""
-        return self._at.ledger.submission(track.submission.shard_id).cancel_requested
+        has_wish = self._at.ledger.submission(track.submission.shard_id).cancel_requested
+        track.submission = replace(track.submission, cancel_requested=has_wish)
+        return states.is_to_be_stopped(track.submission)
 
     def is_to_be_let_go(self, track: Track) -> bool:
-        """The same for a shard that nothing was bought of. It may be younger than the wish, which is then one
-        that nothing more be sent."""
+        """Whether a person wants nothing of a shard of which nothing was bought. It may be younger than the
+        wish, which is then one that nothing more be sent."""
         return self._at.ledger.wishes().is_unwished(track.submission.shard_id)
 
     def is_given_up(self, track: Track) -> bool:

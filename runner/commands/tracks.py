@@ -20,6 +20,7 @@ from runner.core.states import (
     Submission,
     after_the_clock_was_set_back,
     by_another_clock,
+    is_to_be_stopped,
     looks_finished,
 )
 from runner.ledger import Ledger, LedgerPlace
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 POLLS_PER_MINUTE = 30
 LONG_WAIT_S = 10.0
 """What must wait longer than this is left to the next step."""
+LOOKS_TO_STOP = 3
+"""Who only submits looks so often at a batch that the server does not stop."""
 
 
 class ExtrasStage(Enum):
@@ -53,8 +56,8 @@ class Track:
     `is_overdue_told` that a person knows of a batch that is not done in its window.
     `blocked`: a failure of one of its requests that the account is to blame for; `retry_after_s`: the
     longest wait that a line asks for. `queued_out`: what the server said of its full queue, where it let
-    nothing of the batch in.
-    `has_deleted`: the server has deleted the input file for this process.
+    nothing of the batch in. `is_stop_told`: the server has taken a wish to stop its batch; `stop_problem`:
+    why it did not, as that was told last. `has_deleted`: it has deleted the input file for this process.
     """
 
     submission: Submission
@@ -78,6 +81,8 @@ class Track:
     blocked: Outcome | None = None
     retry_after_s: float = 0.0
     queued_out: str | None = None
+    is_stop_told: bool = False
+    stop_problem: str | None = None
     extras: tuple[str, ...] = ()
     extras_stage: ExtrasStage = ExtrasStage.READ
     extras_since_s: float | None = None
@@ -94,9 +99,9 @@ class Track:
     def can_be_left(self, now_s: float, pace: Pace) -> bool:
         """Whether a run of this pace is done with it, though it is not final.
 
-        Submitting: bought, or a repetition that is not due yet, which a later run plans anew. A step: looked
-        at, and nothing can be done before a while has gone by. A batch that has ended is read until it is
-        accounted for: how often it was read lives in memory only.
+        Submitting: bought, and stopped if that is wished, or a repetition that is not due yet, which a later
+        run plans anew. A step: looked at, and nothing can be done before a while has gone by. A batch that
+        has ended is read until it is accounted for: how often it was read lives in memory only.
         """
         if self.extras_stage is ExtrasStage.TO_STOP and self.is_taken:
             return False  # a second batch that may be paid for is told to stop first
@@ -105,7 +110,8 @@ class Track:
             case Pace.DONE:
                 return False
             case Pace.SUBMITTED:
-                return self.is_in(ShardState.SUBMITTED) or (waits and now_s < self.submission.not_before_s)
+                is_bought = self.is_in(ShardState.SUBMITTED) and not self._is_stopping(now_s)
+                return is_bought or (waits and now_s < self.submission.not_before_s)
             case Pace.STEP if self.is_in(ShardState.SUBMITTED):
                 can_wait = self.is_troubled or self.is_in_grace
                 is_over = looks_finished(self.submission) and not can_wait
@@ -115,6 +121,14 @@ class Track:
                 return is_elsewhere or now_s + LONG_WAIT_S < max(
                     self.next_at_s, self.submission.not_before_s if waits else 0.0
                 )
+
+    def _is_stopping(self, now_s: float) -> bool:
+        """Whether its batch is to be told to stop before this process leaves. That is tried for a few looks
+        only: each later run does so too."""
+        if not is_to_be_stopped(self.submission) or self.is_stop_told:
+            return False
+        is_elsewhere = not self.is_taken and now_s < self.next_at_s
+        return self.is_busy or not (is_elsewhere or self.looks >= LOOKS_TO_STOP)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

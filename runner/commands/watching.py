@@ -235,6 +235,16 @@ class Watcher:
         self._at.reporter.tell(Trouble(what=error.what, slot=track.submission.slot))
         track.next_at_s = now + max(error.problem.retry_after_s or 0.0, self._at.poll_pause_s(tracks))
 
+    def not_stopped(self, track: Track, error: ProviderError, tracks: Sequence[Track]) -> None:
+        """A batch that is to be stopped was not. That says nothing of the batch itself, a 404 neither; the
+        next look tells it to stop once more."""
+        if error.what != track.stop_problem:
+            track.stop_problem = error.what
+            what = f"batch {track.submission.batch_id} is not stopped: {error.what}; each look tries again"
+            self._at.reporter.tell(Trouble(what=what, slot=track.submission.slot))
+        pause_s = max(error.problem.retry_after_s or 0.0, self._at.poll_pause_s(tracks))
+        track.next_at_s = max(track.next_at_s, self._at.clock() + pause_s)
+
 
 def _stuck_cancel(batch: BatchObject) -> str | None:
     """`cancelled`, for a batch that was stopped before it had a line: the Doubleword server has nothing then

@@ -526,6 +526,12 @@ def last_word(submission: Submission) -> str | None:
     return terminal_word(submission.status)
 
 
+def is_to_be_stopped(submission: Submission) -> bool:
+    """Whether somebody wants its batch stopped, and the server does not show that it has heard of that."""
+    is_wished = submission.state is ShardState.SUBMITTED and submission.cancel_requested
+    return is_wished and not is_cancelling(submission.status) and last_word(submission) is None
+
+
 def seen(submission: Submission, batch: BatchObject) -> Submission:
     """Store what the server says of the batch. Hints only: nothing here ends a shard."""
     return replace(

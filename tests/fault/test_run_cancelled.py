@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from runner.ledger import hold, locate
 from tests.fault.run_factories import EXIT_FAILED_ROWS, EXIT_STILL_RUNNING, complete, project_of, rows_of
 from tests.fault.run_hostile_server import (
@@ -31,23 +33,29 @@ ONE_DONE = {"request_counts": {"total": 4, "completed": 1, "failed": 0}}
 
 
 class StoppableServer(HostileServer):
-    """Batches can be told to stop; what that does is the script's affair."""
+    """Batches can be told to stop; what that does is the script's affair. The first so many times it knows no
+    such batch."""
 
     def __init__(
         self,
         script: Script = well,
         *,
         loses_first: bool = False,
+        refusals: int = 0,
         uploaded: Callable[[int], Reply | None] = lambda number: None,
     ) -> None:
         super().__init__(script, created=lambda batch: self._reply(batch, loses_first), uploaded=uploaded)
         self.cancelled: list[str] = []
+        self.refusals = refusals
 
     def _reply(self, batch: Batch, loses_first: bool) -> tuple[int, bytes] | None:
         return (502, b"<html>bad gateway</html>") if loses_first and batch.number == 1 else None
 
     def answer(self, method: str, target: str, body: bytes) -> tuple[int, bytes]:
         if method == "POST" and target.endswith("/cancel"):
+            if self.refusals:
+                self.refusals -= 1
+                return 404, b'{"error":{"message":"no such batch"}}'
             self.cancelled.append(target.split("/")[-2])
             return 200, json.dumps({"id": self.cancelled[-1], "status": "cancelling"}).encode()
         return super().answer(method, target, body)
@@ -167,6 +175,89 @@ def test_a_batch_that_was_stopped_before_it_had_a_line_does_not_hold_its_rows_fo
         assert codes[-1] == 0
         assert [batch.id for batch in server.batches] == ["batch-1", "batch-2"]
         complete(project, rows_of(4))
+
+
+# ---------------------------------------------------------------- a server that does not stop it at once
+
+
+def until_stopped(server: StoppableServer) -> Script:
+    """The first batch goes on until it was told to stop, or a hundred looks are over; the others end."""
+
+    def script(batch: Batch, look: int) -> Look:
+        if batch.id in server.cancelled:
+            return cut_short(batch)
+        is_going_on = batch.number == 1 and look < 100
+        return Look(fields={"status": "in_progress", **ALL_IDLE}) if is_going_on else well(batch, look)
+
+    return script
+
+
+@pytest.mark.parametrize("point", ["", "adopt.recorded"])
+def test_a_batch_that_is_found_later_is_told_to_stop_until_it_was_heard(tmp_path: Path, point: str) -> None:
+    with StoppableServer(loses_first=True, refusals=0 if point else 1) as server:
+        server.script = until_stopped(server)
+        project = server.project(tmp_path / "p", 4)
+        project.environ["RUNNER_FAILPOINT"] = "create.unknown_recorded"
+        assert project.run().code == -9
+        assert cancel(project).code == 0
+        project.environ["RUNNER_FAILPOINT"] = point
+        assert project.run().code == (-9 if point else 0)
+        del project.environ["RUNNER_FAILPOINT"]
+        assert project.run().code == 0
+        assert (server.cancelled, server.refusals) == (["batch-1"], 0)
+
+
+def test_a_run_tells_a_batch_to_stop_where_the_cancel_beside_it_was_refused(tmp_path: Path) -> None:
+    with StoppableServer() as server:
+        server.script = until_stopped(server)
+        project = server.project(tmp_path / "p", 4)
+        process = project.start()
+        eventually(lambda: server.batches and server.batches[0].looks > 1, what="a look at the batch")
+        server.refusals = 2
+        assert cancel(project).code == 4
+        assert finish(process).code == EXIT_FAILED_ROWS
+        assert (server.cancelled, server.refusals) == (["batch-1"], 0)
+        assert len(server.batches) == 1
+
+
+def test_a_run_that_only_submits_stops_what_was_cancelled_meanwhile(tmp_path: Path) -> None:
+    """The cancel comes while the batch is being made, and no later run may come for hours."""
+
+    class Server(StoppableServer):
+        def answer(self, method: str, target: str, body: bytes) -> tuple[int, bytes]:
+            if (method, target) == ("POST", "/v1/batches"):
+                told.append(cancel(project))
+            return super().answer(method, target, body)
+
+    told: list[Done] = []
+    with Server(refusals=1) as server:
+        server.script = until_stopped(server)
+        project = server.project(tmp_path / "p", 4)
+        project.run("--detach")
+        assert [one.code for one in told] == [0]
+        assert server.cancelled == ["batch-1"]
+        assert len(server.batches) == 1
+
+
+def test_a_run_that_only_submits_leaves_a_batch_that_no_server_stops(tmp_path: Path) -> None:
+    with StoppableServer(refusals=1_000) as server:
+        server.script = until_stopped(server)
+        project = server.project(tmp_path / "p", 4)
+        assert project.run("--detach").code == EXIT_STILL_RUNNING
+        assert cancel(project).code == 4
+        assert project.run("--detach").code == EXIT_STILL_RUNNING
+        assert 0 < server.batches[0].looks < 10
+        assert project.ledger("SELECT state FROM shard") == [("submitted",)], "a 404 to that is no proof"
+
+
+def test_what_an_edit_cancelled_is_told_to_stop_until_it_was_heard(tmp_path: Path) -> None:
+    with StoppableServer(refusals=1) as server:
+        server.script = until_stopped(server)
+        project = server.project(tmp_path / "p", 4, on_edit="cancel")
+        assert project.run("--detach").code == EXIT_STILL_RUNNING
+        project.write_template("{% block user %}other {{ text }}{% endblock %}")
+        project.run("--detach")
+        assert server.cancelled == ["batch-1"]
 
 
 # ---------------------------------------------------------------- what a run would send once more

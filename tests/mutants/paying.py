@@ -235,6 +235,20 @@ PAYING = (
         kills=("contract/test_ledger_wishes.py",),
     ),
     Mutant(
+        name="told-to-stop-once-only",
+        path="commands/engine.py",
+        old="        elif track.is_in(ShardState.SUBMITTED) and self._stopping is None:\n",
+        new="        elif False:\n",
+        kills=(f"{_CANCELLED}::test_a_batch_that_is_found_later_is_told_to_stop_until_it_was_heard",),
+    ),
+    Mutant(
+        name="left-before-the-stop-was-heard",
+        path="commands/tracks.py",
+        old="is_bought = self.is_in(ShardState.SUBMITTED) and not self._is_stopping(now_s)",
+        new="is_bought = self.is_in(ShardState.SUBMITTED)",
+        kills=(f"{_CANCELLED}::test_a_run_that_only_submits_stops_what_was_cancelled_meanwhile",),
+    ),
+    Mutant(
         name="bought-where-ids-come-again",
         path="commands/precautions.py",
         old="        if self._at.ledger.has_batch_of(track.submission.server, file_id):\n",

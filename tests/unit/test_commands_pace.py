@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runner.commands.options import ManifestOptions, Pace, RunOptions
-from runner.commands.tracks import LONG_WAIT_S, Track
+from runner.commands.tracks import LONG_WAIT_S, LOOKS_TO_STOP, Track
 from runner.core.states import ShardState, Submission
 
 NOW = 1_000_000.0
@@ -43,6 +43,16 @@ def test_a_run_that_submits_leaves_what_is_bought() -> None:
     assert left(BOUGHT, Pace.SUBMITTED)
     assert not left(SHARD, Pace.SUBMITTED)
     assert left(replace(SHARD, not_before_s=LATER), Pace.SUBMITTED)
+
+
+def test_a_run_that_submits_stays_until_a_wish_to_stop_was_heard() -> None:
+    unwished = replace(BOUGHT, cancel_requested=True)
+    assert not left(unwished, Pace.SUBMITTED)
+    assert not left(unwished, Pace.SUBMITTED, looks=LOOKS_TO_STOP, is_busy=True)
+    assert left(unwished, Pace.SUBMITTED, is_stop_told=True)
+    assert left(replace(unwished, status="cancelling"), Pace.SUBMITTED)
+    assert left(unwished, Pace.SUBMITTED, looks=LOOKS_TO_STOP), "a later run tells it again"
+    assert left(unwished, Pace.SUBMITTED, is_taken=False, next_at_s=LATER), "another process moves it"
 
 
 def test_a_step_looks_at_a_batch_once() -> None:

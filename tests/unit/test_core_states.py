@@ -41,6 +41,18 @@ def scan_clean(submission: Submission, times: int, *, fence: bool = True) -> Sub
 
 
 @pytest.mark.parametrize(
+    ("status", "goes_on"),
+    [("", True), ("validating", True), ("in_progress", True), ("finalizing", True), ("a new word", True)]
+    + [(word, False) for word in ("cancelling", "cancelled", "completed", "failed", "expired")],
+)
+def test_a_wish_to_stop_is_open_as_long_as_the_batch_goes_on(status: str, goes_on: bool) -> None:
+    wished = make_submission(state=ShardState.SUBMITTED, status=status, cancel_requested=True)
+    assert states.is_to_be_stopped(wished) is goes_on
+    assert not states.is_to_be_stopped(make_submission(state=ShardState.SUBMITTED, status=status))
+    assert not states.is_to_be_stopped(make_submission(status=status, cancel_requested=True))
+
+
+@pytest.mark.parametrize(
     ("state", "action"),
     [
         (ShardState.READY, Upload()),
