@@ -44,7 +44,7 @@ def cancel(session: Session, manifest: str, yes: bool, bent: Bending) -> int:
 
     with closing(reporter_for(interrupts=session.interrupts, yes=True)) as screen:
         done = stop(options, environ=dict(os.environ), reporter=screen)
-    if not any((done.cancelled, done.discarded, done.failed, done.in_doubt, done.held)):
+    if not any((done.cancelled, done.discarded, done.failed, done.in_doubt, done.held, done.left)):
         told = "told        the run that is at work: it sends nothing more"
         say(told if done.is_beside_run else "nothing is under way")
         return EXIT_DONE
@@ -57,6 +57,9 @@ def cancel(session: Session, manifest: str, yes: bool, bent: Bending) -> int:
     if done.in_doubt:
         what = "that may be on the way: stopped as soon as that is known"
         say(f"told        {counted(done.in_doubt, 'file')} {what}")
+    for batch_id, owner in done.left:
+        what = clean(batch_id) or "a file that may be on the way"
+        say(f"left        {what}: rows wait for it too; `run cancel {shlex.quote(clean(owner))}` stops it")
     if done.held:
         say(f"held        {counted(done.held, 'file')}: whether a batch was made of it is unknown")
         say(f"next:  `run resolve {shlex.quote(clean(manifest))}` shows what can be decided")

@@ -35,7 +35,8 @@ class CancelResult:
     """`cancelled` and `failed` are batch ids; `discarded` counts shards that were never sent, `in_doubt`
     those that are being sent, or were without a reply: they are stopped when that is known; `held` those of
     which only a person can say whether there is a batch. `is_beside_run`: a process is at work on the
-    manifest; it sends nothing more."""
+    manifest; it sends nothing more. `left`: batches that rows wait for and that are another manifest's, each
+    with that one's path; the id is empty where it is not known yet."""
 
     cancelled: tuple[str, ...] = ()
     discarded: int = 0
@@ -43,10 +44,12 @@ class CancelResult:
     in_doubt: int = 0
     held: int = 0
     is_beside_run: bool = False
+    left: tuple[tuple[str, str], ...] = ()
 
 
 def cancel(options: ManifestOptions, *, environ: Mapping[str, str], reporter: Reporter) -> CancelResult:
-    """Cancel every batch of the manifest that is under way."""
+    """Cancel every batch of the manifest that is under way. Those of others, which its rows wait for too, are
+    theirs."""
     workplace = open_workplace(options, environ)
     looked = Ledger.open_reading(workplace.place)
     if looked is None:
@@ -59,7 +62,14 @@ def cancel(options: ManifestOptions, *, environ: Mapping[str, str], reporter: Re
             return CancelResult()
         ledger.wishes().cancel_manifest(manifest_id)
         discarded = _discard(workplace, ledger, manifest_id)
-        found = under_way(workplace, ledger, manifest_id)
+        ours = {record.shard_id for record in ledger.shards(manifest_id)}
+        open_shards = under_way(workplace, ledger, manifest_id)
+        found = [one for one in open_shards if one.shard_id in ours]
+        left = [
+            (one.batch_id or "", workplace.as_typed(ledger.owner_of_shard(one.shard_id), options))
+            for one in open_shards
+            if one.shard_id not in ours
+        ]
         held = _held(workplace, ledger, manifest_id)
         bought = [one for one in (*found, *held) if one.batch_id is not None]
         in_doubt = [one for one in found if one.batch_id is None]
@@ -76,6 +86,7 @@ def cancel(options: ManifestOptions, *, environ: Mapping[str, str], reporter: Re
         in_doubt=len(in_doubt),
         held=sum(one.batch_id is None for one in held),
         is_beside_run=discarded is None,
+        left=tuple(left),
     )
 
 

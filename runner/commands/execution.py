@@ -6,7 +6,6 @@ that has something to do, because most runs have nothing.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,14 +81,9 @@ class Execution:
         here."""
         found: dict[str, list[Submission]] = {}
         for path, submission in self.ledger.held_elsewhere(self.manifest_id):
-            found.setdefault(self.as_typed(path), []).append(submission)
+            typed = self.workplace.as_typed(path, self.options.manifest)
+            found.setdefault(typed, []).append(submission)
         return found
-
-    def as_typed(self, path: str) -> str:
-        """The path of another manifest of the project as it would be typed here: relative where that of this
-        one is."""
-        whole = os.path.normpath(self.workplace.place.project / path)
-        return whole if Path(self.options.manifest.path).is_absolute() else os.path.relpath(whole)
 
     def tell_begin(self) -> None:
         """What this run is, and what it leaves alone."""

@@ -31,7 +31,7 @@ def refuse_untold(execution: Execution) -> None:
             ledger.save(held(shard, UNTOLD), what="held")
         of_whom, command = "", command_line("resolve", execution.options.manifest)
         if owner != here.manifest_path:
-            path = execution.as_typed(owner)
+            path = here.as_typed(owner, execution.options.manifest)
             of_whom, command = f" of {path}", deciding(path, execution.options.manifest)
         raise DecisionNeededError(
             f"shard {shard.slot}{of_whom} holds {shard.requests} requests, and which ones is not known since "

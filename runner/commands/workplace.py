@@ -6,6 +6,7 @@ to its provider. Reads files; touches no network.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,11 @@ class Workplace:
     def manifest_path(self) -> str:
         """The manifest's path relative to the project folder: its name in the ledger."""
         return self.place.relative(self.manifest.path)
+
+    def as_typed(self, path: str, options: ManifestOptions) -> str:
+        """The path of another manifest of the project, relative where this one was named so."""
+        whole = os.path.normpath(self.place.project / path)
+        return whole if Path(options.path).is_absolute() else os.path.relpath(whole)
 
     @property
     def lock_path(self) -> Path:

@@ -309,6 +309,11 @@ class Ledger(OpenLedger):
         with self._reading() as connection:
             return submissions.load_untold(connection, server)
 
+    def owner_of_shard(self, shard_id: int) -> str:
+        """The manifest, as a relative path, that made this shard."""
+        with self._reading() as connection:
+            return submissions.load_owner(connection, shard_id)
+
     def owners_of_batch(self, batch_id: str) -> list[str]:
         """The manifests, as relative paths, that have had a batch of this id at any server."""
         with self._reading() as connection:

@@ -92,6 +92,12 @@ _HELD_ELSEWHERE = Query(
     "of_manifest",
 )
 _OF_MANIFEST = RecordQuery(_selected().where(_IS_OF_MANIFEST).order_by(shard.c.id), "of_manifest")
+_OWNER = Query(
+    select(manifest.c.path)
+    .join(shard, shard.c.manifest_id == manifest.c.id)
+    .where(shard.c.id == bindparam("this_shard")),
+    "this_shard",
+)
 _NEEDING_FILE = Query(
     select(shard.c.id).where(
         shard.c.path == bindparam("with_path"), or_(_IS_OPEN, shard.c.state == ShardState.HELD.value)
@@ -184,6 +190,11 @@ def load_held_elsewhere(connection: Connection, manifest_id: int) -> list[tuple[
     owner = select(manifest.c.path).where(manifest.c.id == shard.c.manifest_id).scalar_subquery()
     query = _selected().add_columns(owner.label("owner")).where(shard.c.id.in_(awaited)).order_by(shard.c.id)
     return [(found.owner, _submission(found)) for found in connection.execute(query)]
+
+
+def load_owner(connection: Connection, shard_id: int) -> str:
+    """The manifest (its path) that made a shard."""
+    return str(_OWNER.first(connection, shard_id))
 
 
 def load_owners(connection: Connection, batch_id: str) -> list[str]:

@@ -48,3 +48,19 @@ def test_a_failure_that_waited_to_be_sent_again_is_left_to_the_next_due_time(sta
     assert stage.dues() == [("01-01 02:00", "finished")]
     stage.tick(SECOND)
     assert states(stage) == ["done", "discarded", "ready"], "asked again, when its pause is over"
+
+
+def test_a_run_is_replaced_without_a_batch_of_another_manifest(stage: Stage) -> None:
+    """Its row waits for a request that the other one has sent, and that one paid for the others in it."""
+    stage.manifest("big", cron=None)
+    stage.manifest("small", schedule__overlap="replace")
+    stage.write_rows("small", [{"id": "k0", "text": "big 0"}])
+    stage.hold()
+    assert stage.program("run", "big.yaml", "--detach")[0] == 75
+    stage.tick(FIRST)
+    assert [one.due_at.day for one in stage.tick(SECOND).started] == [2]
+    assert stage.cancelled() == []
+    stage.release()
+    stage.tick("2026-01-02T02:01")
+    assert stage.dues("small") == [("01-01 02:00", "replaced"), ("01-02 02:00", "finished")]
+    assert (stage.statuses("small"), len(stage.batches())) == ({"succeeded": 1}, 1)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from runner.ledger import hold, locate
 from tests.fault.run_factories import EXIT_FAILED_ROWS, EXIT_STILL_RUNNING, complete, project_of, rows_of
@@ -175,6 +176,31 @@ def test_a_batch_that_was_stopped_before_it_had_a_line_does_not_hold_its_rows_fo
         assert codes[-1] == 0
         assert [batch.id for batch in server.batches] == ["batch-1", "batch-2"]
         complete(project, rows_of(4))
+
+
+def test_a_cancel_leaves_the_batches_of_other_manifests_and_names_them(tmp_path: Path) -> None:
+    def script(batch: Batch, look: int) -> Look:
+        return well(batch, look) if is_over else Look(fields={"status": "in_progress", **ALL_IDLE})
+
+    is_over = False
+    with StoppableServer(script) as server:
+        project = server.project(tmp_path / "p", 4)
+        sections = {"name": "small", "dataset": {"path": "few.csv", "key": "id"}}
+        small = {**project.manifest, **sections, "output": {"path": "few.jsonl"}}
+        (project.folder / "small.yaml").write_text(yaml.safe_dump(small))
+        first_two = (project.folder / "rows.csv").read_text().splitlines()[:2]
+        (project.folder / "few.csv").write_text("\n".join(first_two) + "\n")
+        assert project.run("--detach").code == EXIT_STILL_RUNNING
+        assert project.call("run", "small.yaml", "--detach").code == EXIT_STILL_RUNNING
+        told = project.call("cancel", "small.yaml", "--yes")
+        assert (told.code, server.cancelled) == (0, [])
+        assert "left        batch-1" in told.stderr
+        assert "`run cancel manifest.yaml` stops it" in told.stderr
+        is_over = True
+        assert project.call("run", "small.yaml").code == 0
+        assert project.run().code == 0
+        complete(project, rows_of(4))
+        assert len(server.batches) == 1
 
 
 # ---------------------------------------------------------------- a server that does not stop it at once
