@@ -183,7 +183,21 @@ def _close_failed_statement() -> Bulk:
     )
 
 
+def _close_wished_statement() -> Bulk:
+    """As a close, where a person wanted no answer. What had failed before stays a failure, and this attempt
+    is its last word."""
+    this: BindParameter[int] = bindparam("at_shard", type_=request.c.id.type)
+    is_later = request.c.failed_shard_id < this
+    line = bindparam("at_line", type_=request.c.failed_line.type)
+    return _close_statement(
+        "at_line",
+        failed_shard_id=case((is_later, this), else_=request.c.failed_shard_id),
+        failed_line=case((is_later, line), else_=request.c.failed_line),
+    )
+
+
 CLOSE = _close_statement()
+CLOSE_WISHED = _close_wished_statement()
 CLOSE_FAILED = _close_failed_statement()
 _CAUSE_COLUMNS = ("shard_id", "line", "status", "error_class", "error_code", "error_message")
 _CAUSE_VALUES = {name: bindparam(name, type_=attempt_cause.c[name].type) for name in _CAUSE_COLUMNS}

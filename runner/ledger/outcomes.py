@@ -31,6 +31,7 @@ from runner.ledger.outcome_statements import (
     ANSWERED_LINE,
     CLOSE,
     CLOSE_FAILED,
+    CLOSE_WISHED,
     COUNT_LINES,
     COUNTED,
     EXCUSED,
@@ -204,9 +205,12 @@ def _close(
     connection: Connection, status: Status, settled: Sequence[tuple[int, ...]], *, is_wished: bool
 ) -> None:
     """Of these attempts those whose request keeps the better answer that it had before."""
-    if is_wished or status is Status.SUCCEEDED:
+    if status is Status.SUCCEEDED:
         closed = [(excused, shard_id, request_id) for _, excused, shard_id, _, request_id in settled]
         CLOSE.run(connection, closed)
+    elif is_wished:
+        wished = [(excused, line, shard_id, request_id) for _, excused, shard_id, line, request_id in settled]
+        CLOSE_WISHED.run(connection, wished)
     else:
         failed = [
             (excused, retryable, line, shard_id, request_id)

@@ -203,6 +203,18 @@ def test_what_was_cancelled_on_our_side_is_no_failed_attempt(project: Project, i
     assert only_row(project).attempts == 1 + is_refresh
 
 
+def test_a_repetition_that_was_cancelled_is_the_last_word_on_a_refresh_that_failed(project: Project) -> None:
+    """Whoever asks it again finds it in the file that was cancelled, not in an earlier one that was not."""
+    refresh(project, failed())
+    again = project.send(project.commit([to_send(0, "a", line=0)])[0])
+    project.ledger.request_cancel(again.shard_id)
+    for _ in range(2):
+        project.answer(again, [(0, failed(status=Status.CANCELLED))])
+    (one,) = next(project.ledger.repeatable(project.manifest_id, 2))
+    assert (one.shard_id, one.attempts) == (again.shard_id, 1)
+    assert only_row(project).response_id == "old"
+
+
 @pytest.mark.parametrize("is_refresh", [False, True])
 def test_what_our_fence_cancelled_is_no_failed_attempt_and_is_asked_again(
     project: Project, is_refresh: bool

@@ -313,6 +313,27 @@ def test_a_failure_is_not_sent_again_after_a_cancel(tmp_path: Path) -> None:
         complete(project, rows_of(4))
 
 
+def test_a_refresh_that_failed_is_not_asked_a_third_time_after_a_cancel(tmp_path: Path) -> None:
+    """The answer of before is kept, so that the last failure stands in a file that nobody cancelled."""
+
+    def script(batch: Batch, _look: int) -> Look:
+        if batch.number == 2:
+            return Look(output=lines(*map(failure, batch.requests)))
+        if batch.number == 3 and batch.id not in server.cancelled:
+            return Look(fields={"status": "in_progress", **ALL_IDLE})
+        return cut_short(batch) if batch.number == 3 else Look(output=good(batch))
+
+    with StoppableServer(script) as server:
+        project = server.project(tmp_path / "p", 4)
+        assert project.run().code == 0
+        process = project.start("--refresh")
+        eventually(lambda: len(server.batches) == 3 and server.batches[2].looks > 0, what="the third batch")
+        assert cancel(project).code == 0
+        assert "Traceback" not in finish(process).stderr
+        assert len(server.batches) == 3
+        complete(project, rows_of(4))
+
+
 def test_what_was_cut_stays_so_after_a_cancel(tmp_path: Path) -> None:
     def reply(request: dict[str, Any]) -> dict[str, Any]:
         line = answer(request)
