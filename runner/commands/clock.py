@@ -5,8 +5,9 @@ are read from `SteadyClock`: the wall clock once, then one that only goes forwar
 clock that is set a day back stops no poll, and one that is set ahead ends no settle time early. What is
 stored is by the wall clock of that moment (`tracks.Surroundings.save`), so that the next process reads the
 same waits; what was stored before that was set back is moved along with it when it is read
-(`states.after_the_clock_was_set_back`). How far back a listing is read is bounded by the server's own
-times only (`calls.scan`), so it does not matter whether the server's clock agrees with ours.
+(`states.after_the_clock_was_set_back`). What lasts over the looks of several processes is measured so that
+no clock that is set makes it shorter (`core.lasting`). How far back a listing is read is bounded by the
+server's own times only (`calls.scan`), so it does not matter whether the server's clock agrees with ours.
 """
 
 from __future__ import annotations

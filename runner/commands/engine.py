@@ -29,6 +29,7 @@ from runner.commands.extras import Extras, ExtrasSeen, look_at_extras
 from runner.commands.interrupts import StopFlag
 from runner.commands.moments import BatchCreated, Trouble, Uploaded
 from runner.commands.options import Pace
+from runner.commands.patience import Patience
 from runner.commands.precautions import UNSEEN, Precautions
 from runner.commands.tracks import ExtrasStage, Surroundings, Track
 from runner.commands.watching import Watcher, refusal_in
@@ -52,7 +53,7 @@ from runner.errors import (
     StillRunningError,
 )
 from runner.failpoints import failpoint
-from runner.ledger import CREATE_INTENDED, HeldElsewhereError, hold
+from runner.ledger import CREATE_INTENDED, HeldElsewhereError, WaitKind, hold
 from runner.provider import ProviderError
 
 MAX_UPLOADS_AT_ONCE = 4
@@ -76,8 +77,9 @@ class Engine:
         self._cutter = cutter
         self.pause_until_s = 0.0
         self._ahead = Ahead(at.place)
-        self._watcher = Watcher(at, self._ahead)
-        self._extras = Extras(at)
+        self._patience = Patience(at)
+        self._watcher = Watcher(at, self._ahead, self._patience)
+        self._extras = Extras(at, self._patience)
         self._precautions = Precautions(at)
         self._tracks: list[Track] = []
         self._landed_calls: queue.SimpleQueue[tuple[Track, str, object]] = queue.SimpleQueue()
@@ -242,6 +244,8 @@ class Engine:
         if track.is_taken and track.submission.state in (ShardState.CREATING, ShardState.UNKNOWN):
             self._tell_unknown(track, "an earlier run never learned whether its create arrived", now)
         self._hold_if_fenced_unseen(track)
+        if track.is_taken and track.submission.state in (ShardState.SUBMITTED, ShardState.FENCING):
+            self._patience.remember(track)
         if track.is_taken and track.is_in(ShardState.SUBMITTED):
             self._extras.remember(track)
         return track.is_taken and not track.submission.state.is_final
@@ -529,9 +533,10 @@ class Engine:
         """The file was seen before the fence was tried, so where it stays missing a delete of ours reached
         the server and only its reply was lost."""
         failpoint("fence.landed")
-        now = self._at.clock()
-        track.missing_since_s = track.missing_since_s or now
-        is_lasting = now - track.missing_since_s > self._at.patience_s
+        whole_s, file_id = self._at.patience_s, track.submission.input_file_id or ""
+        is_lasting = reply != "deleted" and (
+            self._patience.lasted_s(track, WaitKind.FENCE_OPEN, file_id, whole_s) > whole_s
+        )
         track.has_deleted |= reply == "deleted"
         if reply == "missing" and is_lasting and not self._precautions.is_of_our_account(track):
             self._at.save(track, states.held(track.submission, UNSEEN), "held")
@@ -539,8 +544,9 @@ class Engine:
         if reply == "deleted" or (reply == "missing" and is_lasting):
             self._at.save(track, states.fence_held(track.submission), "fence drawn")
             failpoint("fence.recorded")
-            track.missing_since_s = None
+            self._patience.end(track, WaitKind.FENCE_OPEN)
         elif is_lasting:
             self._at.save(track, states.held(track.submission, "the input file could not be deleted"), "held")
+            self._patience.end(track, WaitKind.FENCE_OPEN)
         else:
-            track.next_at_s = now + self._at.reread_pause_s
+            track.next_at_s = self._at.clock() + self._at.reread_pause_s

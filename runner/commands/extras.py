@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.commands.moments import AnswersStored, Trouble
+from runner.commands.patience import Patience
 from runner.commands.tracks import ExtrasStage, Surroundings, Track
 from runner.core.model import Download
 from runner.core.states import Submission, terminal_word
 from runner.core.wire import BatchObject
-from runner.ledger import EXTRA_BATCH, EXTRA_OUTPUT
+from runner.ledger import EXTRA_BATCH, EXTRA_OUTPUT, WaitKind
 from runner.provider import NotFoundYetError, ProviderError
 
 if TYPE_CHECKING:
@@ -61,8 +62,9 @@ def look_at_extras(
 class Extras:
     """The engine's thread: what is recorded of extra batches, and when they are looked at."""
 
-    def __init__(self, at: Surroundings) -> None:
+    def __init__(self, at: Surroundings, patience: Patience) -> None:
         self._at = at
+        self._patience = patience
 
     def remember(self, track: Track) -> None:
         """Those that the ledger knows, of this process or an earlier one, are stopped and read. The batch
@@ -85,14 +87,11 @@ class Extras:
 
     def landed(self, track: Track, seen: ExtrasSeen) -> None:
         """Take in what their output holds beyond the driving batch's."""
-        now = self._at.clock()
-        track.extras_since_s = track.extras_since_s or now
-        has_waited = now - track.extras_since_s > self._at.patience_s
         if track.extras_stage is ExtrasStage.TO_STOP:
-            if seen.are_told or has_waited:
-                track.extras_stage, track.extras_since_s = ExtrasStage.STOPPED, None
+            if seen.are_told or self._has_waited(track, WaitKind.EXTRAS_LIVE):
+                track.extras_stage = ExtrasStage.STOPPED
             else:
-                track.next_at_s = now + self._at.reread_pause_s
+                track.next_at_s = self._at.clock() + self._at.reread_pause_s
             return
         files = [file_id for file_id, _ in seen.downloads]
         self._at.ledger.note_extras(track.submission, EXTRA_OUTPUT, files, run_id=self._at.run_id)
@@ -109,7 +108,12 @@ class Extras:
                 outstanding=len(track.book.outstanding) if track.book is not None else 0,
             )
             self._at.reporter.tell(told)
-        if seen.are_over or has_waited:
+        if seen.are_over or self._has_waited(track, WaitKind.EXTRAS_UNREAD):
             track.extras_stage = ExtrasStage.READ
         else:
-            track.next_at_s = now + self._at.reread_pause_s
+            track.next_at_s = self._at.clock() + self._at.reread_pause_s
+
+    def _has_waited(self, track: Track, kind: WaitKind) -> bool:
+        """Whether they have held the shard up for long enough."""
+        whole_s = self._at.patience_s
+        return self._patience.lasted_s(track, kind, ",".join(track.extras), whole_s) > whole_s

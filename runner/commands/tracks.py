@@ -14,6 +14,7 @@ from runner.commands.calls import Progress
 from runner.commands.collecting import ShardBook
 from runner.commands.moments import Reporter, UploadProgress
 from runner.commands.options import Pace
+from runner.core.lasting import Lasting, Noted, Readings
 from runner.core.model import Outcome, Provider
 from runner.core.states import (
     ShardState,
@@ -23,7 +24,7 @@ from runner.core.states import (
     is_to_be_stopped,
     looks_finished,
 )
-from runner.ledger import Ledger, LedgerPlace
+from runner.ledger import Ledger, LedgerPlace, WaitKind
 
 if TYPE_CHECKING:
     from runner.provider import Client
@@ -48,11 +49,11 @@ class ExtrasStage(Enum):
 class Track:
     """One shard under way. Everything durable is in `submission`; the rest is rebuilt after a crash.
 
-    `next_at_s`: not before this moment (Unix seconds). `missing_since_s`: since when the server answers
-    404. `uploads`: tried by this process. `looks`: polls so far, `is_troubled` that the last one came to an
-    error. `cancelled_since_s`: since when its batch is seen to be cancelled, `is_in_grace` that what was in
-    flight then may still be answered, until a moment that the server's own times tell. `full_reads`: full
-    readings of a finished batch that still lacks lines, `is_lacking_told` that a person knows;
+    `next_at_s`: not before this moment (Unix seconds). `lasting`: what is waited out, `noted` what earlier
+    processes waited, `readings` full ones of a finished batch that still lacks lines (see `patience`).
+    `uploads`: tried by this process. `looks`: polls so far, `is_troubled` that the last one came to an
+    error. `is_in_grace`: what was in flight when the batch was cancelled may still be answered, until a
+    moment that the server's own times tell. `is_lacking_told`: a person knows that lines lack;
     `is_overdue_told` that a person knows of a batch that is not done in its window.
     `blocked`: a failure of one of its requests that the account is to blame for; `retry_after_s`: the
     longest wait that a line asks for. `queued_out`: what the server said of its full queue, where it let
@@ -69,11 +70,11 @@ class Track:
     progress: Progress = field(default_factory=Progress)
     looks: int = 0
     is_troubled: bool = False
-    full_reads: int = 0
+    lasting: dict[WaitKind, Lasting] = field(default_factory=dict)
+    noted: dict[WaitKind, Noted] = field(default_factory=dict)
+    readings: Readings | None = None
     is_lacking_told: bool = False
     is_overdue_told: bool = False
-    missing_since_s: float | None = None
-    cancelled_since_s: float | None = None
     is_in_grace: bool = False
     sent_bytes: int = 0
     uploads: int = 0
@@ -85,7 +86,6 @@ class Track:
     stop_problem: str | None = None
     extras: tuple[str, ...] = ()
     extras_stage: ExtrasStage = ExtrasStage.READ
-    extras_since_s: float | None = None
 
     @property
     def wants_extras(self) -> bool:

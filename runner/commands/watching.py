@@ -15,12 +15,15 @@ from runner.commands.ahead import Ahead
 from runner.commands.calls import Fetched, Progress
 from runner.commands.collecting import ShardBook
 from runner.commands.moments import AnswersStored, BatchDone, BatchSeen, Trouble
+from runner.commands.patience import Patience
 from runner.commands.tracks import ExtrasStage, Surroundings, Track
 from runner.core import states
+from runner.core.lasting import WHOLE_READING
 from runner.core.model import Outcome, Problem, ProblemKind
 from runner.core.settling import grace_left_s, judge_absence
 from runner.core.wire import BatchObject
 from runner.failpoints import failpoint
+from runner.ledger import WaitKind
 from runner.provider import NotFoundYetError, ProviderError
 
 FULL_READS = 4
@@ -34,16 +37,17 @@ _LASTING = frozenset({ProblemKind.NOT_FOUND, ProblemKind.INVALID_REQUEST})
 class Watcher:
     """Takes what polls bring. Runs in the engine's thread."""
 
-    def __init__(self, at: Surroundings, ahead: Ahead) -> None:
+    def __init__(self, at: Surroundings, ahead: Ahead, patience: Patience) -> None:
         self._at = at
         self._ahead = ahead
+        self._patience = patience
 
     def fetched(self, track: Track, fetched: Fetched, tracks: Sequence[Track]) -> None:
         """Record what a poll brought: the batch as seen, its lines, and whether that was all."""
         failpoint("poll.landed")
         track.looks += 1
         track.is_troubled = bool(fetched.errors)
-        track.missing_since_s = None
+        self._patience.end(track, WaitKind.BATCH_MISSING)
         if not self._is_about(track, fetched.batch):
             track.is_troubled = True
             track.next_at_s = self._at.clock() + self._at.poll_pause_s(tracks)
@@ -121,6 +125,8 @@ class Watcher:
         submission = track.submission
         word = states.last_word(submission) or _stuck_cancel(batch)
         if word is None and not states.looks_finished(submission):
+            self._patience.end(track, WaitKind.CANCELLED)
+            self._patience.end(track, WaitKind.LACKING)
             self._tell_overdue(track, batch)
             track.next_at_s = self._at.clock() + self._at.poll_pause_s(tracks)
             return
@@ -130,13 +136,13 @@ class Watcher:
         track.progress = Progress(output_lines=track.progress.output_lines, from_start=True)
         if word is not None and was_read:
             # A server that never says where a body ends can't be waited for: its reads count half.
-            track.full_reads += 2 if is_full else 1
+            readings = self._patience.read(track, WHOLE_READING if is_full else 1)
             said = (submission.completed or 0) + (submission.failed or 0)
             # No count speaks for what was in flight at a cancel.
             is_over = word != "cancelled" and not submission.is_fenced
             agrees = is_over and submission.total is not None and said <= track.book.accounted
-            enough = 2 * (2 if agrees else FULL_READS)
-            if track.full_reads >= enough:
+            enough = WHOLE_READING * (2 if agrees else FULL_READS)
+            if readings >= enough:
                 is_unbegun = _shows_no_work(batch) and not track.book.accounted and not track.extras
                 absence = judge_absence(word, batch.errors, is_unbegun=is_unbegun)
                 lacking = track.book.outstanding
@@ -144,7 +150,7 @@ class Watcher:
                 if absence.queued_out and track.is_in(states.ShardState.DONE) and absence.cause is not None:
                     self._tell_queued_out(track, absence.cause.message)
                 return
-            self._tell_lacking(track, word, (enough - track.full_reads + 1) // 2 * self._at.reread_pause_s)
+            self._tell_lacking(track, word, (enough - readings + 1) // 2 * self._at.reread_pause_s)
         track.next_at_s = self._at.clock() + self._at.reread_pause_s
 
     def _tell_queued_out(self, track: Track, message: str) -> None:
@@ -158,11 +164,12 @@ class Watcher:
     def _may_still_answer(self, track: Track, batch: BatchObject, word: str | None) -> bool:
         """Whether the grace after a cancel is running."""
         if word != "cancelled":
-            track.cancelled_since_s, track.is_in_grace = None, False
+            self._patience.end(track, WaitKind.CANCELLED)
+            track.is_in_grace = False
             return False
-        now = self._at.clock()
-        track.cancelled_since_s = track.cancelled_since_s or now
-        left_s = grace_left_s(batch, self._at.provider, seen_since_s=track.cancelled_since_s, now_s=now)
+        whole_s = self._at.provider.cancel_grace_s
+        lasted_s = self._patience.lasted_s(track, WaitKind.CANCELLED, batch.batch_id, whole_s)
+        left_s = grace_left_s(batch, self._at.provider, seen_since_s=0.0, now_s=lasted_s)
         is_told = batch.cancelled_at_s is not None and batch.told_at_s is not None
         track.is_in_grace = left_s > 0 and is_told
         if left_s <= 0:
@@ -223,15 +230,14 @@ class Watcher:
         now = self._at.clock()
         track.looks += 1
         track.is_troubled = True
-        if isinstance(error, NotFoundYetError):
-            track.missing_since_s = track.missing_since_s or now
-            if now - track.missing_since_s > self._at.patience_s and track.submission.batch_id is not None:
-                why = (
-                    f"the server no longer knows batch {track.submission.batch_id}: it was deleted by "
-                    "somebody else, or this key belongs to another account"
-                )
-                self._at.save(track, states.held(track.submission, why), "held")
-                return
+        if isinstance(error, NotFoundYetError) and self._is_missing_for_good(track):
+            why = (
+                f"the server no longer knows batch {track.submission.batch_id}: it was deleted by "
+                "somebody else, or this key belongs to another account"
+            )
+            self._at.save(track, states.held(track.submission, why), "held")
+            self._patience.end(track, WaitKind.BATCH_MISSING)
+            return
         self._at.reporter.tell(Trouble(what=error.what, slot=track.submission.slot))
         track.next_at_s = now + max(error.problem.retry_after_s or 0.0, self._at.poll_pause_s(tracks))
 
@@ -244,6 +250,13 @@ class Watcher:
             self._at.reporter.tell(Trouble(what=what, slot=track.submission.slot))
         pause_s = max(error.problem.retry_after_s or 0.0, self._at.poll_pause_s(tracks))
         track.next_at_s = max(track.next_at_s, self._at.clock() + pause_s)
+
+    def _is_missing_for_good(self, track: Track) -> bool:
+        """Whether a batch that is not found was not for so long that this is believed."""
+        batch_id, whole_s = track.submission.batch_id, self._at.patience_s
+        if batch_id is None:
+            return False
+        return self._patience.lasted_s(track, WaitKind.BATCH_MISSING, batch_id, whole_s) > whole_s
 
 
 def _stuck_cancel(batch: BatchObject) -> str | None:

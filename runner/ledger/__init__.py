@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from runner.ledger.stored import Place, StoredRow, StoredRows, ledger_row
     from runner.ledger.submissions import CREATE_INTENDED, EXTRA_BATCH, EXTRA_OUTPUT
     from runner.ledger.swapping import is_file_of_ours, scratch_folder, swap_in
+    from runner.ledger.waits import WaitKind, Waits
 
 __all__ = [
     "CREATE_INTENDED",
@@ -111,6 +112,8 @@ __all__ = [
     "StoredRows",
     "Totals",
     "Verdict",
+    "WaitKind",
+    "Waits",
     "append_facts",
     "hold",
     "is_file_of_ours",
@@ -146,5 +149,6 @@ __getattr__ = found_in(
         "staging",
         "submissions",
         "swapping",
+        "waits",
     ),
 )

@@ -47,6 +47,7 @@ from runner.ledger.restoring import Restoration
 from runner.ledger.schedules import Schedules
 from runner.ledger.staging import Staging
 from runner.ledger.stored import StoredRows
+from runner.ledger.waits import Waits
 from runner.ledger.wishes import Wishes
 
 
@@ -67,6 +68,10 @@ class Ledger(OpenLedger):
     def wishes(self) -> Wishes:
         """What people wanted stopped, and when runs were asked for."""
         return Wishes(self._reading, self._writing, self._clock)
+
+    def waits(self) -> Waits:
+        """What is waited out for shards."""
+        return Waits(self._reading, self._writing, self._clock)
 
     # ------------------------------------------------------------ manifests and runs
 

@@ -21,6 +21,7 @@ from runner.ledger import (
     runs,
     submissions,
     unpacking,
+    waits,
     wishes,
 )
 from runner.ledger.bulk import Bulk, KeyedInsert, Lookup, Query
@@ -30,7 +31,7 @@ from runner.ledger.tables import ONE_INPUT, ONE_STARTED, metadata, tell_of_postg
 from tests.contract.ledger_factories import Project
 
 MODULES = (outcome_statements, plan_statements, reading)
-MODULES_OF_SHARDS = (facts, runs, submissions, wishes)
+MODULES_OF_SHARDS = (facts, runs, submissions, waits, wishes)
 SMALL = ("batch", "event", "file", "manifest", "run", "shard", "template")
 """A row for each file that is sent, not for each request."""
 

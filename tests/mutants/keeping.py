@@ -114,7 +114,7 @@ KEEPING = (
     Mutant(
         name="terminal-word-ends-the-shard",
         path="commands/watching.py",
-        old="            if track.full_reads >= enough:\n",
+        old="            if readings >= enough:\n",
         new="            if True:\n",
         kills=(f"{_HOSTILE}::test_what_comes_late_is_waited_for",),
     ),
@@ -128,9 +128,23 @@ KEEPING = (
     Mutant(
         name="404-believed-at-once",
         path="commands/watching.py",
-        old="if now - track.missing_since_s > self._at.patience_s and track",
-        new="if track",
+        old="and self._is_missing_for_good(track):",
+        new="and track.submission.batch_id is not None:",
         kills=(f"{_HOSTILE}::test_what_comes_late_is_waited_for",),
+    ),
+    Mutant(
+        name="a-gap-between-two-looks-counts-in-full",
+        path="core/lasting.py",
+        old="min(max(gap_s, 0.0), part_s)",
+        new="gap_s",
+        kills=("property/test_core_lasting.py::test_several_processes_wait_no_less_than_one_would",),
+    ),
+    Mutant(
+        name="404-counts-though-the-batch-was-seen-since",
+        path="commands/watching.py",
+        old="        self._patience.end(track, WaitKind.BATCH_MISSING)\n        if not self._is_about",
+        new="        if not self._is_about",
+        kills=("fault/test_run_steps.py::test_a_batch_that_is_seen_in_between_was_never_gone",),
     ),
     Mutant(
         name="partial-reading-trusted-at-the-end",
