@@ -125,6 +125,18 @@ def scan_after_fence(
     return matches, is_complete and is_late
 
 
+def is_in_sight(client: Client, submission: Submission, provider: Provider) -> bool:
+    """Whether another look at a held shard (`reexamined`) comes to something now: its batch is known; or,
+    where it has none, one is listed, or the listings can be read to their end."""
+    try:
+        if submission.batch_id is not None:
+            return client.retrieve_batch(submission.batch_id).batch_id == submission.batch_id
+        matches, is_complete = scan(client, submission, provider)
+    except ProviderError:
+        return False
+    return bool(matches) or is_complete
+
+
 _WITH_INPUT_FILE = frozenset({ShardState.CREATING, ShardState.UNKNOWN})
 _ONE_CLOCK_S = 600
 """Several machines may give a server's times."""

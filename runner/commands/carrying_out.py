@@ -17,10 +17,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from runner.commands.calls import is_in_sight
 from runner.commands.cancel import cancel_unwanted
 from runner.commands.committing import Committed, connected_for
-from runner.commands.complaints import complaint_of_others
+from runner.commands.complaints import complaint_of, complaint_of_others
 from runner.commands.cutting import Cutter
 from runner.commands.engine import Engine
 from runner.commands.execution import Execution, RunResult
@@ -51,6 +53,9 @@ from runner.failpoints import failpoint
 from runner.ledger import RunRecord, RunState
 from runner.manifest import answer_checker
 from runner.results import Published
+
+if TYPE_CHECKING:
+    from runner.provider import Client
 
 
 def carry_out(execution: Execution, committed: Committed, *, previous: RunRecord | None) -> RunResult:
@@ -150,15 +155,15 @@ class _CarryingOut:
             if not self._options.goes_on:
                 self._ledger.wishes().note_asked_for(self._run_id, self._execution.began_after)
             engine = Engine(at, self._execution.stop, cutter)
-            self._look_again()
+            self._look_again(client)
             if self._manifest.on_edit == "cancel":
                 cancel_unwanted(self._ledger, client, self._execution.under_way(), self._reporter)
             try:
                 if self._drive_all(engine):
                     return self._detached()
-                complaint = engine.complaint(
-                    command_line("resolve", self._options.manifest), ours=self._own_shards()
-                )
+                resolve = command_line("resolve", self._options.manifest)
+                complaint = engine.complaint(resolve, ours=self._own_shards())
+                complaint = complaint or complaint_of(self._execution.held(), resolve)
             except ProviderRefusedError as refusal:
                 if self._execution.under_way():
                     raise  # the table of before stays until what is on its way has come
@@ -174,11 +179,18 @@ class _CarryingOut:
         """The shards that this manifest made; others are driven where its rows wait for them."""
         return frozenset(record.shard_id for record in self._ledger.shards(self._manifest_id))
 
-    def _look_again(self) -> None:
-        """A held shard gets another look in every run: perhaps its batch is listed by now."""
+    def _look_again(self, client: Client) -> None:
+        """A held shard gets another look in every run: perhaps its batch is listed by now. A run that may
+        leave before the look is done takes the shard back only where something is in sight: else nobody could
+        decide about it until a run has held it again."""
+        provider = self._committed.provider
+        pace = self._options.pace(is_local=self._workplace.provider.is_local)
+        may_leave = pace is not Pace.DONE or self._options.wait_s is not None
         for held in self._execution.held():
-            submission = after_the_clock_was_set_back(held, time.time())  # a save would hide that
-            self._ledger.save(reexamined(submission), what="looked at again", run_id=self._run_id)
+            submission = reexamined(after_the_clock_was_set_back(held, time.time()))  # a save would hide that
+            if may_leave and not is_in_sight(client, submission, provider):
+                continue
+            self._ledger.save(submission, what="looked at again", run_id=self._run_id)
             failpoint("held.reexamined")
 
     def _drive_all(self, engine: Engine) -> bool:
