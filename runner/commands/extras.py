@@ -20,7 +20,7 @@ from runner.core.model import Download
 from runner.core.states import Submission, terminal_word
 from runner.core.wire import BatchObject
 from runner.ledger import EXTRA_BATCH, EXTRA_OUTPUT, WaitKind
-from runner.provider import NotFoundYetError, ProviderError
+from runner.provider import ProviderError
 
 if TYPE_CHECKING:
     from runner.provider import Client
@@ -52,9 +52,7 @@ def look_at_extras(
             elif is_last and batch.output_file_id is not None:
                 target = scratch / f"{shard_id}-{len(downloads)}-extra.part"
                 downloads.append((batch.output_file_id, client.download(batch.output_file_id, target)))
-        except NotFoundYetError:
-            are_told = False  # it was listed: a replica that is behind
-        except ProviderError:
+        except ProviderError:  # a 404 too: it was listed, so a replica is behind
             are_over = are_told = False
     return ExtrasSeen(are_over=are_over, are_told=are_told, downloads=tuple(downloads))
 

@@ -118,6 +118,29 @@ def test_a_second_batch_is_told_to_stop_until_it_was_heard(tmp_path: Path) -> No
         all_bought_once(project, server)
 
 
+class FlappingTwiceServer(TwiceServer):
+    """Its replicas do not know the second batch, or its output, once when it is to be read."""
+
+    missing = ""
+
+    def answer(self, method: str, target: str, body: bytes) -> tuple[int, bytes]:
+        is_driven = any(batch.number == 1 and batch.looks for batch in self.batches)
+        if is_driven and self.missing and method == "GET" and target.endswith(self.missing):
+            self.missing = ""
+            return 404, b'{"error":{"message":"no such thing"}}'
+        return super().answer(method, target, body)
+
+
+@pytest.mark.parametrize("missing", ["/batches/batch-0", "/files/output-0/content"])
+def test_a_second_batch_that_is_not_found_once_is_read_all_the_same(tmp_path: Path, missing: str) -> None:
+    with FlappingTwiceServer(lambda batch: lines(*map(answer, batch.requests))) as server:
+        server.missing = missing
+        all_bought_once(
+            server.project(tmp_path / "p", 4, retry={"attempts": 2, "backoff": {"initial": 0}}), server
+        )
+        assert not server.missing
+
+
 def test_a_second_batch_without_output_changes_nothing_but_the_record(tmp_path: Path) -> None:
     with TwiceServer(lambda batch: None) as server:
         project = server.project(tmp_path / "p", 4, retry={"attempts": 1})
