@@ -51,7 +51,9 @@ def look_at_extras(
                 client.cancel_batch(batch_id)
             elif is_last and batch.output_file_id is not None:
                 target = scratch / f"{shard_id}-{len(downloads)}-extra.part"
-                downloads.append((batch.output_file_id, client.download(batch.output_file_id, target)))
+                download = client.download(batch.output_file_id, target)
+                downloads.append((batch.output_file_id, download))
+                are_over = are_over and download.is_whole
         except ProviderError:  # a 404 too: it was listed, so a replica is behind
             are_over = are_told = False
     return ExtrasSeen(are_over=are_over, are_told=are_told, downloads=tuple(downloads))

@@ -56,6 +56,10 @@ Script = Callable[[Batch, int], Look]
 Reply = tuple[int, bytes]
 
 
+class Cut(bytes):
+    """A body of which the rest never comes."""
+
+
 def text_of(request: Mapping[str, Any]) -> str:
     """The prompt of a request."""
     return str(request["body"]["messages"][-1]["content"])
@@ -154,7 +158,8 @@ class HostileServer:
                 self.send_response(status)
                 is_json = data[:1] in (b"{", b"[") and "/content" not in self.path
                 self.send_header("Content-Type", "application/json" if is_json else "text/plain")
-                self.send_header("Content-Length", str(len(data)))
+                self.send_header("Content-Length", str(len(data) + isinstance(data, Cut)))
+                self.close_connection |= isinstance(data, Cut)
                 self.end_headers()
                 self.wfile.write(data)
 

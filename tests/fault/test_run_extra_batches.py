@@ -12,7 +12,7 @@ from runner.commands.moments import Silent
 from runner.commands.options import ManifestOptions
 from runner.commands.rebuild import RebuildOptions, rebuild
 from tests.fault.run_factories import EXIT_STILL_RUNNING, complete, rows_of
-from tests.fault.run_hostile_server import Batch, HostileServer, Look, answer, failure, lines
+from tests.fault.run_hostile_server import Batch, Cut, HostileServer, Look, answer, failure, lines
 from tests.project_factory import Project
 
 
@@ -119,15 +119,16 @@ def test_a_second_batch_is_told_to_stop_until_it_was_heard(tmp_path: Path) -> No
 
 
 class FlappingTwiceServer(TwiceServer):
-    """Its replicas do not know the second batch, or its output, once when it is to be read."""
+    """Once when the second batch is to be read, something of it is missing, or not whole."""
 
     missing = ""
+    instead: tuple[int, bytes] = (404, b'{"error":{"message":"no such thing"}}')
 
     def answer(self, method: str, target: str, body: bytes) -> tuple[int, bytes]:
         is_driven = any(batch.number == 1 and batch.looks for batch in self.batches)
         if is_driven and self.missing and method == "GET" and target.endswith(self.missing):
             self.missing = ""
-            return 404, b'{"error":{"message":"no such thing"}}'
+            return self.instead
         return super().answer(method, target, body)
 
 
@@ -138,6 +139,15 @@ def test_a_second_batch_that_is_not_found_once_is_read_all_the_same(tmp_path: Pa
         all_bought_once(
             server.project(tmp_path / "p", 4, retry={"attempts": 2, "backoff": {"initial": 0}}), server
         )
+        assert not server.missing
+
+
+def test_a_second_batch_whose_output_was_cut_is_read_once_more(tmp_path: Path) -> None:
+    with FlappingTwiceServer(lambda batch: lines(*map(answer, batch.requests))) as server:
+        project = server.project(tmp_path / "p", 4, retry={"attempts": 2, "backoff": {"initial": 0}})
+        server.missing = "/files/output-0/content"
+        server.instead = (200, Cut(b'{"id":"line","custom_id":"of nobody"}\n'))
+        all_bought_once(project, server)
         assert not server.missing
 
 
