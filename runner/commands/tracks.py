@@ -101,7 +101,7 @@ class Track:
 
         Submitting: bought, and stopped if that is wished, or a repetition that is not due yet, which a later
         run plans anew. A step: looked at, and nothing can be done before a while has gone by. A batch that
-        has ended is read until it is accounted for: how often it was read lives in memory only.
+        has ended is read until it is accounted for, unless the next reading is a long while off.
         """
         if self.extras_stage is ExtrasStage.TO_STOP and self.is_taken:
             return False  # a second batch that may be paid for is told to stop first
@@ -114,8 +114,8 @@ class Track:
                 return is_bought or (waits and now_s < self.submission.not_before_s)
             case Pace.STEP if self.is_in(ShardState.SUBMITTED):
                 can_wait = self.is_troubled or self.is_in_grace
-                is_over = looks_finished(self.submission) and not can_wait
-                return self.looks > 0 and now_s < self.next_at_s and not (is_over or self.is_busy)
+                stays_s = LONG_WAIT_S if looks_finished(self.submission) and not can_wait else 0.0
+                return self.looks > 0 and now_s + stays_s < self.next_at_s and not self.is_busy
             case Pace.STEP:
                 is_elsewhere = not self.is_taken and now_s < self.next_at_s
                 return is_elsewhere or now_s + LONG_WAIT_S < max(

@@ -29,7 +29,7 @@ from runner.ledger import EXTRA_BATCH
 from runner.provider import ApiKey, Client
 from runner.provider.profiles import DOUBLEWORD, GENERIC
 from tests.contract.ledger_factories import START_S, Project, to_send
-from tests.fault.run_hostile_server import Batch, HostileServer, Look, answer, lines
+from tests.fault.run_hostile_server import Batch, HostileServer, Look, answer, lines, well
 from tests.fault.test_run_protocol import NO_SUCH_FILE, NOT_DELETED, FencingServer, cutter_of
 
 SPEED = 20
@@ -234,6 +234,28 @@ def test_steps_that_follow_at_once_are_one_reading(tmp_path: Path) -> None:
         for _ in range(10):
             assert found.step(0.1) is ShardState.SUBMITTED
         assert found.until(is_done, lambda: found.step(REREAD_S)) >= 3 * REREAD_S
+
+
+def test_a_batch_whose_error_file_is_gone_is_read_to_its_end_by_steps(tmp_path: Path) -> None:
+    def script(batch: Batch, _: int) -> Look:
+        counts = {"total": 2, "completed": 1, "failed": 1}
+        fields = {"error_file_id": "gone", "request_counts": counts}
+        return Look(output=lines(answer(batch.requests[0])), fields=fields)
+
+    with HostileServer(script) as server, processes(tmp_path, server) as found:
+        bought(found)
+        assert found.until(is_done, lambda: found.step(REREAD_S)) >= 3 * REREAD_S
+
+
+def test_a_step_leaves_a_batch_that_has_counted_all_and_never_says_so(tmp_path: Path) -> None:
+    def script(batch: Batch, _: int) -> Look:
+        return Look(output=lines(answer(batch.requests[0])), fields={"status": "finalizing"})
+
+    with HostileServer(script) as server, processes(tmp_path, server) as found:
+        bought(found)
+        assert found.go(10, Pace.STEP, 2.0) is ShardState.SUBMITTED
+        server.script = well
+        assert found.step(10) is ShardState.DONE
 
 
 def test_what_a_cut_wait_has_read_counts_for_the_next_one(tmp_path: Path) -> None:

@@ -66,6 +66,10 @@ def test_a_step_stays_until_an_ended_batch_is_accounted_for() -> None:
     assert not left(ENDED, looks=1, next_at_s=LATER)
 
 
+def test_a_step_leaves_an_ended_batch_that_is_read_again_a_long_while_later() -> None:
+    assert left(ENDED, looks=1, next_at_s=NOW + LONG_WAIT_S + 1)
+
+
 def test_a_step_waits_for_no_server_that_is_in_trouble() -> None:
     assert left(ENDED, looks=1, next_at_s=LATER, is_troubled=True)
 
