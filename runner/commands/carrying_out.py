@@ -220,7 +220,7 @@ class _CarryingOut:
                 manifest_id=self._manifest_id,
                 shard_ids=shard_ids,
                 began_after=execution.began_after,
-                pause_until_s=engine.pause_until_s,
+                pause_until_s=engine.sends_from_s,
                 room=room,
                 reporter=self._reporter,
             ).send_again()

@@ -68,7 +68,7 @@ _STOPPING = frozenset({ProblemKind.AUTHENTICATION, ProblemKind.PAYMENT, ProblemK
 class Engine:
     """Drives shards to their end. One instance for one run; see the module for its rules.
 
-    `pause_until_s`: until when (Unix seconds) the server wants nothing sent.
+    `pause_until_s`: until when (Unix seconds, by the steady clock) the server wants nothing sent.
     """
 
     def __init__(self, at: Surroundings, stop: StopFlag, cutter: Cutter) -> None:
@@ -120,6 +120,12 @@ class Engine:
             track.submission for track in self._tracks if track.submission.state in COMPLAINTS
         ]
         return self.reached()
+
+    @property
+    def sends_from_s(self) -> float:
+        """The same by the wall clock, as what outlives this process is told (0: from now on)."""
+        ahead_s = self._at.wall() - self._at.clock()
+        return self.pause_until_s + ahead_s if self.pause_until_s else 0.0
 
     def queued_out(self) -> list[str]:
         """What the server said of its full queue to shards of the last drive: nothing of them was let in."""

@@ -11,13 +11,17 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import runner
 from runner.commands.clock import SteadyClock
+from runner.commands.moments import Retrying
 from runner.commands.tracks import Surroundings
-from tests.fault.run_factories import all_well, arm, named, project_of, rows_of, watch
+from tests.fault.run_factories import all_well, arm, complete, named, project_of, rows_of, watch
+from tests.fault.run_hostile_server import Batch, HostileServer, Look, failure, good, lines
+from tests.fault.test_run_hostile_output import Notes
 from tests.project_factory import Project, finish
 
 DAY_S = 86_400.0
@@ -75,6 +79,32 @@ def test_a_clock_that_is_set_back_under_way_stops_no_poll(
     )
     run_here(project)
     all_well(project, rows_of(4, "[[local:slow 1]]"))
+
+
+def slow_down(request: dict[str, Any]) -> dict[str, Any]:
+    """A failure that asks to wait."""
+    body = {"error": {"message": "slow down"}, "retry_after_seconds": 3}
+    response = {"status_code": 429, "request_id": "r", "body": body}
+    return {**failure(request), "response": response, "error": None}
+
+
+@pytest.mark.parametrize("set_by_s", [-DAY_S, DAY_S])
+def test_a_pause_that_the_server_asks_for_is_as_long_after_a_clock_was_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_by_s: float
+) -> None:
+    """Set while the run works: its steady clock shows what the wall clock showed before."""
+
+    def script(batch: Batch, _: int) -> Look:
+        return Look(output=lines(*map(slow_down, batch.requests)) if batch.number == 1 else good(batch))
+
+    with HostileServer(script) as server:
+        project = server.project(tmp_path / "p", 2)
+        monkeypatch.setattr("runner.commands.run.SteadyClock", off_by(-set_by_s))
+        notes = Notes()
+        runner.run(project.manifest_path, wait_s=60.0, environ=dict(os.environ), reporter=notes)
+        (told,) = [moment for moment in notes.moments if isinstance(moment, Retrying)]
+        assert 0 < told.pause_s <= 3
+        complete(project, rows_of(2))
 
 
 def test_an_intent_that_slept_through_its_time_is_not_sent(
