@@ -90,6 +90,14 @@ class ShardBook:
             return self._ledger.unsettled(self._shard_id) == 0
         return not self._awaited.open
 
+    @property
+    def lacks_answers(self) -> bool:
+        """Whether a request has no outcome yet, or a failure that any answer would replace."""
+        known = self._known
+        return bool(known.open) or any(
+            is_better(Status.REFUSED, entry.status) for entry in known.held.values()
+        )
+
     def rest(self) -> None:
         """Let go of the requests: all that was taken in is in the ledger, and read from there when it is
         needed again."""

@@ -8,6 +8,7 @@ that the driving batch failed may be answered there, and was paid for.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from runner.commands.moments import AnswersStored, Trouble
 from runner.commands.patience import Patience
 from runner.commands.tracks import ExtrasStage, Surroundings, Track
 from runner.core.model import Download
-from runner.core.states import Submission, terminal_word
+from runner.core.settling import grace_left_s
+from runner.core.states import Submission, is_cancelling, terminal_word
 from runner.core.wire import BatchObject
 from runner.ledger import EXTRA_BATCH, EXTRA_OUTPUT, WaitKind
 from runner.provider import ProviderError
@@ -29,10 +31,11 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtrasSeen:
     """What one look at the extra batches brought. `are_over`: none of them may still change. `are_told`: each
-    of them is over, or has been told to stop."""
+    of them is over, or has been told to stop. `cancelled`: those that have stopped, or are about to."""
 
     are_over: bool
     are_told: bool = True
+    cancelled: tuple[BatchObject, ...] = ()
     downloads: tuple[tuple[str, Download], ...] = ()
 
 
@@ -43,9 +46,11 @@ def look_at_extras(
     ProviderError: what can't be had now is asked for again, and holds the shard up for a while only."""
     are_over = are_told = True
     downloads: list[tuple[str, Download]] = []
+    cancelled: list[BatchObject] = []
     for batch_id in batch_ids:
         try:
             batch = client.retrieve_batch(batch_id)
+            cancelled += [batch] if is_cancelling(batch.status) else []
             if terminal_word(batch.status) is None:
                 are_over = False
                 client.cancel_batch(batch_id)
@@ -56,7 +61,9 @@ def look_at_extras(
                 are_over = are_over and download.is_whole
         except ProviderError:  # a 404 too: it was listed, so a replica is behind
             are_over = are_told = False
-    return ExtrasSeen(are_over=are_over, are_told=are_told, downloads=tuple(downloads))
+    return ExtrasSeen(
+        are_over=are_over, are_told=are_told, cancelled=tuple(cancelled), downloads=tuple(downloads)
+    )
 
 
 class Extras:
@@ -108,10 +115,27 @@ class Extras:
                 outstanding=len(track.book.outstanding) if track.book is not None else 0,
             )
             self._at.reporter.tell(told)
-        if seen.are_over or self._has_waited(track, WaitKind.EXTRAS_UNREAD):
+        is_read = seen.are_over or self._has_waited(track, WaitKind.EXTRAS_UNREAD)
+        if is_read and not self._may_still_answer(track, seen.cancelled):
             track.extras_stage = ExtrasStage.READ
         else:
             track.next_at_s = self._at.clock() + self._at.reread_pause_s
+
+    def _may_still_answer(self, track: Track, cancelled: Sequence[BatchObject]) -> bool:
+        """Whether what was in flight when they were cancelled may still come, and something lacks an answer:
+        as with the driving batch, it is billed, and would be asked again."""
+        is_told, track.is_in_grace = track.is_in_grace, False
+        if not cancelled or track.book is None or not track.book.lacks_answers:
+            return False
+        provider, ids = self._at.provider, ",".join(track.extras)
+        lasted_s = self._patience.lasted_s(track, WaitKind.EXTRAS_CANCELLED, ids, provider.cancel_grace_s)
+        left_s = max(grace_left_s(one, provider, seen_since_s=0.0, now_s=lasted_s) for one in cancelled)
+        track.is_in_grace = left_s > 0
+        if track.is_in_grace and not is_told:
+            until = time.strftime("%H:%M:%S", time.localtime(self._at.wall() + left_s))
+            what = f"a second batch that was stopped may still answer what lacks; it is read until {until}"
+            self._at.reporter.tell(Trouble(what=what, slot=track.submission.slot))
+        return track.is_in_grace
 
     def _has_waited(self, track: Track, kind: WaitKind) -> bool:
         """Whether they have held the shard up for long enough."""

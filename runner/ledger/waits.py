@@ -31,6 +31,7 @@ class WaitKind(StrEnum):
     LACKING = "read in full, lines lacking"
     EXTRAS_LIVE = "extra batches not stopped"
     EXTRAS_UNREAD = "extra batches not read"
+    EXTRAS_CANCELLED = "grace after a cancel of extra batches"
 
 
 _KINDS: list[ColumnElement[str]] = [literal_column(f"'{kind}'") for kind in WaitKind]

@@ -15,6 +15,9 @@ from tests.fault.run_factories import EXIT_STILL_RUNNING, complete, rows_of
 from tests.fault.run_hostile_server import Batch, Cut, HostileServer, Look, answer, failure, lines
 from tests.project_factory import Project
 
+LONG_AGO = 1_000_000_000
+"""What was in flight when a batch was cancelled then, is answered or never will be."""
+
 
 class TwiceServer(HostileServer):
     """Makes two batches of the first create and loses the reply. A cancelled one ends after a look."""
@@ -33,8 +36,9 @@ class TwiceServer(HostileServer):
 
     def _script(self, batch: Batch, _looks: int) -> Look:
         if batch.number == 0:
-            status = "cancelled" if batch.id in self.cancelled else "in_progress"
-            return Look(output=self.second(batch), fields={"status": status})
+            ended = {"status": "cancelled", "cancelling_at": LONG_AGO}
+            fields = ended if batch.id in self.cancelled else {"status": "in_progress"}
+            return Look(output=self.second(batch), fields=fields)
         half = [failure(one) if number % 2 else answer(one) for number, one in enumerate(batch.requests)]
         return Look(output=lines(*half))
 
@@ -149,6 +153,27 @@ def test_a_second_batch_whose_output_was_cut_is_read_once_more(tmp_path: Path) -
         server.instead = (200, Cut(b'{"id":"line","custom_id":"of nobody"}\n'))
         all_bought_once(project, server)
         assert not server.missing
+
+
+class LateTwiceServer(TwiceServer):
+    """What was in flight when the second batch was cancelled is answered some looks later."""
+
+    looks = 0
+
+    def _script(self, batch: Batch, looks: int) -> Look:
+        if batch.id not in self.cancelled:
+            return super()._script(batch, looks)
+        self.looks += 1
+        found = batch.requests if self.looks > 3 else batch.requests[:1]
+        counts = {"total": len(batch.requests), "completed": len(found), "failed": 0}
+        fields = {"status": "cancelled", "request_counts": counts}
+        return Look(output=lines(*map(answer, found)), fields=fields)
+
+
+def test_what_is_in_flight_at_the_cancel_of_a_second_batch_is_waited_for(tmp_path: Path) -> None:
+    with LateTwiceServer(lambda batch: None) as server:
+        project = server.project(tmp_path / "p", 4, retry={"attempts": 2, "backoff": {"initial": 0}})
+        all_bought_once(project, server)
 
 
 def test_a_second_batch_without_output_changes_nothing_but_the_record(tmp_path: Path) -> None:
