@@ -42,7 +42,7 @@ class ExtrasSeen:
 def look_at_extras(
     client: Client, batch_ids: Sequence[str], scratch: Path, shard_id: int, *, is_last: bool
 ) -> ExtrasSeen:
-    """Stop those that are live; with `is_last` read the output of those that are over. Never raises a
+    """Stop those that are live; with `is_last` read their output, as far as it goes. Never raises a
     ProviderError: what can't be had now is asked for again, and holds the shard up for a while only."""
     are_over = are_told = True
     downloads: list[tuple[str, Download]] = []
@@ -54,7 +54,7 @@ def look_at_extras(
             if terminal_word(batch.status) is None:
                 are_over = False
                 client.cancel_batch(batch_id)
-            elif is_last and batch.output_file_id is not None:
+            if is_last and batch.output_file_id is not None:
                 target = scratch / f"{shard_id}-{len(downloads)}-extra.part"
                 download = client.download(batch.output_file_id, target)
                 downloads.append((batch.output_file_id, download))

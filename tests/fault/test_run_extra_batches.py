@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,22 @@ class LateTwiceServer(TwiceServer):
 
 def test_what_is_in_flight_at_the_cancel_of_a_second_batch_is_waited_for(tmp_path: Path) -> None:
     with LateTwiceServer(lambda batch: None) as server:
+        project = server.project(tmp_path / "p", 4, retry={"attempts": 2, "backoff": {"initial": 0}})
+        all_bought_once(project, server)
+
+
+class StuckTwiceServer(TwiceServer):
+    """The second batch is told to stop, and never says that it has."""
+
+    def _script(self, batch: Batch, looks: int) -> Look:
+        look = super()._script(batch, looks)
+        return replace(
+            look, fields={"status": "cancelling", "cancelling_at": LONG_AGO} if batch.number == 0 else {}
+        )
+
+
+def test_what_a_second_batch_has_answered_is_read_though_it_never_ends(tmp_path: Path) -> None:
+    with StuckTwiceServer(lambda batch: lines(*map(answer, batch.requests))) as server:
         project = server.project(tmp_path / "p", 4, retry={"attempts": 2, "backoff": {"initial": 0}})
         all_bought_once(project, server)
 
