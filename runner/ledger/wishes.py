@@ -59,6 +59,7 @@ _asking = event.alias("asking")
 _SHARD_WAS_ASKED_FOR = (
     select(func.max(cast(_asking.c.detail, Integer)))
     .where(_asking.c.run_id == shard.c.run_id, _asking.c.what == ASKED_FOR)
+    .correlate(shard)  # the one of the outermost query, not all of them
     .scalar_subquery()
 )
 _UNWISHED = Query(
