@@ -246,6 +246,20 @@ def test_a_run_tells_a_batch_to_stop_where_the_cancel_beside_it_was_refused(tmp_
         assert len(server.batches) == 1
 
 
+def test_a_schedules_look_tells_it_to_stop_and_asks_nothing_again(tmp_path: Path) -> None:
+    with StoppableServer() as server:
+        server.script = until_stopped(server)
+        project = server.project(tmp_path / "p", 4, schedule={"cron": "0 0 1 1 *"})
+        assert project.run("--detach").code == EXIT_STILL_RUNNING
+        server.refusals = 1
+        assert cancel(project).code == 4
+        for _ in range(3):
+            assert project.call("schedule", "tick", str(project.manifest_path)).code in (0, EXIT_FAILED_ROWS)
+        assert server.cancelled == ["batch-1"]
+        assert len(server.batches) == 1
+        assert [row["_status"] for row in project.results()] == ["cancelled"] * 4
+
+
 def test_a_run_that_only_submits_stops_what_was_cancelled_meanwhile(tmp_path: Path) -> None:
     """The cancel comes while the batch is being made, and no later run may come for hours."""
 
