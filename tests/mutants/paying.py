@@ -37,7 +37,10 @@ PAYING = (
         path="commands/watching.py",
         old="        if left_s <= 0:\n            return False",
         new="        if left_s < float('inf'):\n            return False",
-        kills=("fault/test_server_trouble.py::test_what_is_in_flight_at_a_cancel_is_waited_for",),
+        kills=(
+            "fault/test_server_trouble.py::test_what_is_in_flight_at_a_cancel_is_waited_for",
+            "fault/test_run_steps.py::test_the_grace_after_a_cancel_is_waited_out_by_cut_waits",
+        ),
     ),
     Mutant(
         name="no-canary-after-a-fence",
