@@ -5,10 +5,11 @@ file: one look proves nothing, that it stays so for a while does. One process me
 clock. A process that looks and leaves (a step of a schedule, `--wait`) notes how much is behind it; the next
 one goes on from there, unless a look in between showed otherwise.
 
-Between two processes there is only the wall clock, and that may have been set. So of such a gap no more than
-a part of the whole counts, and nothing where it seems to run backwards; and what is noted is that part less
-than what was measured. Whichever way the clock was set once, all together is then no less than one process
-alone would wait. It also takes a series of looks: two are a part of the whole, however far they are apart.
+Between two processes there is only the wall clock, and that may have been set, or be another machine's. So of
+such a gap no more than a part of the whole counts, and nothing where it seems to run backwards; and what is
+noted is that part less than what was measured. Whichever way the clock was set once, all together is then no
+less than one process alone would wait. It also takes a series of looks: two are a part of the whole, however
+far they are apart.
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ def lasting(of: str, noted: Noted | None, *, whole_s: float, now_s: float, wall_
         return Lasting(of=of, since_s=now_s, withheld_s=part_s)
     gap_s = wall_s - noted.at_s
     waited_s = noted.amount + min(max(gap_s, 0.0), part_s)
-    # What was noted in the future is noted anew; else no gap counted before that moment has come.
-    return Lasting(of=of, since_s=now_s - waited_s, noted_s=noted.amount if gap_s >= 0 else -math.inf)
+    # What was noted in the future is noted anew; else no gap counted before that moment has come. A clock
+    # that is behind by less may be another machine's, and the next look by the first one's again.
+    return Lasting(of=of, since_s=now_s - waited_s, noted_s=noted.amount if gap_s >= -part_s else -math.inf)
 
 
 def to_note(known: Lasting, *, whole_s: float, now_s: float) -> float | None:
@@ -81,4 +83,4 @@ def first_reading(
         return Readings(of=of, count=weight, withheld=WHOLE_READING), True
     gap_s = wall_s - noted.at_s
     counts = weight if gap_s >= pause_s else 0
-    return Readings(of=of, count=round(noted.amount) + counts), counts > 0 or gap_s < 0
+    return Readings(of=of, count=round(noted.amount) + counts), counts > 0 or gap_s < -pause_s

@@ -78,7 +78,19 @@ def test_looks_that_go_on_come_to_an_end(gap_s: float, set_by_s: float) -> None:
         world.elapsed_s += gap_s
         world.set_by_s = set_by_s
         looks += 1
-        assert looks <= (WHOLE_S + 2 * part_s) / min(gap_s, part_s) + 3
+        assert looks <= (WHOLE_S + 3 * part_s) / min(gap_s, part_s) + 3
+
+
+@given(st.floats(0, WHOLE_S / PARTS), st.floats(1.0, WHOLE_S / PARTS))
+@example(200.0, 60.0)
+def test_two_machines_that_take_turns_wait_no_less_though_their_clocks_differ(
+    ahead_s: float, gap_s: float
+) -> None:
+    world = World()
+    while not world.process([]):
+        world.elapsed_s += gap_s
+        world.set_by_s = ahead_s - world.set_by_s
+    assert world.elapsed_s > WHOLE_S - ROUNDED_S
 
 
 def test_one_process_waits_as_if_it_were_alone() -> None:
