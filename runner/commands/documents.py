@@ -16,6 +16,7 @@ from runner.core.model import Manifest, Prices, ProviderSettings
 from runner.core.planning import Reason
 from runner.core.wire import decode_json, encode_json
 from runner.ledger import RunRecord
+from runner.manifest import asking_of
 from runner.prompt import PromptSource, TemplateText
 
 
@@ -133,8 +134,7 @@ def schema_of(run: RunRecord) -> dict[str, Any] | None:
 
 def provider_of(run: RunRecord) -> ProviderSettings:
     """The server that a run was made for, as its manifest named it. The key is only named."""
-    found = _recorded(run, ("manifest", "model", "provider"))
-    return ProviderSettings(**found) if isinstance(found, dict) else ProviderSettings(name=found)
+    return asking_of(_recorded(run, ("manifest",))).model.provider
 
 
 def currency_of(run: RunRecord) -> str:

@@ -1,11 +1,12 @@
 """The last run of a manifest, to be brought to its end as it was planned.
 
 Nothing is planned: no row is rendered, nothing is asked that this run did not want. What it asked comes from
-the ledger (model, params, schema, the kept template and snapshot); where the table goes, what may fail and
-which server is meant, the manifest says as it is now.
+the ledger (model, params, schema, the kept template and snapshot); where the table goes and what may fail,
+the manifest says as it is now.
 
 Two ask for that. A schedule's look does, whatever was edited since (`last_run`): it collects every few
-minutes at the price of a look, and an edit waits for the next run. And `run` does where a run was cut off or
+minutes at the price of a look, and an edit waits for the next run. Only a run that was made for another
+server than the manifest names now is left, as `run` leaves it. And `run` does where a run was cut off or
 left alone and nothing at all moved since (`cut_off_run`): a plan would come to what is on its way already.
 A plan is made all the same where something is still to be sent: a shard that was not created, a row that
 nobody asked, a failure that may be repeated.
@@ -19,10 +20,10 @@ from typing import Any
 
 from runner.commands.asked import asked_by
 from runner.commands.checking import mistakes_of_targets
-from runner.commands.documents import document_of, params_of, repeats_of, schema_of
+from runner.commands.documents import document_of, params_of, provider_of, repeats_of, schema_of
 from runner.commands.raising import Asked
 from runner.commands.repeating import inputs_of_unmoved
-from runner.commands.under_way import under_way
+from runner.commands.under_way import is_elsewhere, under_way
 from runner.commands.workplace import Workplace
 from runner.core.model import Manifest
 from runner.core.states import ShardState, Submission
@@ -42,13 +43,15 @@ class Going:
 
 
 def last_run(workplace: Workplace, ledger: Ledger, manifest_id: int) -> Going:
-    """The run whose rows are the manifest's. Raises LedgerError where there is none, or what it was made of
-    is gone."""
+    """The run whose rows are the manifest's. Raises LedgerError where there is none, where it was made for
+    another server, or what it was made of is gone."""
     run = ledger.current_run(manifest_id)
     if run is None:
         raise LedgerError(
             f"{workplace.manifest_path}: no run of it that could go on", next_step=_again(workplace)
         )
+    if is_elsewhere(workplace, run):
+        raise _left_elsewhere(workplace, run)
     asked = asked_by(run, ledger=ledger, place=workplace.place, is_isolated=workplace.is_isolated)
     if isinstance(asked, str):
         raise LedgerError(
@@ -101,6 +104,15 @@ def _is_to_be_planned_again(workplace: Workplace, ledger: Ledger, manifest_id: i
     run = ledger.current_run(manifest_id)
     return run is None or not any(
         record.shard_id == shard_id and record.run_id == run.id for record in ledger.shards(manifest_id)
+    )
+
+
+def _left_elsewhere(workplace: Workplace, run: RunRecord) -> LedgerError:
+    server = provider_of(run).base_url or provider_of(run).name
+    return LedgerError(
+        f"{workplace.manifest_path}: its last run was made for another server ({server}) and is left; what "
+        "is on its way there ends there, and is collected when the manifest names that server again",
+        next_step=f"name that server again, or run {workplace.manifest.path}: it asks the server of now",
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,31 +37,54 @@ from runner.manifest.scalars import duration_s, percent_share, size_bytes
 _PATHS = (("dataset", "path"), ("prompt", "template"), ("output", "schema"), ("output", "path"))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """What a document says of how requests are made and sent, sent again, and what they may cost."""
+
+    model: ModelSettings
+    batch: BatchSettings
+    retry: RetrySettings
+    budget: Budget
+    on_truncated: TruncatedSettings | None
+
+
+def asking_of(data: Mapping[str, Any]) -> Asking:
+    """That part of a document which has passed every check; the canonical form of an earlier one will do."""
+    budget = data.get("budget", {})
+    return Asking(
+        model=_model(data["model"]),
+        batch=_batch(data.get("batch", {})),
+        retry=_retry(data.get("retry", {})),
+        budget=Budget(
+            max_cost=_number(budget.get("max_cost")),
+            confirm_above=float(budget.get("confirm_above", Budget().confirm_above)),
+        ),
+        on_truncated=_truncated(data.get("on_truncated")),
+    )
+
+
 def build(root: MapNode, path: str, answer_schema: Mapping[str, Any] | None) -> Manifest:
     """The manifest at the absolute `path`; `root` has passed every check."""
     folder = str(Path(path).parent)
     data = plain(_with_paths(root, None))
     name = str(data.get("name") or default_name(path))
     output = data.get("output", {})
-    budget = data.get("budget", {})
+    asking = asking_of(data)
     return Manifest(
         path=path,
         name=name,
         description=data.get("description"),
         dataset=_dataset(data["dataset"]),
         prompt=PromptSettings(template=data["prompt"]["template"], params=data["prompt"].get("params", {})),
-        model=_model(data["model"]),
-        batch=_batch(data.get("batch", {})),
+        model=asking.model,
+        batch=asking.batch,
         output=_output(output, answer_schema, absolute(f"results/{name}.parquet", folder)),
-        retry=_retry(data.get("retry", {})),
+        retry=asking.retry,
         allow_failures=_tolerance(data.get("allow_failures")),
-        budget=Budget(
-            max_cost=_number(budget.get("max_cost")),
-            confirm_above=float(budget.get("confirm_above", Budget().confirm_above)),
-        ),
+        budget=asking.budget,
         refresh_older_than_s=_duration(data.get("refresh", {}).get("older_than")),
         repeats=int(data.get("repeats", 1)),
-        on_truncated=_truncated(data.get("on_truncated")),
+        on_truncated=asking.on_truncated,
         on_edit=data.get("on_edit", "keep"),
         schedule=schedule_settings(data.get("schedule")),
         notify=_notify(data.get("notify")),

@@ -25,7 +25,7 @@ from runner.commands.moments import Finished, Moment, Reporter
 from runner.commands.options import ManifestOptions, RunOptions
 from runner.commands.run import RunResult, run
 from runner.commands.times import times_of_due
-from runner.commands.under_way import under_way
+from runner.commands.under_way import is_elsewhere, under_way
 from runner.commands.workplace import Workplace
 from runner.core import due
 from runner.core.model import ScheduleSettings
@@ -123,7 +123,11 @@ class Visit:
         return self._schedules.dues(self._manifest_id, states=("claimed", "started"))[::-1]
 
     def _has_batches(self) -> bool:
-        return bool(under_way(self._workplace, self._ledger, self._manifest_id))
+        """Whether a look can bring something on. Nothing goes on of a run that was made for another server
+        than the manifest names now; a new one may be started beside it."""
+        ledger, manifest_id = self._ledger, self._manifest_id
+        is_open = bool(under_way(self._workplace, ledger, manifest_id))
+        return is_open and not is_elsewhere(self._workplace, ledger.current_run(manifest_id))
 
     # ------------------------------------------------------------ what is under way
 
