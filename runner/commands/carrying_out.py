@@ -28,9 +28,8 @@ from runner.commands.engine import Engine
 from runner.commands.execution import Execution, RunResult
 from runner.commands.finishing import history_target, record_end, remove_collected
 from runner.commands.going_on import Going
-from runner.commands.inputs import was_narrowed
 from runner.commands.moments import Finished, Submitted, Trouble
-from runner.commands.options import Pace, command_line
+from runner.commands.options import Narrowing, Pace, command_line
 from runner.commands.publishing import write_results
 from runner.commands.raising import LargerRequests
 from runner.commands.recording import record_published
@@ -60,8 +59,8 @@ if TYPE_CHECKING:
 
 def carry_out(execution: Execution, committed: Committed, *, previous: RunRecord | None) -> RunResult:
     """The work of a run that was just committed. `previous` is the run before it."""
-    is_whole = execution.options.narrowing.takes_all
-    return _CarryingOut(execution, committed, previous=previous, is_whole=is_whole).recorded()
+    narrowing = execution.options.narrowing
+    return _CarryingOut(execution, committed, previous=previous, narrowing=narrowing).recorded()
 
 
 def go_on(execution: Execution, going: Going, *, begun: frozenset[int] = frozenset()) -> RunResult:
@@ -83,7 +82,7 @@ def go_on(execution: Execution, going: Going, *, begun: frozenset[int] = frozens
             ended=going.ended,
             begun=begun,
             goes_on=True,
-            is_whole=not was_narrowed(going.run.inputs),
+            narrowing=going.narrowing,
         ).recorded()
 
 
@@ -99,9 +98,9 @@ class _CarryingOut:
         ended: tuple[Submission, ...] = (),
         begun: frozenset[int] = frozenset(),
         goes_on: bool = False,
-        is_whole: bool,
+        narrowing: Narrowing | None,
     ) -> None:
-        """`is_whole`: the run that was planned left no row out."""
+        """`narrowing`: of the run that was planned; None where it left rows out and nobody knows which."""
         self._execution = execution
         self._committed = committed
         self._run_id = committed.run_id
@@ -115,7 +114,8 @@ class _CarryingOut:
         self._ended = list(ended)
         self._begun = begun
         self._goes_on = goes_on
-        self._is_whole = is_whole
+        self._narrowing = narrowing
+        self._is_whole = narrowing is not None and narrowing.takes_all
 
     def recorded(self) -> RunResult:
         """The work, and in the ledger how it ended, whatever that was."""
@@ -224,24 +224,28 @@ class _CarryingOut:
                 room=room,
                 reporter=self._reporter,
             ).send_again()
-            LargerRequests(
-                workplace=self._workplace,
-                ledger=self._ledger,
-                asked=self._committed.asked,
-                run_id=self._run_id,
-                manifest_id=self._manifest_id,
-                narrowing=self._options.narrowing,
-                began_after=execution.began_after,
-                workers=self._options.workers,
-                reporter=self._reporter,
-                check_stop=self._check_interrupt,
-            ).place()
+            if self._narrowing is not None:
+                self._ask_larger(self._narrowing)
             submissions = execution.under_way()
             if pace is Pace.STEP and submissions and not any(one.state.is_final for one in driven):
                 return True  # this step came as far as it could
             if not submissions:
                 return False
         return False
+
+    def _ask_larger(self, narrowing: Narrowing) -> None:
+        LargerRequests(
+            workplace=self._workplace,
+            ledger=self._ledger,
+            asked=self._committed.asked,
+            run_id=self._run_id,
+            manifest_id=self._manifest_id,
+            narrowing=narrowing,
+            began_after=self._execution.began_after,
+            workers=self._options.workers,
+            reporter=self._reporter,
+            check_stop=self._check_interrupt,
+        ).place()
 
     def _tell_turns(self, submissions: Sequence[Submission]) -> None:
         """Who asked to be left alone once all is sent may have to wait for that."""

@@ -16,7 +16,7 @@ from runner.core.model import Manifest, Prices, ProviderSettings
 from runner.core.planning import Reason
 from runner.core.wire import decode_json, encode_json
 from runner.ledger import RunRecord
-from runner.manifest import asking_of
+from runner.manifest import Asking, asking_of
 from runner.prompt import PromptSource, TemplateText
 
 
@@ -132,9 +132,14 @@ def schema_of(run: RunRecord) -> dict[str, Any] | None:
     return dict(found) if found is not None else None
 
 
+def asking_recorded(run: RunRecord) -> Asking:
+    """How a run made its requests, and what it might send again. Only of a run with a document."""
+    return asking_of(_recorded(run, ("manifest",)))
+
+
 def provider_of(run: RunRecord) -> ProviderSettings:
     """The server that a run was made for, as its manifest named it. The key is only named."""
-    return asking_of(_recorded(run, ("manifest",))).model.provider
+    return asking_recorded(run).model.provider
 
 
 def currency_of(run: RunRecord) -> str:

@@ -1,8 +1,9 @@
 """The last run of a manifest, to be brought to its end as it was planned.
 
 Nothing is planned: no row is rendered, nothing is asked that this run did not want. What it asked comes from
-the ledger (model, params, schema, the kept template and snapshot); where the table goes and what may fail,
-the manifest says as it is now.
+the ledger (model, params, schema, the kept template and snapshot), and so does what may be sent for it again
+(its budget, `retry`, `on_truncated`, the rows it was narrowed to): an edit is for the next run, and an option
+for the run that it was given to. Where the table goes and what may fail, the manifest says as it is now.
 
 Two ask for that. A schedule's look does, whatever was edited since (`last_run`): it collects every few
 minutes at the price of a look, and an edit waits for the next run. Only a run that was made for another
@@ -14,32 +15,39 @@ nobody asked, a failure that may be repeated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from runner.commands.asked import asked_by
 from runner.commands.checking import mistakes_of_targets
-from runner.commands.documents import document_of, params_of, provider_of, repeats_of, schema_of
+from runner.commands.documents import (
+    asking_recorded,
+    document_of,
+    params_of,
+    provider_of,
+    repeats_of,
+    schema_of,
+)
+from runner.commands.inputs import narrowing_recorded
+from runner.commands.options import Narrowing
 from runner.commands.raising import Asked
 from runner.commands.repeating import inputs_of_unmoved
 from runner.commands.under_way import is_elsewhere, under_way
-from runner.commands.workplace import Workplace
-from runner.core.model import Manifest
+from runner.commands.workplace import Workplace, lowered
 from runner.core.states import ShardState, Submission
-from runner.core.wire import decode_json
 from runner.errors import LedgerError
 from runner.ledger import Ledger, RunRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Going:
-    """A run that goes on. `workplace` asks as the run did; `ended` are its shards that are done."""
+    """A run that goes on. `workplace` asks as the run did; `ended` are its shards that are done. `narrowing`
+    is the run's own, None where it can't be worked out again."""
 
     run: RunRecord
     workplace: Workplace
     asked: Asked
     ended: tuple[Submission, ...]
+    narrowing: Narrowing | None
 
 
 def last_run(workplace: Workplace, ledger: Ledger, manifest_id: int) -> Going:
@@ -59,13 +67,14 @@ def last_run(workplace: Workplace, ledger: Ledger, manifest_id: int) -> Going:
         )
     return Going(
         run=run,
-        workplace=replace(workplace, manifest=_as_asked(workplace.manifest, run)),
+        workplace=_as_asked(workplace, run),
         asked=Asked(snapshot=str(asked.snapshot), rows=run.rows, prompt=asked.prompt),
         ended=tuple(
             ledger.submission(record.shard_id)
             for record in ledger.shards(manifest_id)
             if record.run_id == run.id and record.state is ShardState.DONE
         ),
+        narrowing=_narrowing_of(run),
     )
 
 
@@ -86,13 +95,20 @@ def _is_all_on_its_way(workplace: Workplace, ledger: Ledger, manifest_id: int) -
 
     What was never sent goes through a plan: that looks whether it is still wanted (by a run without the
     options of the one before, say), at its cost, and asks a person. Where answers that were cut may be asked
-    again, a shard must be under way, because that is looked at when shards have come to their end."""
+    again, a shard must be under way, because that is looked at when shards have come to their end, and no row
+    must have been left out, because none of those is asked again."""
     return (
         not any(record.state.is_unpaid for record in ledger.shards(manifest_id))
-        and (len(workplace.ladder) == 1 or bool(under_way(workplace, ledger, manifest_id)))
+        and (len(workplace.ladder) == 1 or _asks_all_cut(workplace, ledger, manifest_id))
         and not ledger.has_unasked(manifest_id)
         and not _is_to_be_planned_again(workplace, ledger, manifest_id)
     )
+
+
+def _asks_all_cut(workplace: Workplace, ledger: Ledger, manifest_id: int) -> bool:
+    run = ledger.current_run(manifest_id)
+    is_whole = run is not None and narrowing_recorded(run.inputs) == Narrowing()
+    return is_whole and bool(under_way(workplace, ledger, manifest_id))
 
 
 def _is_to_be_planned_again(workplace: Workplace, ledger: Ledger, manifest_id: int) -> bool:
@@ -120,21 +136,28 @@ def _again(workplace: Workplace) -> str:
     return f"run {workplace.manifest.path}: it plans anew, and pays for nothing twice"
 
 
-def _as_asked(manifest: Manifest, run: RunRecord) -> Manifest:
-    """The manifest with what makes a request as it was in this run."""
+def _narrowing_of(run: RunRecord) -> Narrowing | None:
+    """`--only` speaks of the run before, whose rows are no longer there to be compared with."""
+    narrowing = narrowing_recorded(run.inputs)
+    return None if narrowing is None or narrowing.only is not None else narrowing
+
+
+def _as_asked(workplace: Workplace, run: RunRecord) -> Workplace:
+    """The workplace with what makes a request, and says whether it is sent again, as it was in this run.
+    Files and batches are bounded by what `batch` says now, too."""
+    manifest = workplace.manifest
     if run.document is None or run.document == document_of(manifest).decode():
-        return manifest
-    recorded: Mapping[str, Any] = decode_json(run.document)["manifest"]
-    model = recorded["model"]
-    return replace(
+        return workplace
+    asking = asking_recorded(run)
+    manifest = replace(
         manifest,
         prompt=replace(manifest.prompt, params=params_of(run)),
-        model=replace(
-            manifest.model,
-            name=model["name"],
-            endpoint=model.get("endpoint", "/v1/chat/completions"),
-            parameters=model.get("parameters", {}),
-        ),
+        model=replace(asking.model, provider=manifest.model.provider),
+        batch=asking.batch,
+        retry=asking.retry,
+        budget=asking.budget,
+        on_truncated=asking.on_truncated,
         output=replace(manifest.output, schema=schema_of(run)),
         repeats=repeats_of(run),
     )
+    return replace(workplace, manifest=manifest, provider=lowered(workplace.provider, manifest))

@@ -8,8 +8,10 @@ digest is compared: a file that was touched, copied or written anew with the sam
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
+from runner.commands.options import Narrowing
 from runner.commands.workplace import Workplace
 from runner.core.wire import JsonError, decode_json, encode_json
 from runner.dataset import InputsState, contents_of_inputs, fingerprint_of_inputs
@@ -23,21 +25,24 @@ def inputs_as_json(
     contents: str,
     times: Mapping[str, str] | None = None,
     *,
-    is_narrowed: bool = False,
+    narrowing: Narrowing | None = None,
 ) -> str:
-    """The state and the digest of the input files, as a run records them; the moments it read; and whether it
+    """The state and the digest of the input files, as a run records them; the moments it read; and how it
     was narrowed to some of the rows."""
     record: dict[str, Any] = {"seen_at_ns": state.seen_at_ns, "files": _files(state), "contents": contents}
     if times:
         record["times"] = dict(times)
-    if is_narrowed:
-        record["narrowed"] = True
+    if narrowing is not None and not narrowing.takes_all:
+        record["narrowed"] = asdict(narrowing)
     return encode_json(record).decode()
 
 
-def was_narrowed(recorded: str | None) -> bool:
-    """Whether a run left rows out."""
-    return bool(_decoded(recorded).get("narrowed"))
+def narrowing_recorded(recorded: str | None) -> Narrowing | None:
+    """How a run was narrowed. None where it was, and an older version of the program recorded no more."""
+    found = _decoded(recorded).get("narrowed")
+    if not found:
+        return Narrowing()
+    return Narrowing(**found) if isinstance(found, dict) else None
 
 
 def contents_recorded(recorded: str | None) -> str | None:

@@ -23,7 +23,7 @@ from runner.commands.incremental import compare_what_differs, rows_that_differ
 from runner.commands.keeping import Keeper
 from runner.commands.moments import Planned, Reporter, RowsRead, RowsRendered, Trouble
 from runner.commands.narrowing import Selection, selection_of
-from runner.commands.options import PlanDigests, RunOptions
+from runner.commands.options import Narrowing, PlanDigests, RunOptions
 from runner.commands.prompt_of import prompt_source
 from runner.commands.reasons import reasons_of
 from runner.commands.render_pool import render_all
@@ -56,7 +56,7 @@ class Prepared:
     manifest_digest: str
     previous: RunRecord | None
     times_read: dict[str, str]
-    is_narrowed: bool
+    narrowing: Narrowing
 
     @property
     def template_texts(self) -> str:
@@ -125,7 +125,7 @@ def prepared(
                 previous,
                 files,
                 only_data=differing is not None,
-                is_narrowed=not options.narrowing.takes_all,
+                narrowing=options.narrowing,
             )
             reporter.tell(Planned(plan=plan.plan, causes=plan.causes))
             yield plan
@@ -242,7 +242,7 @@ def _conclude(
     files: ShardFiles | None,
     *,
     only_data: bool,
-    is_narrowed: bool,
+    narrowing: Narrowing,
 ) -> Prepared:
     """`only_data`: what else a request rests on is what it was in the last run."""
     snapshot, prompt = inputs.snapshot, inputs.prompt
@@ -290,7 +290,7 @@ def _conclude(
         manifest_digest=manifest_digest,
         previous=previous,
         times_read=times_read,
-        is_narrowed=is_narrowed,
+        narrowing=narrowing,
     )
 
 

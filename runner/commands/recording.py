@@ -91,7 +91,7 @@ def run_start(
         rows=plan.snapshot.rows,
         document=document_of(workplace.manifest).decode(),
         inputs=inputs_as_json(
-            plan.snapshot.inputs, plan.snapshot.contents, plan.times_read, is_narrowed=plan.is_narrowed
+            plan.snapshot.inputs, plan.snapshot.contents, plan.times_read, narrowing=plan.narrowing
         ),
         template_texts=plan.template_texts,
     )
