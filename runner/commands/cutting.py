@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from runner.commands.moments import Cut, Reporter
@@ -22,7 +22,7 @@ from runner.core.model import Cause, Limits, Outcome, Problem, ProblemKind, Stat
 from runner.core.splitting import halves
 from runner.core.states import Submission
 from runner.failpoints import failpoint
-from runner.ledger import Ledger
+from runner.ledger import Ledger, PlannedShard
 
 _NO_LIMITS = Limits(max_file_bytes=2**62, max_requests_per_file=2**62, max_body_bytes=2**62)
 _SLACK = 1.25
@@ -110,7 +110,7 @@ class Cutter:
             given_up,
             run_id=self.run_id,
             manifest_id=self.manifest_id,
-            shards=planned(tuple(sealed), self.workplace),
+            shards=self._sent_alike(given_up, planned(tuple(sealed), self.workplace)),
             placements=placements,
             failed=too_large,
             detail=problem.message,
@@ -119,6 +119,20 @@ class Cutter:
         if not self.ledger.needs_file(given_up.path):
             (self.workplace.place.folder / given_up.path).unlink(missing_ok=True)
         return new
+
+    def _sent_alike(self, given_up: Submission, parts: list[PlannedShard]) -> list[PlannedShard]:
+        """The parts, to be sent as the whole was to be: that may be another manifest's."""
+        model = self.ledger.model_of(given_up.shard_id)
+        return [
+            replace(
+                part,
+                endpoint=given_up.endpoint,
+                completion_window=given_up.completion_window,
+                model=model,
+                server=given_up.server,
+            )
+            for part in parts
+        ]
 
     def _tell(self, given_up: Submission, problem: Problem, *, shards: int, failed: int) -> None:
         self.reporter.tell(Cut(slot=given_up.slot, shards=shards, failed=failed, why=problem.message))

@@ -255,6 +255,11 @@ class Ledger(OpenLedger):
             self._store(connection, submission, what, detail, run_id)
             planning.free_requests(connection, submission.shard_id)
 
+    def model_of(self, shard_id: int) -> str:
+        """The model that a shard's requests ask."""
+        with self._reading() as connection:
+            return submissions.load_model(connection, shard_id)
+
     def replace_shard(
         self,
         submission: Submission,

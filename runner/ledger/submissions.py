@@ -149,6 +149,12 @@ def load(connection: Connection, shard_id: int) -> Submission | None:
     return None if found is None else _submission(found)
 
 
+def load_model(connection: Connection, shard_id: int) -> str:
+    """The model that a shard's requests ask."""
+    found = _SHARD.record(connection, shard_id)
+    return str(found.model) if found is not None else ""
+
+
 def load_open(connection: Connection, manifest_id: int) -> list[Submission]:
     """Shards not final that this manifest made, or that hold requests its current rows wait for."""
     elsewhere = _awaited_elsewhere(connection, manifest_id)
