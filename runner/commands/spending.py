@@ -2,10 +2,11 @@
 
 A plan takes each request once, and passes the gate by that. What the same run sends again (a failure that
 may pass, a cut answer with a larger limit) costs again where the server billed the sending before, which its
-counts say. So nothing more goes out unless three sums stay within the bound together: what the run has paid,
-the most that all may cost for which no count has come, and the most that the new may cost. No count has come
-for what is on its way or held, for an answer that told of no usage, and for a request that no result file
-speaks of (`unaccounted`): that may have been billed. Any other failure without usage was not.
+counts say, whichever run collected it. So nothing more goes out unless three sums stay within the bound
+together: what the run has paid and its own requests have cost, the most that all may cost for which no count
+has come, and the most that the new may cost. No count has come for what is on its way or held, for an answer
+that told of no usage, and for a request that no result file speaks of (`unaccounted`): that may have been
+billed. Any other failure without usage was not.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Allowance:
     def _look(self) -> None:
         """What was spent before anything more is sent."""
         self._has_looked = True
-        self._counted_input, self._output = self._ledger.paid(self._run_id)
+        self._counted_input, self._output = self._ledger.spent(self._run_id)
         for record in self._ledger.shards(self._manifest_id):
             for line in self._without_count(record):
                 size_bytes, most = (0, None) if line is None else _bound(line)

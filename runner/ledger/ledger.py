@@ -540,6 +540,11 @@ class Ledger(OpenLedger):
         with self._reading() as connection:
             return payments.load(connection, run_id)
 
+    def spent(self, run_id: int) -> tuple[int, int]:
+        """The same, and what else the requests that the run sent have cost, whoever collected them."""
+        with self._reading() as connection:
+            return payments.spent(connection, run_id)
+
     def attempts(self, fingerprint: bytes) -> list[AttemptRecord]:
         """Every sending of this request, by any manifest, the first one first."""
         with self._reading() as connection:

@@ -12,13 +12,13 @@ were no run's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import Connection, Select, bindparam, func, select
 
 from runner.ledger.bulk import Query
 from runner.ledger.submissions import add_event
-from runner.ledger.tables import attempt, event
+from runner.ledger.tables import attempt, event, shard
 
 PAID = "paid"
 """The event of tokens that a run counts; its detail is how many went in and came out."""
@@ -31,19 +31,25 @@ class Tokens(NamedTuple):
     output: int
 
 
+_NONE = Tokens(0, 0)
+
 _MOVED = select(event.c.shard_id).where(
     event.c.run_id == bindparam("this_run"), event.c.shard_id.is_not(None)
 )
-_BROUGHT = Query(
-    select(
-        attempt.c.shard_id,
-        func.coalesce(func.sum(attempt.c.input_tokens), 0),
-        func.coalesce(func.sum(attempt.c.output_tokens), 0),
+_MADE = select(shard.c.id).where(shard.c.run_id == bindparam("this_run"))
+
+
+def _brought_by(shard_ids: Select[Any]) -> Query:
+    """The tokens that the attempts of each of these shards have brought."""
+    tokens = (
+        func.coalesce(func.sum(column), 0) for column in (attempt.c.input_tokens, attempt.c.output_tokens)
     )
-    .where(attempt.c.shard_id.in_(_MOVED))
-    .group_by(attempt.c.shard_id),
-    "this_run",
-)
+    chosen = select(attempt.c.shard_id, *tokens).where(attempt.c.shard_id.in_(shard_ids))
+    return Query(chosen.group_by(attempt.c.shard_id), "this_run")
+
+
+_BROUGHT = _brought_by(_MOVED)
+_BROUGHT_BY_MADE = _brought_by(_MADE)
 _COUNTED = Query(
     select(event.c.shard_id, event.c.run_id, event.c.detail).where(
         event.c.what == PAID, event.c.shard_id.in_(_MOVED)
@@ -55,7 +61,17 @@ _COUNTED = Query(
 def load(connection: Connection, run_id: int) -> Tokens:
     """All that a run has paid so far, counted yet or not."""
     counted, new = _of(connection, run_id)
-    return _sum(counted, *new.values())
+    return _sum(*counted.values(), *new.values())
+
+
+def spent(connection: Connection, run_id: int) -> Tokens:
+    """The same, and what else the shards that it made have cost, whoever collected them."""
+    counted, new = _of(connection, run_id)
+    others = [
+        _less(Tokens(*map(int, brought)), _sum(counted.get(shard_id, _NONE), new.get(shard_id, _NONE)))
+        for shard_id, *brought in _BROUGHT_BY_MADE.rows(connection, run_id)
+    ]
+    return _sum(*counted.values(), *new.values(), *others)
 
 
 def count(connection: Connection, run_id: int, now_s: float) -> Tokens:
@@ -64,25 +80,29 @@ def count(connection: Connection, run_id: int, now_s: float) -> Tokens:
     for shard_id, tokens in new.items():
         detail = f"{tokens.input} {tokens.output}"
         add_event(connection, what=PAID, detail=detail, run_id=run_id, shard_id=shard_id, now_s=now_s)
-    return _sum(counted, *new.values())
+    return _sum(*counted.values(), *new.values())
 
 
-def _of(connection: Connection, run_id: int) -> tuple[Tokens, Mapping[int, Tokens]]:
-    """What a run has counted, and what nobody has yet of the shards that it has moved."""
+def _of(connection: Connection, run_id: int) -> tuple[Mapping[int, Tokens], Mapping[int, Tokens]]:
+    """By shard: what a run has counted, and what nobody has yet of those that it has moved."""
     counted: dict[int, Tokens] = {}
-    own = Tokens(0, 0)
+    own: dict[int, Tokens] = {}
     for shard_id, by_run, detail in _COUNTED.rows(connection, run_id):
         tokens = Tokens(*map(int, detail.split()))
-        counted[shard_id] = _sum(counted.get(shard_id, Tokens(0, 0)), tokens)
-        own = _sum(own, tokens) if by_run == run_id else own
+        counted[shard_id] = _sum(counted.get(shard_id, _NONE), tokens)
+        if by_run == run_id:
+            own[shard_id] = _sum(own.get(shard_id, _NONE), tokens)
     new = {}
     for shard_id, *brought in _BROUGHT.rows(connection, run_id):
-        before = counted.get(shard_id, Tokens(0, 0))
-        # A better line in the place of another may tell of fewer: what was counted stays so.
-        left = Tokens(*(max(int(now) - was, 0) for now, was in zip(brought, before, strict=True)))
+        left = _less(Tokens(*map(int, brought)), counted.get(shard_id, _NONE))
         if any(left):
             new[shard_id] = left
     return own, new
+
+
+def _less(brought: Tokens, counted: Tokens) -> Tokens:
+    """A better line in the place of another may tell of fewer tokens: what was counted stays so."""
+    return Tokens(max(brought.input - counted.input, 0), max(brought.output - counted.output, 0))
 
 
 def _sum(*tokens: Tokens) -> Tokens:

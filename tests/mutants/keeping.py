@@ -341,8 +341,8 @@ KEEPING = (
     Mutant(
         name="an-answer-counted-by-two-runs",
         path="ledger/payments.py",
-        old="max(int(now) - was, 0)",
-        new="int(now)",
+        old="left = _less(Tokens(*map(int, brought)), counted.get(shard_id, _NONE))",
+        new="left = Tokens(*map(int, brought))",
         kills=("contract/test_ledger_retries.py",),
     ),
     Mutant(
