@@ -30,6 +30,7 @@ from runner.commands.finishing import history_target, record_end, remove_collect
 from runner.commands.going_on import Going
 from runner.commands.moments import Finished, Submitted, Trouble
 from runner.commands.options import Narrowing, Pace, command_line
+from runner.commands.others import OthersShards
 from runner.commands.publishing import write_results
 from runner.commands.raising import LargerRequests
 from runner.commands.recording import record_published
@@ -114,6 +115,7 @@ class _CarryingOut:
         self._ended = list(ended)
         self._begun = begun
         self._goes_on = goes_on
+        self._left: set[int] = set()
         self._narrowing = narrowing
         self._is_whole = narrowing is not None and narrowing.takes_all
 
@@ -154,7 +156,8 @@ class _CarryingOut:
             )
             if not self._options.goes_on:
                 self._ledger.wishes().note_asked_for(self._run_id, self._execution.began_after)
-            engine = Engine(at, self._execution.stop, cutter)
+            others = OthersShards(self._execution, self._run_id)
+            engine = Engine(at, self._execution.stop, cutter, may_send=others.may_send)
             self._look_again(client)
             if self._manifest.on_edit == "cancel":
                 cancel_unwanted(self._ledger, client, self._execution.under_way(), self._reporter)
@@ -165,7 +168,8 @@ class _CarryingOut:
                 complaint = engine.complaint(resolve, ours=self._own_shards())
                 complaint = complaint or complaint_of(self._execution.held(), resolve)
             except ProviderRefusedError as refusal:
-                if self._execution.under_way():
+                self._left |= engine.left()
+                if self._under_way():
                     raise  # the table of before stays until what is on its way has come
                 self._ended += engine.reached()
                 complaint = refusal
@@ -196,7 +200,7 @@ class _CarryingOut:
     def _drive_all(self, engine: Engine) -> bool:
         """Until nothing is open nor worth repeating; True where the rest is left to a later run."""
         execution = self._execution
-        submissions, room = execution.under_way(), None
+        submissions, room = self._under_way(), None
         pace = self._options.pace(is_local=self._workplace.provider.is_local)
         if pace is Pace.SUBMITTED:
             self._tell_turns(submissions)
@@ -208,7 +212,8 @@ class _CarryingOut:
                 left_s=None if wait_s is None else execution.started_s + wait_s - execution.clock(),
             )
             self._ended += driven
-            if pace is Pace.SUBMITTED and execution.under_way():
+            self._left |= engine.left()
+            if pace is Pace.SUBMITTED and self._under_way():
                 return True
             shard_ids = {one.shard_id for one in self._ended}
             if room is None or any(one.state.is_final for one in driven):
@@ -226,12 +231,16 @@ class _CarryingOut:
             ).send_again()
             if self._narrowing is not None:
                 self._ask_larger(self._narrowing)
-            submissions = execution.under_way()
+            submissions = self._under_way()
             if pace is Pace.STEP and submissions and not any(one.state.is_final for one in driven):
                 return True  # this step came as far as it could
             if not submissions:
                 return False
         return False
+
+    def _under_way(self) -> list[Submission]:
+        """Without what this run must not send."""
+        return [one for one in self._execution.under_way() if one.shard_id not in self._left]
 
     def _ask_larger(self, narrowing: Narrowing) -> None:
         LargerRequests(
@@ -291,7 +300,9 @@ class _CarryingOut:
         finished = self._finished(totals)
         if complaint is not None:
             finished = replace(finished, exit_code=complaint.exit_code)
-        elif finished.pending and self._is_whole and finished.exit_code == EXIT_DONE:
+        elif finished.pending and finished.exit_code == EXIT_DONE and self._left:
+            finished = replace(finished, exit_code=EXIT_STILL_RUNNING)
+        elif finished.pending and finished.exit_code == EXIT_DONE and self._is_whole:
             finished = self._not_done(finished)
         return self._told(finished, complaint)
 

@@ -62,6 +62,7 @@ MAX_UNREACHED_ATTEMPTS = 5
 """So often a server is tried that never answered this run: a minute, then a wrong address is likelier."""
 TICK_S = 0.25
 LEAVE_S = 3.0
+MaySend = Callable[[Submission], bool]
 _STOPPING = frozenset({ProblemKind.AUTHENTICATION, ProblemKind.PAYMENT, ProblemKind.VOLUME})
 
 
@@ -69,12 +70,16 @@ class Engine:
     """Drives shards to their end. One instance for one run; see the module for its rules.
 
     `pause_until_s`: until when (Unix seconds, by the steady clock) the server wants nothing sent.
+    `may_send`: whether this run may buy a batch of a shard; one that it may not is left.
     """
 
-    def __init__(self, at: Surroundings, stop: StopFlag, cutter: Cutter) -> None:
+    def __init__(
+        self, at: Surroundings, stop: StopFlag, cutter: Cutter, *, may_send: MaySend = lambda _: True
+    ) -> None:
         self._at = at
         self._stop = stop
         self._cutter = cutter
+        self._may_send = may_send
         self.pause_until_s = 0.0
         self._ahead = Ahead(at.place)
         self._patience = Patience(at)
@@ -130,6 +135,10 @@ class Engine:
     def queued_out(self) -> list[str]:
         """What the server said of its full queue to shards of the last drive: nothing of them was let in."""
         return [track.queued_out for track in self._tracks if track.queued_out is not None]
+
+    def left(self) -> set[int]:
+        """The shards of the last drive that this run must not send."""
+        return {track.submission.shard_id for track in self._tracks if track.is_left}
 
     def reached(self) -> list[Submission]:
         """The shards of the last drive as they are now; those that were cut on the way too."""
@@ -234,7 +243,7 @@ class Engine:
                 pass
 
     def _is_ready(self, track: Track, now: float) -> bool:
-        if track.is_busy or now < track.next_at_s or track.submission.state.is_final:
+        if track.is_busy or track.is_left or now < track.next_at_s or track.submission.state.is_final:
             return False
         return track.is_taken or self._take(track, now)
 
@@ -279,7 +288,7 @@ class Engine:
                 f"{track.submission.problem}",
                 next_step="nothing is lost; run the same command again later",
             )
-        if self._precautions.is_given_up(track):
+        if self._precautions.is_given_up(track) or self._leaves(track):
             return
         if self._cutter.is_too_large(track.submission):
             self._cut_up(track, states.discarded(track.submission), TOO_LARGE)
@@ -298,6 +307,13 @@ class Engine:
             track, "upload", lambda: calls.upload(self._at.client, path, submission, self._at.provider, sent)
         )
 
+    def _leaves(self, track: Track) -> bool:
+        """Let go of a shard that this run must not send; whoever may, can take it."""
+        track.is_left = not self._may_send(track.submission)
+        if track.is_left:
+            track.lock.close()
+        return track.is_left
+
     def _cut_up(self, track: Track, given_up: Submission, problem: Problem) -> None:
         """Smaller shards take the place of this one, unless a person wants none."""
         if self._precautions.is_to_be_let_go(track):
@@ -311,11 +327,11 @@ class Engine:
         return sum(
             not other.submission.state.is_final and other.submission.state is not ShardState.READY
             for other in self._tracks
-            if other is not track
+            if other is not track and not other.is_left
         )
 
     def _create(self, track: Track, now: float) -> None:
-        if self._precautions.is_given_up(track):
+        if self._precautions.is_given_up(track) or self._leaves(track):
             return
         window_s = states.send_window_s(self._at.provider)
         failpoint("create.begins")

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from runner.commands.checking import check_everything, mistakes_together, render_source
 from runner.commands.comparing import Comparison
+from runner.commands.discarding import to_be_taken_back
 from runner.commands.documents import document_of, repeats_of, texts_as_json
 from runner.commands.incremental import compare_what_differs, rows_that_differ
 from runner.commands.keeping import Keeper
@@ -319,7 +320,7 @@ def _may_keep(workplace: Workplace, previous: RunRecord, policy: Policy, selecti
 
 
 def _to_be_taken_back(workplace: Workplace, ledger: Ledger | None) -> frozenset[int]:
-    """Requests in shards that a killed run never sent: the next run plans them anew, so a plan must too.
+    """Requests in shards that were never sent: the next run plans them anew, so a plan must too.
 
     A run has taken them back when it compares; a plan only looks, and sees them still placed.
     """
@@ -328,9 +329,8 @@ def _to_be_taken_back(workplace: Workplace, ledger: Ledger | None) -> frozenset[
         return frozenset()
     return frozenset(
         expected.request_id
-        for record in ledger.shards(manifest_id)
-        if record.state.is_unpaid
-        for expected in ledger.expected(record.shard_id).values()
+        for shard_id in to_be_taken_back(workplace, ledger, manifest_id)
+        for expected in ledger.expected(shard_id).values()
     )
 
 

@@ -12,7 +12,7 @@ billed. Any other failure without usage was not.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from runner.commands.workplace import Workplace
@@ -53,6 +53,16 @@ class Allowance:
         """Whether one more request, by its line, fits; it counts from now on then."""
         return self._most == math.inf or self._takes(*_bound(line), requests=1)
 
+    def takes_every(self, lines: Iterable[bytes]) -> bool:
+        """Whether all these requests, by their lines, fit together."""
+        if self._most == math.inf:
+            return True
+        bounds = [_bound(line) for line in lines]
+        output = [most for _, most in bounds if most is not None]
+        is_bounded = len(output) == len(bounds)
+        size_bytes = sum(size for size, _ in bounds)
+        return self._takes(size_bytes, sum(output) if is_bounded else None, requests=len(bounds))
+
     def takes_all(self, expected: Estimate, requests: int) -> bool:
         """Whether so many more fit together."""
         size_bytes = expected.input_tokens * BYTES_PER_TOKEN
@@ -86,18 +96,22 @@ class Allowance:
         """What was spent before anything more is sent."""
         self._has_looked = True
         self._counted_input, self._output = self._ledger.spent(self._run_id)
-        for record in self._ledger.shards(self._manifest_id):
+        elsewhere = self._ledger.bought_elsewhere(self._run_id, self._manifest_id)
+        for record in (*filter(self._is_of_now, self._ledger.shards(self._manifest_id)), *elsewhere):
             for line in self._without_count(record):
                 size_bytes, most = (0, None) if line is None else _bound(line)
                 self._bytes += size_bytes
                 self._output += most or 0
                 self._is_known = self._is_known and most is not None
 
+    def _is_of_now(self, record: ShardRecord) -> bool:
+        """Whether it may have to be paid while this run works."""
+        return record.state is not ShardState.DONE or record.run_id == self._run_id
+
     def _without_count(self, record: ShardRecord) -> Iterator[bytes | None]:
         """The lines of a shard that may have to be paid and for which no count has come; None where they
         can't be read."""
-        is_of_another_run = record.state is ShardState.DONE and record.run_id != self._run_id
-        if record.state in _NEVER_SENT or is_of_another_run:
+        if record.state in _NEVER_SENT:
             return
         wanted = frozenset(self._ledger.lines_without_count(record.shard_id))
         if wanted:

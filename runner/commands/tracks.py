@@ -59,6 +59,7 @@ class Track:
     longest wait that a line asks for. `queued_out`: what the server said of its full queue, where it let
     nothing of the batch in. `is_stop_told`: the server has taken a wish to stop its batch; `stop_problem`:
     why it did not, as that was told last. `has_deleted`: it has deleted the input file for this process.
+    `is_left`: another manifest's shard, which this run must not send.
     """
 
     submission: Submission
@@ -86,6 +87,7 @@ class Track:
     stop_problem: str | None = None
     extras: tuple[str, ...] = ()
     extras_stage: ExtrasStage = ExtrasStage.READ
+    is_left: bool = False
 
     @property
     def wants_extras(self) -> bool:
@@ -103,6 +105,8 @@ class Track:
         run plans anew. A step: looked at, and nothing can be done before a while has gone by. A batch that
         has ended is read until it is accounted for, unless the next reading is a long while off.
         """
+        if self.is_left:
+            return True
         if self.extras_stage is ExtrasStage.TO_STOP and self.is_taken:
             return False  # a second batch that may be paid for is told to stop first
         waits = self.is_in(ShardState.READY) and self.submission.attempt == 1

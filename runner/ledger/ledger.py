@@ -362,6 +362,11 @@ class Ledger(OpenLedger):
         with self._reading() as connection:
             return submissions.load_records(connection, manifest_id)
 
+    def bought_elsewhere(self, run_id: int, manifest_id: int) -> list[ShardRecord]:
+        """Shards of other manifests than this one for which this run sent a create."""
+        with self._reading() as connection:
+            return submissions.load_bought_elsewhere(connection, run_id, manifest_id)
+
     def all_ids(self, manifest_id: int) -> list[Ids]:
         """Every id the server gave for the manifest's shards, attempt by attempt."""
         with self._reading() as connection:

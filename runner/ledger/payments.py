@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, bindparam, func, select
+from sqlalchemy import Connection, Select, bindparam, func, or_, select
 
 from runner.ledger.bulk import Query
-from runner.ledger.submissions import add_event
+from runner.ledger.submissions import CREATE_INTENDED, add_event
 from runner.ledger.tables import attempt, event, shard
 
 PAID = "paid"
@@ -36,7 +36,14 @@ _NONE = Tokens(0, 0)
 _MOVED = select(event.c.shard_id).where(
     event.c.run_id == bindparam("this_run"), event.c.shard_id.is_not(None)
 )
-_MADE = select(shard.c.id).where(shard.c.run_id == bindparam("this_run"))
+_SENT = or_(
+    shard.c.run_id == bindparam("this_run"),
+    shard.c.id.in_(
+        select(event.c.shard_id).where(
+            event.c.run_id == bindparam("this_run"), event.c.what == CREATE_INTENDED
+        )
+    ),
+)
 
 
 def _brought_by(shard_ids: Select[Any]) -> Query:
@@ -49,7 +56,7 @@ def _brought_by(shard_ids: Select[Any]) -> Query:
 
 
 _BROUGHT = _brought_by(_MOVED)
-_BROUGHT_BY_MADE = _brought_by(_MADE)
+_BROUGHT_BY_SENT = _brought_by(select(shard.c.id).where(_SENT))
 _COUNTED = Query(
     select(event.c.shard_id, event.c.run_id, event.c.detail).where(
         event.c.what == PAID, event.c.shard_id.in_(_MOVED)
@@ -65,11 +72,12 @@ def load(connection: Connection, run_id: int) -> Tokens:
 
 
 def spent(connection: Connection, run_id: int) -> Tokens:
-    """The same, and what else the shards that it made have cost, whoever collected them."""
+    """The same, and what else the shards that it made or bought have cost, whoever collected
+    them."""
     counted, new = _of(connection, run_id)
     others = [
         _less(Tokens(*map(int, brought)), _sum(counted.get(shard_id, _NONE), new.get(shard_id, _NONE)))
-        for shard_id, *brought in _BROUGHT_BY_MADE.rows(connection, run_id)
+        for shard_id, *brought in _BROUGHT_BY_SENT.rows(connection, run_id)
     ]
     return _sum(*counted.values(), *new.values(), *others)
 

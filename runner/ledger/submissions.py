@@ -44,6 +44,8 @@ from runner.ledger.times import iso, iso_or_none, moment, moment_or_none, second
 
 CANCEL_REQUESTED = "cancel requested"
 """The event of a wish to stop a batch."""
+CREATE_INTENDED = "create intended"
+"""What the event of a create-intent says; its detail is the digest of the key, salted with the run."""
 FINAL_STATES = tuple(state.value for state in ShardState if state.is_final)
 _INTENTS = frozenset({ShardState.UPLOADING, ShardState.CREATING, ShardState.FENCING})
 
@@ -97,6 +99,13 @@ _OWNER = Query(
     .join(shard, shard.c.manifest_id == manifest.c.id)
     .where(shard.c.id == bindparam("this_shard")),
     "this_shard",
+)
+_BOUGHT = select(event.c.shard_id).where(
+    event.c.run_id == bindparam("by_run"), event.c.what == literal_column(f"'{CREATE_INTENDED}'")
+)
+_BOUGHT_ELSEWHERE = RecordQuery(
+    _selected().where(shard.c.manifest_id != bindparam("of_manifest"), shard.c.id.in_(_BOUGHT)),
+    *("of_manifest", "by_run"),
 )
 _NEEDING_FILE = Query(
     select(shard.c.id).where(
@@ -276,6 +285,11 @@ def load_records(connection: Connection, manifest_id: int) -> list[ShardRecord]:
     return [_record(found) for found in _OF_MANIFEST.records(connection, manifest_id)]
 
 
+def load_bought_elsewhere(connection: Connection, run_id: int, manifest_id: int) -> list[ShardRecord]:
+    """Shards of other manifests than this one for which this run sent a create."""
+    return [_record(found) for found in _BOUGHT_ELSEWHERE.records(connection, manifest_id, run_id)]
+
+
 def _record(found: Any) -> ShardRecord:
     values = {name: getattr(found, name) for name in _AS_STORED}
     return ShardRecord(
@@ -451,8 +465,6 @@ def add_event(
     _ADD_EVENT.run(connection, [(iso(now_s), run_id, shard_id, what, detail)])
 
 
-CREATE_INTENDED = "create intended"
-"""What the event of a create-intent says; its detail is the digest of the key, salted with the run."""
 EXTRA_BATCH, EXTRA_OUTPUT = "extra batch", "extra output"
 """Further batches that the server made of one create, and their output files: incidents."""
 

@@ -24,11 +24,11 @@ def killed_at(project: Project, point: str) -> None:
 
 
 def small(project: Project, rows: int = 1, **sections: Any) -> Path:
-    """A manifest beside that of the project, which asks the first of its rows."""
+    """A manifest beside that of the project, which asks the first of its rows, and one of its own."""
     with (project.folder / "rows.csv").open() as file:
         first = list(csv.reader(file))[: rows + 1]
     with (project.folder / "few.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(first)
+        csv.writer(file).writerows([*first, ["own", "a row of its own"]])
     own = {"name": "small", "dataset": {"path": "few.csv", "key": "id"}, "output": {"path": "few.jsonl"}}
     path = project.folder / "small.yaml"
     path.write_text(yaml.safe_dump({**project.manifest, **own, **sections}))
@@ -41,29 +41,30 @@ def run(project: Project, path: Path, *options: str) -> Done:
     return done
 
 
-def ticked(project: Project, at: str) -> None:
+def ticked(path: Path, at: str) -> None:
     """One tick at this moment."""
-    tick((project.manifest_path,), environ={}, reporter=Silent(), clock=lambda: seconds(at))
+    tick((path,), environ={}, reporter=Silent(), clock=lambda: seconds(at))
 
 
 # ---------------------------------------------------------------- its terms
 
 
-def test_what_is_cut_goes_on_in_the_window_that_it_was_planned_for(tmp_path: Path) -> None:
-    def too_large(upload: int) -> Reply | None:
-        return (413, b'{"error":{"message":"too large"}}') if upload == 1 else None
+class NarrowServer(HostileServer):
+    """Takes three requests in a file."""
 
-    with HostileServer(uploaded=too_large) as server:
+    def _upload(self, body: bytes) -> Reply:
+        is_large = body.count(b'"custom_id"') > 3
+        return (413, b'{"error":{"message":"too large"}}') if is_large else super()._upload(body)
+
+
+def test_what_is_cut_goes_on_in_the_window_that_it_was_planned_for(tmp_path: Path) -> None:
+    with NarrowServer() as server:
         project = server.project(tmp_path / "p", 6)
         killed_at(project, "upload.begins")
         path = small(project, batch={"completion_window": "1h"})
         assert run(project, path).code == 0
-        assert project.ledger(
-            "SELECT requests, completion_window, model FROM shard WHERE state = 'done'"
-        ) == [
-            (3, "24h", "m"),
-            (3, "24h", "m"),
-        ]
+        found = project.ledger("SELECT requests, completion_window FROM shard WHERE state = 'done'")
+        assert sorted(found) == [(1, "1h"), (3, "24h"), (3, "24h")]
 
 
 # ---------------------------------------------------------------- who pays
@@ -84,6 +85,16 @@ def priced(server: HostileServer, folder: Path, rows: int, **sections: Any) -> P
     return project
 
 
+def broken(request: dict[str, Any]) -> dict[str, Any]:
+    """A failure that may pass, and was billed as much as may be."""
+    body = {"error": {"message": "broke"}, "usage": {"prompt_tokens": 0, "completion_tokens": LIMIT}}
+    return {
+        **failure(request),
+        "response": {"status_code": 500, "request_id": "r", "body": body},
+        "error": None,
+    }
+
+
 @pytest.mark.parametrize("is_collected_by_another", [False, True])
 def test_what_another_run_collected_is_spent_all_the_same(
     tmp_path: Path, is_collected_by_another: bool
@@ -97,17 +108,98 @@ def test_what_another_run_collected_is_spent_all_the_same(
             return Look(fields={"status": "in_progress", "request_counts": counts})
         if batch.number > 1:
             return Look(output=good(batch))
-        body = {"error": {"message": "broke"}, "usage": {"prompt_tokens": 0, "completion_tokens": LIMIT}}
-        broken = {"response": {"status_code": 500, "request_id": "r", "body": body}, "error": None}
-        return Look(output=lines(*({**failure(one), **broken} for one in batch.requests)))
+        return Look(output=lines(*map(broken, batch.requests)))
 
     with HostileServer(billed) as server:
         project = priced(server, tmp_path / "p", 2, budget={"max_cost": 1.1}, schedule={"cron": "0 2 * * *"})
         path = small(project, retry={"attempts": 1}, budget={})
-        ticked(project, "2026-01-01T02:00")
+        ticked(project.manifest_path, "2026-01-01T02:00")
         is_slow = False
         if is_collected_by_another:
             assert run(project, path).code == 3
-        ticked(project, "2026-01-01T02:05")
+        ticked(project.manifest_path, "2026-01-01T02:05")
         assert project.ledger("SELECT exit_code FROM due") == [(3,)]
-        assert len(server.batches) == 1, "nothing is left to send them again"
+        own = [["own"]] if is_collected_by_another else []
+        assert sorted(bought(server)) == [["k0", "k1"], *own], "nothing is left to send them again"
+
+
+def told(done: Done) -> str:
+    return "\n".join(event["what"] for event in done.events if event["event"] == "trouble")
+
+
+def bought(server: HostileServer) -> list[list[str]]:
+    """The keys of the requests of each batch."""
+    return [[one.rpartition("-")[0] for one in batch.ids] for batch in server.batches]
+
+
+def killed_before_its_upload(server: HostileServer, folder: Path) -> Project:
+    """Three requests of half a dollar each, which nobody has sent."""
+    project = priced(server, folder, 3)
+    killed_at(project, "upload.begins")
+    return project
+
+
+def test_what_another_manifest_never_sent_is_left_to_it_where_the_budget_is_too_small(tmp_path: Path) -> None:
+    with HostileServer() as server:
+        project = killed_before_its_upload(server, tmp_path / "p")
+        path = small(project, budget={"max_cost": 1.9})
+        done = run(project, path)
+        assert (done.code, bought(server)) == (75, [["own"]])
+        assert f"3 requests of {project.manifest_path}, which are not sent by this run" in told(done)
+        assert f"`run {project.manifest_path}` sends them" in told(done)
+        assert project.run("--yes").code == 0
+        done = run(project, path)
+        assert (done.code, bought(server)) == (0, [["own"], ["k0", "k1", "k2"]])
+
+
+def test_what_another_manifest_never_sent_is_sent_where_it_fits_and_told(tmp_path: Path) -> None:
+    with HostileServer() as server:
+        project = killed_before_its_upload(server, tmp_path / "p")
+        done = run(project, small(project, budget={"max_cost": 2.1}))
+        assert (done.code, sorted(bought(server))) == (0, [["k0", "k1", "k2"], ["own"]])
+        assert told(done).count(f"3 requests of {project.manifest_path}, which this run sends") == 1
+        assert project.ledger("SELECT paid_output_tokens FROM run ORDER BY id DESC LIMIT 1") == [(8,)]
+
+
+def test_what_was_sent_for_another_manifest_counts_before_anything_is_sent_again(tmp_path: Path) -> None:
+    """Its own request has failed and was billed, while the three others may still cost one and a half."""
+    is_slow = True
+
+    def script(batch: Batch, _look: int) -> Look:
+        if len(batch.requests) == 1:
+            return Look(output=lines(*map(broken, batch.requests)))
+        counts = {"total": 3, "completed": 0, "failed": 0}
+        slow = Look(fields={"status": "in_progress", "request_counts": counts})
+        return slow if is_slow else Look(output=good(batch))
+
+    with HostileServer(script) as server:
+        project = killed_before_its_upload(server, tmp_path / "p")
+        path = small(project, budget={"max_cost": 2.1}, schedule={"cron": "0 2 * * *"})
+        ticked(path, "2026-01-01T02:00")
+        ticked(path, "2026-01-01T02:05")
+        assert sorted(bought(server)) == [["k0", "k1", "k2"], ["own"]]
+        is_slow = False
+        ticked(path, "2026-01-01T02:10")
+        assert project.ledger("SELECT exit_code FROM due") == [(3,)]
+
+
+def test_where_the_other_manifest_is_gone_the_same_command_asks_its_own_rows(tmp_path: Path) -> None:
+    with HostileServer() as server:
+        project = killed_before_its_upload(server, tmp_path / "p")
+        path = small(project, budget={"max_cost": 1.9})
+        project.manifest_path.unlink()
+        assert run(project, path).code == 75
+        plan = project.call("plan", str(path), "--json")
+        done = run(project, path)
+        assert (done.code, bought(server)) == (0, [["own"], ["k0"]])
+        assert '"requests_to_send":1' in plan.stdout, "the plan has said so"
+
+
+def test_no_due_time_waits_for_what_another_manifest_never_sent(tmp_path: Path) -> None:
+    with HostileServer() as server:
+        project = killed_before_its_upload(server, tmp_path / "p")
+        path = small(project, budget={"max_cost": 1.4}, schedule={"cron": "0 2 * * *"})
+        for at in ("2026-01-01T02:00", "2026-01-01T02:05", "2026-01-02T02:00", "2026-01-02T02:05"):
+            ticked(path, at)
+        assert project.ledger("SELECT state, exit_code FROM due") == [("finished", 75)] * 2
+        assert bought(server) == [["own"]]
