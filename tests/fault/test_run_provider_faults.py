@@ -155,8 +155,8 @@ def test_nothing_new_is_sent_once_the_server_has_refused_payment(tmp_path: Path)
     refused = [
         one for one in project.witness.http() if one["method"] == "POST" and one["path"] == "/v1/batches"
     ]
-    assert len(refused) <= 4
-    assert len(project.witness.uploads()) <= 8
+    # Four go up at once, and while their creates are on the way perhaps four more.
+    assert len(refused) <= len(project.witness.uploads()) <= 8
     assert project.witness.creates() == []
 
 

@@ -25,13 +25,14 @@ from runner.core import states
 from runner.core.model import Provider
 from runner.core.states import ShardState, Submission
 from runner.errors import StillRunningError
-from runner.ledger import EXTRA_BATCH
+from runner.ledger import CREATE_INTENDED, EXTRA_BATCH
 from runner.provider import ApiKey, Client
 from runner.provider.profiles import DOUBLEWORD, GENERIC
 from tests.contract.ledger_factories import START_S, Project, to_send
 from tests.fault.run_hostile_server import Batch, HostileServer, Look, answer, lines, well
 from tests.fault.test_run_protocol import NO_SUCH_FILE, NOT_DELETED, FencingServer, cutter_of
 
+KEY = ApiKey("key")
 SPEED = 20
 PATIENCE_S, REREAD_S, GRACE_S = 90.0, 15.0, 3600.0
 DAY_S = 86_400.0
@@ -80,7 +81,7 @@ class Processes:
             return begun_s + (time.monotonic() - real_s) * SPEED
 
         self.project.ledger._clock = clock
-        with Client(self.profile, api_key=ApiKey("key")) as client:
+        with Client(self.profile, api_key=KEY) as client:
             at = Surroundings(
                 provider=self.profile,
                 place=self.project.ledger.place,
@@ -185,13 +186,11 @@ def fencing(found: Processes) -> None:
     """An earlier process looked for the batch in vain, and was killed once it had asked for the fence."""
     up = states.upload_accepted(states.upload_intended(found.shard), "file-a")
     intended = states.create_intended(up, START_S - 60)
-    for step in (
-        states.upload_intended(found.shard),
-        up,
-        intended,
-        replace(intended, state=ShardState.FENCING),
-    ):
-        found.project.ledger.save(step, what=step.state)
+    ledger = found.project.ledger
+    for step in (states.upload_intended(found.shard), up):
+        ledger.save(step, what=step.state)
+    ledger.save(intended, what=CREATE_INTENDED, detail=KEY.digest(found.shard.run.encode()))
+    ledger.save(replace(intended, state=ShardState.FENCING), what=ShardState.FENCING)
 
 
 def test_a_fence_whose_reply_was_lost_is_believed_after_many_steps(tmp_path: Path) -> None:
