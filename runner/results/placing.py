@@ -3,11 +3,14 @@
 The one rule: a table is written to `.<name>.<uuid>.tmp` beside its target, made durable, and only then
 renamed over it (I23). Several targets are all written before the first is renamed. A draft is held by an
 flock for as long as its writer lives, so what a killed run left can be told from what another is writing,
-and is removed.
+and is removed. Between its making and its lock another process may take a draft for left over: who makes one
+looks whether it still stands there when the lock is held, and else makes another; who removes one holds the
+lock meanwhile.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -15,7 +18,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,8 @@ from pathlib import Path
 from runner.failpoints import failpoint
 
 _SCRATCH = "publish-"
+_MOST_TRIES = 100
+"""So often what was just made may be taken for left over; once is rare."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +59,14 @@ def drafting(target: Path) -> Iterator[Draft]:
     target = Path(os.path.realpath(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     _sweep(target)
-    path = target.with_name(draft_name(target))
     mode = 0o666 if target.parent.stat().st_mode & 0o077 else 0o600
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+
+    def make() -> tuple[Path, int]:
+        path = target.with_name(draft_name(target))
+        return path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+
+    path, descriptor = _locked(make)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not target.parent.stat().st_mode & 0o077:
             os.fchmod(descriptor, 0o600)  # in a private folder tables are private too, whatever the umask
         with suppress(FileNotFoundError):
@@ -78,8 +86,8 @@ def _sweep(target: Path) -> None:
     """Remove what killed runs left of this target: drafts that nobody holds."""
     pattern = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{32}}\.tmp")
     for path in target.parent.iterdir():
-        if pattern.fullmatch(path.name) and path.is_file() and not _is_held(path):
-            path.unlink(missing_ok=True)
+        if pattern.fullmatch(path.name) and path.is_file():
+            _remove_if_left(path, os.unlink)
 
 
 @contextmanager
@@ -87,31 +95,65 @@ def scratch_folder(scratch: Path) -> Iterator[Path]:
     """A folder of one's own below `scratch`, removed at the end; those of killed runs go too."""
     scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
     for leftover in scratch.glob(f"{_SCRATCH}*"):
-        if leftover.is_dir() and not _is_held(leftover):
-            shutil.rmtree(leftover, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=scratch))
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        if leftover.is_dir():
+            _remove_if_left(leftover, _remove_tree)
+
+    def make() -> tuple[Path, int]:
+        folder = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=scratch))
+        return folder, os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+
+    folder, descriptor = _locked(make)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield folder
     finally:
         os.close(descriptor)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_held(path: Path) -> bool:
-    """Whether a living process holds the lock on this file or folder."""
+def _locked(make: Callable[[], tuple[Path, int]]) -> tuple[Path, int]:
+    """What `make` makes and opens, as soon as it is locked and still stands where it was made."""
+    for _ in range(_MOST_TRIES):
+        with suppress(FileNotFoundError):  # a folder that was gone before it was open
+            path, descriptor = make()
+            try:
+                is_ours = _is_taken(path, descriptor)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            if is_ours:
+                return path, descriptor
+            os.close(descriptor)
+    raise BlockingIOError(errno.EAGAIN, "other processes keep removing what is made there")
+
+
+def _is_taken(path: Path, descriptor: int) -> bool:
+    """Lock what is open: whether nobody else has, and it still has this name. Raises OSError where its file
+    system has no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
+def _remove_if_left(path: Path, remove: Callable[[Path], object]) -> None:
+    """Remove it unless a living process holds the lock on it; ours is held until it is gone."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
-        return True
+        return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
+        is_left = False
+        with suppress(OSError):
+            is_left = _is_taken(path, descriptor)
+        if is_left:
+            remove(path)
     finally:
         os.close(descriptor)
-    return False
+
+
+def _remove_tree(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

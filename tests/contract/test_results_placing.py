@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runner.errors import InputError, RunnerError
-from runner.results import PublishError, publish
+from runner.results import PublishError, placing, publish
 from tests.contract.results_factories import (
     COLUMNS,
     SUFFIXES,
@@ -313,3 +314,76 @@ def test_whoever_reads_the_old_table_reads_it_to_its_end(tmp_path: Path) -> None
         put(tmp_path, snapshot, [record(at, _answer="other") for at in range(2)], ".csv")
         assert reader.read() == old[4:]
     assert b"other" in table.read_bytes()
+
+
+# ---------------------------------------------------------------- made and not yet locked
+
+
+@contextmanager
+def scratch_of(folder: Path) -> Iterator[Path]:
+    with placing.scratch_folder(folder / "scratch") as made:
+        yield made
+
+
+@contextmanager
+def draft_of(folder: Path) -> Iterator[Path]:
+    with placing.drafting(folder / "table.csv") as draft:
+        yield draft.path
+
+
+Made = Callable[[Path], AbstractContextManager[Path]]
+
+
+@pytest.mark.parametrize("made", [scratch_of, draft_of])
+def test_what_another_run_took_for_left_over_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Made
+) -> None:
+    lock = fcntl.flock
+    others: list[Path] = []
+
+    def locked_after_another_came(descriptor: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        with made(tmp_path) as other:
+            others.append(other)
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", locked_after_another_came)
+    with made(tmp_path) as ours:
+        assert ours.exists()
+        assert others
+        with made(tmp_path) as third:
+            assert ours.exists()
+        assert not third.exists()
+    assert not ours.exists()
+
+
+@pytest.mark.parametrize(("made", "how"), [(scratch_of, "rmdir"), (draft_of, "unlink")])
+def test_who_removes_what_was_left_holds_its_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Made, how: str
+) -> None:
+    with made(tmp_path) as ours:
+        left = ours.with_name(ours.name.replace(ours.name[-8:-4], "0000"))
+    left.mkdir() if how == "rmdir" else left.touch()
+    was_held = []
+    remove = getattr(os, how)
+
+    def looked_at(path: Any, *rest: Any, **others: Any) -> None:
+        if Path(path).name == left.name:
+            with closing_descriptor(left) as descriptor, pytest.raises(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            was_held.append(path)
+        remove(path, *rest, **others)
+
+    monkeypatch.setattr(os, how, looked_at)
+    with made(tmp_path):
+        assert not left.exists()
+    assert was_held
+
+
+@contextmanager
+def closing_descriptor(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
