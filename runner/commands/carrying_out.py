@@ -215,7 +215,7 @@ class _CarryingOut:
             self._left |= engine.left()
             if pace is Pace.SUBMITTED and self._under_way():
                 return True
-            shard_ids = {one.shard_id for one in self._ended}
+            shard_ids = self._answered_for()
             if room is None or any(one.state.is_final for one in driven):
                 room = room_left(self._ledger, self._manifest_id, shard_ids, room, engine.queued_out())
             FailedRequests(
@@ -237,6 +237,15 @@ class _CarryingOut:
             if not submissions:
                 return False
         return False
+
+    def _answered_for(self) -> set[int]:
+        """The shards whose failures this run sends again. A run that was narrowed does so for what it asked
+        itself: what an earlier one asked may be of rows that were left out."""
+        ended = {one.shard_id for one in self._ended}
+        if self._is_whole:
+            return ended
+        shards = self._ledger.shards(self._manifest_id)
+        return ended & {one.shard_id for one in shards if one.run_id == self._run_id}
 
     def _under_way(self) -> list[Submission]:
         """Without what this run must not send."""

@@ -124,14 +124,16 @@ class Visit:
 
     def _has_batches(self) -> bool:
         """Whether a look can bring something on. Nothing goes on of a run that was made for another server
-        than the manifest names now, and for what another manifest never sent no due time waits."""
+        than the manifest names now, nor where a rebuilt ledger knows of no run: the next due time plans then,
+        and collects. For what another manifest never sent no due time waits."""
         ledger, manifest_id = self._ledger, self._manifest_id
         own = {record.shard_id for record in ledger.shards(manifest_id)}
         is_open = any(
             one.shard_id in own or not one.state.is_unpaid
             for one in under_way(self._workplace, ledger, manifest_id)
         )
-        return is_open and not is_elsewhere(self._workplace, ledger.current_run(manifest_id))
+        current = ledger.current_run(manifest_id)
+        return is_open and current is not None and not is_elsewhere(self._workplace, current)
 
     # ------------------------------------------------------------ what is under way
 

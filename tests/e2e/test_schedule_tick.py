@@ -383,6 +383,23 @@ def test_under_its_new_name_a_manifest_pays_for_nothing_again(stage: Stage) -> N
     assert set(stage.executed().values()) == {1}
 
 
+def test_after_a_rebuild_the_next_due_time_collects_what_was_under_way(stage: Stage) -> None:
+    stage.manifest()
+    assert started(stage, BEFORE) == 0
+    stage.hold()
+    assert started(stage, FIRST) == 1
+    for path in (stage.folder / ".runner").glob("ledger.db*"):
+        path.unlink()
+    code, _, stderr = stage.program("rebuild", "nightly.yaml")
+    assert code == 0, stderr
+    assert stage.tick("2026-01-01T02:05").failed == ()
+    stage.release()
+    (again,) = stage.tick(SECOND).started
+    assert again.finished is not None
+    assert stage.statuses() == {"succeeded": 3}
+    assert set(stage.executed().values()) == {1}
+
+
 def test_a_schedule_that_is_edited_counts_from_then_on(stage: Stage) -> None:
     """14:00 of a day on which nobody had said 14:00 yet is not made up for."""
     stage.manifest()

@@ -92,6 +92,26 @@ def test_a_batch_whose_create_was_in_doubt_is_stopped_once_it_is_found(tmp_path:
         complete(project, rows_of(4))
 
 
+def test_a_run_of_some_rows_asks_nothing_again_of_the_others_that_were_cancelled(tmp_path: Path) -> None:
+    def script(batch: Batch, _look: int) -> Look:
+        if batch.number > 1:
+            return Look(output=good(batch))
+        is_stopped = batch.id in server.cancelled
+        return Look(fields={"status": "cancelled" if is_stopped else "in_progress", **ALL_IDLE})
+
+    with StoppableServer(script) as server:
+        project = server.project(tmp_path / "p", 4)
+        assert project.run("--detach").code == EXIT_STILL_RUNNING
+        assert cancel(project).code == 0
+        assert project.run("--limit", "1").code == EXIT_FAILED_ROWS, "what it waited for was cancelled"
+        assert [len(batch.requests) for batch in server.batches] == [4]
+        project.run("--limit", "1")
+        assert [len(batch.requests) for batch in server.batches] == [4, 1]
+        assert project.run().code == 0
+        assert [len(batch.requests) for batch in server.batches] == [4, 1, 3]
+        complete(project, rows_of(4))
+
+
 def test_a_run_that_is_still_sending_sends_nothing_after_a_cancel(tmp_path: Path) -> None:
     def script(batch: Batch, _look: int) -> Look:
         is_stopped = batch.id in server.cancelled
