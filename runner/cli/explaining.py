@@ -33,7 +33,7 @@ class Explainer:
             return Explanation()
         has_failures = finished.succeeded + finished.pending < finished.rows
         causes = self._causes(manifest) if has_failures and finished.results else ()
-        return Explanation(manifest=manifest.path, causes=causes)
+        return Explanation(manifest=manifest, causes=causes)
 
     def _find(self, finished: Finished) -> ManifestOptions | None:
         if len(self._manifests) == 1:

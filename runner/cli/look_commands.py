@@ -27,7 +27,7 @@ from runner.cli.plan_text import plan_text, validate_text
 from runner.cli.reporting import reporter_for
 from runner.cli.streams import is_stdout_coloured, say, write_out
 from runner.cli.texts import clean, here
-from runner.commands.options import Narrowing, RunOptions
+from runner.commands.options import Narrowing, RunOptions, run_line
 from runner.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_WORK_TO_DO, InputError, Mistake
 
 WATCH_EVERY_S = 2.0
@@ -123,7 +123,8 @@ def plan(
     else:
         from runner.cli.sides_text import examples_text
 
-        lines = plan_text(made.plan, made.causes, path=manifest, saved=out)
+        command = run_line(options) if out is None else f"run apply {shlex.quote(out)}"
+        lines = plan_text(made.plan, made.causes, path=manifest, command=command)
         lines += examples_text(made.examples, is_coloured=is_stdout_coloured())
         write_out("\n".join(lines) + "\n")
     return EXIT_WORK_TO_DO if wants_code and made.plan.has_work else EXIT_DONE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
 _COLUMNS_SHOWN = 8
 
 
-def plan_text(plan: Plan, causes: Sequence[str], *, path: str, saved: str | None = None) -> list[str]:
-    """The lines of `run plan`. `path` is the manifest as the user typed it, `saved` the plan's file."""
+def plan_text(plan: Plan, causes: Sequence[str], *, path: str, command: str) -> list[str]:
+    """The lines of `run plan`. `path` is the manifest as the user typed it; `command` carries it out."""
     typed = clean(path)
     lines = [f"{typed}: {counted(plan.rows, 'row')}"]
     changes, standings = plan_changes(plan), plan_standings(plan)
@@ -39,12 +38,7 @@ def plan_text(plan: Plan, causes: Sequence[str], *, path: str, saved: str | None
         lines.append(f"  estimate      {estimate_text(plan.estimate)}")
         lines.append(f"                ({clean(plan.estimate.basis)})")
     lines += [f"  {line.plain()}" for line in unsendable_lines(plan, causes)]
-    if plan.has_work:
-        lines.append(
-            f"next: run {shlex.quote(typed) if saved is None else f'apply {shlex.quote(clean(saved))}'}"
-        )
-    else:
-        lines.append("nothing to do")
+    lines.append(f"next: {clean(command)}" if plan.has_work else "nothing to do")
     return lines
 
 

@@ -6,13 +6,13 @@ Numbers that are zero and facts that are unknown are left out.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from runner.cli.texts import clean, counted, money, path_here, size, span
 from runner.commands.moments import Cut, Finished, Raising, Retrying
+from runner.commands.options import ManifestOptions, command_line
 from runner.core.planning import Estimate, Plan
 from runner.errors import EXIT_DONE, EXIT_REFUSED, EXIT_STILL_RUNNING
 
@@ -51,9 +51,9 @@ def short_run(run: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """What a reporter can't know of an end: the manifest as the user typed it, and why rows failed."""
+    """What a reporter can't know of an end: the manifest as it was typed and bent, and why rows failed."""
 
-    manifest: str | None = None
+    manifest: ManifestOptions | None = None
     causes: tuple[str, ...] = ()
 
 
@@ -240,13 +240,17 @@ def _labelled(label: str, texts: Sequence[str], *, tone: Tone = Tone.PLAIN) -> l
     return [Line(label="" if index else label, text=text, tone=tone) for index, text in enumerate(texts)]
 
 
-def _next_lines(finished: Finished, manifest: str | None) -> list[Line]:
-    """The one command that helps now, or none. Where the run was refused its error has told that already."""
-    if finished.exit_code == EXIT_REFUSED:
+def _next_lines(finished: Finished, manifest: ManifestOptions | None) -> list[Line]:
+    """The one command that helps now, or none. Where the run was refused its error has told that already;
+    a schedule's look needs none."""
+    if finished.exit_code == EXIT_REFUSED or manifest is None:
         return []
-    path = shlex.quote(clean(manifest)) if manifest else "MANIFEST"
     if finished.pending or finished.cancelled:
-        return [Line(label="next", text=f"run {path}", tone=Tone.NEXT)]
-    if finished.succeeded == finished.rows:
-        return [Line(label="next", text=f"run retry {path}", tone=Tone.NEXT)] * bool(finished.refresh_failed)
-    return [Line(label="next", text=f"run results {path} --where \"_status <> 'succeeded'\"", tone=Tone.NEXT)]
+        command = command_line("", manifest)
+    elif finished.succeeded < finished.rows:
+        command = f"{command_line('results', manifest)} --where \"_status <> 'succeeded'\""
+    elif finished.refresh_failed:
+        command = command_line("retry", manifest)
+    else:
+        return []
+    return [Line(label="next", text=clean(command), tone=Tone.NEXT)]

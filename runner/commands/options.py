@@ -146,3 +146,18 @@ class RunOptions:
         if self.is_step and not is_local:
             return Pace.STEP
         return Pace.SUBMITTED if self.detach else Pace.DONE
+
+
+def run_line(options: RunOptions) -> str:
+    """The command line of this run, its manifest bent and its rows narrowed as they are."""
+    narrowing = options.narrowing
+    words = ["--refresh"] if options.refresh else []
+    given = {
+        "--only": narrowing.only,
+        "--where": narrowing.where,
+        "--sample": narrowing.sample,
+        "--seed": narrowing.seed or None,
+        "--limit": narrowing.limit,
+    }
+    words += [word for name, value in given.items() if value is not None for word in (name, str(value))]
+    return " ".join([command_line("", options.manifest), *map(shlex.quote, words)])

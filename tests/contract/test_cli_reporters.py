@@ -20,6 +20,7 @@ from runner.cli.signals import Interrupts
 from runner.cli.streams import ReaderLeftError
 from runner.cli.summary import Explanation
 from runner.commands.moments import BatchCreated, BatchDone, Finished, Moment, RowsRendered, Silent, Trouble
+from runner.commands.options import ManifestOptions
 from runner.core.wire import decode_json
 from runner.errors import RunnerError
 from tests.contract.cli_factories import (
@@ -36,7 +37,10 @@ Made = tuple[Screen, Callable[[], str]]
 
 
 def explained(_finished: Finished) -> Explanation:
-    return Explanation(manifest="manifests/triage.yaml", causes=("2 missing_variable: `body` is undefined",))
+    return Explanation(
+        manifest=ManifestOptions(path="manifests/triage.yaml", profile="prod"),
+        causes=("2 missing_variable: `body` is undefined",),
+    )
 
 
 def yes(_question: str) -> bool:
@@ -199,7 +203,7 @@ cost      0.1234 USD
 results   results/triage.parquet
           /elsewhere/triage.csv
 causes    2 missing_variable: `body` is undefined
-next      run results manifests/triage.yaml --where "_status <> 'succeeded'"
+next      run results manifests/triage.yaml --profile prod --where "_status <> 'succeeded'"
 submitted: 1 batch on the way; the same command collects the answers"""
 
 
@@ -263,7 +267,7 @@ def test_a_run_that_was_refused_leaves_the_next_step_to_its_error() -> None:
 def test_pending_rows_ask_for_the_same_command() -> None:
     lines = lines_of([make_finished(succeeded=290, failed=0, unsendable=0, pending=10, exit_code=75)])
     assert lines[0].startswith("pending   290 succeeded, 10 pending")
-    assert lines[-1] == "next      run manifests/triage.yaml"
+    assert lines[-1] == "next      run manifests/triage.yaml --profile prod"
 
 
 # ---------------------------------------------------------------- the live display

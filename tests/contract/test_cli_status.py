@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from runner.cli.plan_text import plan_text, validate_text
 from runner.cli.status_text import MOST_BATCHES, is_over, section, status_text
 from runner.cli.watching import drawn
+from runner.commands.options import ManifestOptions, Narrowing, RunOptions, run_line
 from runner.commands.status import BatchStatus, ManifestStatus
 from runner.commands.validate import ValidateResult
 from runner.core.planning import Reason
@@ -155,14 +157,16 @@ next: run 'm y.yaml'"""
 def test_a_plan_as_text() -> None:
     reason = Reason(what="prompt.template", was="abcdefab00", now="1234567800", rows=198)
     plan = make_plan(new=0, unchanged=100, changed=198, removed=1, requests_to_send=198, reasons=(reason,))
-    lines = plan_text(plan, ("row 7, key 'a': `body` is undefined",), path="m y.yaml")
+    lines = plan_text(
+        plan, ("row 7, key 'a': `body` is undefined",), path="m y.yaml", command="run 'm y.yaml'"
+    )
     assert "\n".join(["m.yaml: 300 rows", *lines[1:]]) == PLAN
     assert lines[0] == "m y.yaml: 300 rows"
 
 
 def test_a_plan_without_work_says_so() -> None:
     plan = make_plan(new=0, unchanged=300, requests_to_send=0, shards=0, unsendable=0, causes={})
-    assert plan_text(plan, (), path="m.yaml") == [
+    assert plan_text(plan, (), path="m.yaml", command="run m.yaml") == [
         "m.yaml: 300 rows",
         "  unchanged     300",
         "  to send       nothing",
@@ -182,3 +186,14 @@ def test_a_valid_manifest_as_text() -> None:
     assert lines[0] == "m.yaml: valid"
     assert lines[2].endswith("column_7 VARCHAR, and 2 more")
     assert lines[-1] == "  warning: t.j2:1:4: `tone` is never used"
+
+
+def test_the_line_of_a_run_is_bent_and_narrowed_as_the_run_is() -> None:
+    manifest = ManifestOptions(path="m y.yaml", set_values=("params.tone=very formal",), profile="prod")
+    narrowing = Narrowing(only="failed", where="lang = 'de'", sample=9, seed=3, limit=2)
+    line = run_line(RunOptions(manifest=manifest, narrowing=narrowing, refresh=True))
+    assert shlex.split(line) == [
+        *("run", "m y.yaml", "--set", "params.tone=very formal", "--profile", "prod", "--refresh"),
+        *("--only", "failed", "--where", "lang = 'de'", "--sample", "9", "--seed", "3", "--limit", "2"),
+    ]
+    assert run_line(RunOptions(manifest=ManifestOptions(path="m.yaml"))) == "run m.yaml"
