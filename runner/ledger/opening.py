@@ -31,7 +31,7 @@ from runner.ledger.engine import (
 from runner.ledger.faults import REBUILD, translated
 from runner.ledger.handles import is_open_here
 from runner.ledger.journal import sync_folder
-from runner.ledger.place import LedgerPlace
+from runner.ledger.place import LedgerPlace, refused_to_us
 from runner.ledger.schema import VERSIONS, make, migrate, refuse_newer, version_of
 from runner.ledger.seal import Verdict, examine, has_log, seal_path
 from runner.ledger.sentinel import refuse_forgetful, refuse_missing
@@ -94,12 +94,15 @@ def open_reading_engine(place: LedgerPlace) -> Engine | None:
 
 
 def is_missing(path: str) -> bool:
-    """Whether there is no database in this file, or not yet."""
+    """Whether there is no database in this file, or not yet. Errors: LedgerError where another user's run
+    has made its folder."""
     file = Path(path)
     try:
         return file.stat().st_size == 0
     except FileNotFoundError:
         return True
+    except PermissionError as error:
+        raise refused_to_us(file, error) from error
 
 
 def _bring_up_to_date(place: LedgerPlace, where: str, path: str | None) -> None:

@@ -85,10 +85,20 @@ class LedgerPlace:
                 with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
                     stream.write("*\n")
         except OSError as error:
+            if isinstance(error, PermissionError) and os.path.lexists(self.folder):
+                raise refused_to_us(self.folder, error) from error
             raise LedgerError(
                 f"{self.folder}: can't be made: {error.strerror}",
                 next_step="make the project's folder writable, or move the manifest to one that is",
             ) from error
+
+
+def refused_to_us(path: Path, error: PermissionError) -> LedgerError:
+    """For something of a project that another user's run has made: its folder is private."""
+    return LedgerError(
+        f"{path}: {error.strerror}",
+        next_step="run this as the user to whom the project's .runner folder belongs, or give it to this one",
+    )
 
 
 def locate(manifest_path: str, environ: Mapping[str, str]) -> LedgerPlace:

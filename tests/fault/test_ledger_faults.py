@@ -271,6 +271,29 @@ def test_a_read_only_ledger_says_so(tmp_path: Path) -> None:
         Ledger.open(place_in(tmp_path))
 
 
+@contextmanager
+def as_another_user(folder: Path) -> Iterator[None]:
+    """Root becomes nobody, to whom the folder is closed; anybody else closes it to themselves."""
+    is_root, mode = os.geteuid() == 0, folder.stat().st_mode
+    os.seteuid(65534) if is_root else folder.chmod(0)
+    try:
+        yield
+    finally:
+        os.seteuid(0) if is_root else folder.chmod(mode)
+
+
+def test_a_ledger_of_another_user_is_told_as_that(tmp_path: Path) -> None:
+    place = place_in(tmp_path)
+    made(tmp_path)
+    Ledger.open(place).close()
+    with as_another_user(place.folder):
+        with pytest.raises(LedgerError, match="Permission denied") as reading:
+            Ledger.open_reading(place)
+        with pytest.raises(LedgerError, match="Permission denied"):
+            Ledger.open(place)
+    assert "as the user to whom" in reading.value.next_step
+
+
 def test_a_folder_in_the_files_place_is_told(tmp_path: Path) -> None:
     (tmp_path / ".runner" / "ledger.db").mkdir(parents=True)
     with pytest.raises(LedgerError, match="can't be opened"):
