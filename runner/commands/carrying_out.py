@@ -28,6 +28,7 @@ from runner.commands.engine import Engine
 from runner.commands.execution import Execution, RunResult
 from runner.commands.finishing import history_target, record_end, remove_collected
 from runner.commands.going_on import Going
+from runner.commands.inputs import narrowing_recorded
 from runner.commands.moments import Finished, Submitted, Trouble
 from runner.commands.options import Narrowing, Pace, command_line
 from runner.commands.others import OthersShards
@@ -240,12 +241,17 @@ class _CarryingOut:
 
     def _answered_for(self) -> set[int]:
         """The shards whose failures this run sends again. A run that was narrowed does so for what it asked
-        itself: what an earlier one asked may be of rows that were left out."""
+        itself, or one that was narrowed alike: what others asked may be of rows that were left out."""
         ended = {one.shard_id for one in self._ended}
         if self._is_whole:
             return ended
+        runs = {
+            run.id
+            for run in self._ledger.runs(self._manifest_id)
+            if self._narrowing is not None and narrowing_recorded(run.inputs) == self._narrowing
+        }
         shards = self._ledger.shards(self._manifest_id)
-        return ended & {one.shard_id for one in shards if one.run_id == self._run_id}
+        return ended & {one.shard_id for one in shards if one.run_id in (*runs, self._run_id)}
 
     def _under_way(self) -> list[Submission]:
         """Without what this run must not send."""

@@ -112,6 +112,19 @@ def test_a_run_of_some_rows_asks_nothing_again_of_the_others_that_were_cancelled
         complete(project, rows_of(4))
 
 
+def test_the_same_command_repeats_what_failed_of_the_rows_that_it_chose(tmp_path: Path) -> None:
+    def script(batch: Batch, _look: int) -> Look:
+        if batch.number > 1:
+            return Look(output=good(batch))
+        return Look(error=lines(*map(failure, batch.requests)))
+
+    with StoppableServer(script) as server:
+        project = server.project(tmp_path / "p", 4)
+        assert project.run("--limit", "2", "--detach").code == EXIT_STILL_RUNNING
+        assert project.run("--limit", "2").code == 0
+        assert [len(batch.requests) for batch in server.batches] == [2, 2]
+
+
 def test_a_run_that_is_still_sending_sends_nothing_after_a_cancel(tmp_path: Path) -> None:
     def script(batch: Batch, _look: int) -> Look:
         is_stopped = batch.id in server.cancelled
