@@ -102,15 +102,7 @@ class Wishes:
 
     def note_asked_for(self, run_id: int, after: int) -> None:
         """Somebody has asked for this run, after this event."""
-        with self._writing() as connection:
-            add_event(
-                connection,
-                what=ASKED_FOR,
-                detail=str(after),
-                run_id=run_id,
-                shard_id=None,
-                now_s=self._clock(),
-            )
+        self._add(ASKED_FOR, str(after), run_id)
 
     def asked_for(self, run_id: int) -> Asked | None:
         """When somebody asked for this run last; None where that was never noted."""
@@ -126,15 +118,7 @@ class Wishes:
 
     def cancel_manifest(self, manifest_id: int) -> None:
         """Nothing more is to be sent for this manifest by a run that was asked for before."""
-        with self._writing() as connection:
-            add_event(
-                connection,
-                what=MANIFEST_CANCELLED,
-                detail=str(manifest_id),
-                run_id=None,
-                shard_id=None,
-                now_s=self._clock(),
-            )
+        self._add(MANIFEST_CANCELLED, str(manifest_id), None)
 
     def is_cancelled(self, manifest_id: int, after: int) -> bool:
         """Whether somebody has cancelled the manifest since this event."""
@@ -146,3 +130,8 @@ class Wishes:
         since its run was asked for last."""
         with self._reading() as connection:
             return _UNWISHED.first(connection, shard_id) is not None
+
+    def _add(self, what: str, detail: str, run_id: int | None) -> None:
+        with self._writing() as connection:
+            now_s = self._clock()
+            add_event(connection, what=what, detail=detail, run_id=run_id, shard_id=None, now_s=now_s)

@@ -87,7 +87,7 @@ def _sweep(target: Path) -> None:
     pattern = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{32}}\.tmp")
     for path in target.parent.iterdir():
         if pattern.fullmatch(path.name) and path.is_file():
-            _remove_if_left(path, os.unlink)
+            _remove_if_left(path)
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def scratch_folder(scratch: Path) -> Iterator[Path]:
     scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
     for leftover in scratch.glob(f"{_SCRATCH}*"):
         if leftover.is_dir():
-            _remove_if_left(leftover, _remove_tree)
+            _remove_if_left(leftover)
 
     def make() -> tuple[Path, int]:
         folder = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=scratch))
@@ -119,6 +119,7 @@ def _locked(make: Callable[[], tuple[Path, int]]) -> tuple[Path, int]:
                 is_ours = _is_taken(path, descriptor)
             except BaseException:
                 os.close(descriptor)
+                _remove(path)
                 raise
             if is_ours:
                 return path, descriptor
@@ -136,7 +137,7 @@ def _is_taken(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _remove_if_left(path: Path, remove: Callable[[Path], object]) -> None:
+def _remove_if_left(path: Path) -> None:
     """Remove it unless a living process holds the lock on it; ours is held until it is gone."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -147,13 +148,16 @@ def _remove_if_left(path: Path, remove: Callable[[Path], object]) -> None:
         with suppress(OSError):
             is_left = _is_taken(path, descriptor)
         if is_left:
-            remove(path)
+            _remove(path)
     finally:
         os.close(descriptor)
 
 
-def _remove_tree(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

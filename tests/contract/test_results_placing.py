@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -387,3 +388,16 @@ def closing_descriptor(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@pytest.mark.parametrize("made", [scratch_of, draft_of])
+def test_where_nothing_can_be_locked_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Made
+) -> None:
+    def no_locks(_descriptor: int, _how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(OSError, match="No locks"), made(tmp_path):
+        pass
+    assert [path for path in tmp_path.rglob("*") if path.name != "scratch" and path.name != "home"] == []

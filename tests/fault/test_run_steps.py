@@ -263,7 +263,7 @@ def test_what_a_cut_wait_has_read_counts_for_the_next_one(tmp_path: Path) -> Non
 
     with HostileServer(script) as server, processes(tmp_path, server) as found:
         bought(found)
-        found.until(is_done, lambda: found.wait(REREAD_S, for_s=5))
+        assert found.until(is_done, lambda: found.wait(REREAD_S, for_s=5)) > REREAD_S
 
 
 def test_the_grace_after_a_cancel_is_waited_out_by_cut_waits(tmp_path: Path) -> None:
