@@ -20,7 +20,7 @@ from runner.commands.moments import Raising, Reporter, Trouble
 from runner.commands.narrowing import selection_of
 from runner.commands.options import Narrowing
 from runner.commands.render_pool import render_all
-from runner.commands.retrying import next_slot, planned, until_it_stands
+from runner.commands.retrying import files_of_more, next_slot, planned, until_it_stands
 from runner.commands.sharding import SealedShard, ShardFiles
 from runner.commands.spending import Allowance
 from runner.commands.workplace import Workplace
@@ -73,13 +73,8 @@ class LargerRequests:
         failpoint("raise.begins")
         folder = self.workplace.place.folder
         with tempfile.TemporaryDirectory(prefix="raise-", dir=folder / "scratch") as scratch:
-            files = ShardFiles(
-                self.workplace.provider.limits,
-                folder=folder / "shards",
-                scratch=Path(scratch),
-                owner=self.workplace.file_owner,
-                first_slot=next_slot(self.ledger, self.manifest_id, self.run_id),
-            )
+            first_slot = next_slot(self.ledger, self.manifest_id, self.run_id)
+            files = files_of_more(self.workplace, Path(scratch), first_slot)
             with Staging.create(Path(scratch)) as staging:
                 try:
                     shards = self._committed(files, staging)

@@ -71,6 +71,17 @@ def until_it_stands(send: Callable[[], T], *, reporter: Reporter, otherwise: str
     return None
 
 
+def files_of_more(workplace: Workplace, scratch: Path, first_slot: int) -> ShardFiles:
+    """Input files of shards that a run adds to those it has, from this slot on."""
+    return ShardFiles(
+        workplace.provider.limits,
+        folder=workplace.place.folder / "shards",
+        scratch=scratch,
+        owner=workplace.file_owner,
+        first_slot=first_slot,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedRequests:
     """Every request worth repeating of those that the shards with these ids carried.
@@ -107,13 +118,8 @@ class FailedRequests:
         failpoint("retry.begins")
         folder = self.workplace.place.folder
         with tempfile.TemporaryDirectory(prefix="retry-", dir=folder / "scratch") as scratch:
-            files = ShardFiles(
-                self.workplace.provider.limits,
-                folder=folder / "shards",
-                scratch=Path(scratch),
-                owner=self.workplace.file_owner,
-                first_slot=next_slot(self.ledger, self.manifest_id, self.run_id),
-            )
+            first_slot = next_slot(self.ledger, self.manifest_id, self.run_id)
+            files = files_of_more(self.workplace, Path(scratch), first_slot)
             try:
                 placements = self._placements(files)
                 failpoint("retry.copied")
