@@ -4,9 +4,8 @@ The outline, once around::
 
     drive
       _take        a shard's lock: only one process moves a shard
-      _step        core.states.decide -> record the intent, start one call in a thread
-      _landed      a call's reply -> core.states moves -> ledger.save -> a moment
-      _conclude    answers stored; is every request accounted for? -> DONE
+      _step        core.states.decide -> `sending`, or a look at the batch: one call in a thread
+      _landed      a call's reply -> `sending`, or `watching` until every request is accounted for
 
 The engine's own thread makes every decision and every write; worker threads only call the server and
 write scratch files. An intent is durable before its call starts, a reply is durable before the next
@@ -24,17 +23,17 @@ from runner.commands import calls
 from runner.commands.ahead import Ahead
 from runner.commands.calls import Fetched
 from runner.commands.complaints import COMPLAINTS, batches_go_on, complaint_of, refusal
-from runner.commands.cutting import TOO_LARGE, Cutter
+from runner.commands.cutting import Cutter
 from runner.commands.extras import Extras, ExtrasSeen, look_at_extras
 from runner.commands.interrupts import StopFlag
-from runner.commands.moments import BatchCreated, Trouble, Uploaded
 from runner.commands.options import Pace
 from runner.commands.patience import Patience
-from runner.commands.precautions import UNSEEN, Precautions
+from runner.commands.precautions import Precautions
+from runner.commands.sending import STOPPING, MaySend, Reception, Sender
 from runner.commands.tracks import ExtrasStage, Surroundings, Track
 from runner.commands.watching import Watcher, refusal_in
 from runner.core import states
-from runner.core.model import Accepted, Problem, ProblemKind, Refused, Unknown
+from runner.core.model import ProblemKind
 from runner.core.states import (
     Create,
     DrawFence,
@@ -52,24 +51,16 @@ from runner.errors import (
     RunnerError,
     StillRunningError,
 )
-from runner.failpoints import failpoint
-from runner.ledger import CREATE_INTENDED, HeldElsewhereError, WaitKind, hold
+from runner.ledger import HeldElsewhereError, hold
 from runner.provider import ProviderError
 
-MAX_UPLOADS_AT_ONCE = 4
-MAX_UPLOAD_ATTEMPTS = 12
-MAX_UNREACHED_ATTEMPTS = 5
-"""So often a server is tried that never answered this run: a minute, then a wrong address is likelier."""
 TICK_S = 0.25
 LEAVE_S = 3.0
-MaySend = Callable[[Submission], bool]
-_STOPPING = frozenset({ProblemKind.AUTHENTICATION, ProblemKind.PAYMENT, ProblemKind.VOLUME})
 
 
 class Engine:
     """Drives shards to their end. One instance for one run; see the module for its rules.
 
-    `pause_until_s`: until when (Unix seconds, by the steady clock) the server wants nothing sent.
     `may_send`: whether this run may buy a batch of a shard; one that it may not is left.
     """
 
@@ -78,18 +69,25 @@ class Engine:
     ) -> None:
         self._at = at
         self._stop = stop
-        self._cutter = cutter
-        self._may_send = may_send
-        self.pause_until_s = 0.0
+        self._reception = Reception()
+        self._tracks: list[Track] = []
         self._ahead = Ahead(at.place)
         self._patience = Patience(at)
         self._watcher = Watcher(at, self._ahead, self._patience)
         self._extras = Extras(at, self._patience)
         self._precautions = Precautions(at)
-        self._tracks: list[Track] = []
+        self._sender = Sender(
+            at,
+            cutter,
+            self._reception,
+            self._tracks,
+            patience=self._patience,
+            extras=self._extras,
+            precautions=self._precautions,
+            may_send=may_send,
+            start=self._start,
+        )
         self._landed_calls: queue.SimpleQueue[tuple[Track, str, object]] = queue.SimpleQueue()
-        self._stopping: Problem | None = None
-        self._was_reached = False
         self._patience_s = LEAVE_S
         self._complaints: list[Submission] = []
 
@@ -103,14 +101,14 @@ class Engine:
         Raises InterruptedRunError, StillRunningError (deadline), ProviderRefusedError (key, payment); what
         was reached is in the ledger either way. What else went wrong, `complaint` says afterwards.
         """
-        self._tracks = [Track(submission=submission) for submission in submissions]
+        self._tracks[:] = [Track(submission=submission) for submission in submissions]
         deadline_s = None if left_s is None else time.monotonic() + left_s
         self._ahead.begin()
         try:
             while not self._is_over(pace):
                 self._check_stop(deadline_s)
                 now = self._at.clock()
-                for track in () if self._stopping is not None else self._tracks:
+                for track in () if self._reception.stopping is not None else self._tracks:
                     self._step(track, now)
                 self._wait_for_calls()
         except KeyboardInterrupt:
@@ -119,8 +117,8 @@ class Engine:
         finally:
             self._leave()
             self._ahead.close()
-        if self._stopping is not None:
-            raise refusal(self._at.provider.name, self._stopping)
+        if self._reception.stopping is not None:
+            raise refusal(self._at.provider.name, self._reception.stopping)
         self._complaints += [
             track.submission for track in self._tracks if track.submission.state in COMPLAINTS
         ]
@@ -128,9 +126,10 @@ class Engine:
 
     @property
     def sends_from_s(self) -> float:
-        """The same by the wall clock, as what outlives this process is told (0: from now on)."""
-        ahead_s = self._at.wall() - self._at.clock()
-        return self.pause_until_s + ahead_s if self.pause_until_s else 0.0
+        """From when on the server wants something sent again: Unix seconds by the wall clock, as what
+        outlives this process is told; 0: now."""
+        paused_s = self._reception.pause_until_s
+        return paused_s + self._at.wall() - self._at.clock() if paused_s else 0.0
 
     def queued_out(self) -> list[str]:
         """What the server said of its full queue to shards of the last drive: nothing of them was let in."""
@@ -145,7 +144,7 @@ class Engine:
         return [track.submission for track in self._tracks]
 
     def _is_over(self, pace: Pace) -> bool:
-        if self._stopping is not None:
+        if self._reception.stopping is not None:
             return not any(track.is_busy for track in self._tracks)
         now = self._at.clock()
         return all(
@@ -155,10 +154,9 @@ class Engine:
 
     def _is_held_up(self, track: Track, pace: Pace) -> bool:
         """In a step: as many batches are open as may be, so this shard's turn is in a later one."""
-        is_first = track.is_in(ShardState.READY) and not track.is_busy
-        return (
-            pace is Pace.STEP and is_first and self._open_beside(track) >= self._at.provider.max_open_batches
-        )
+        if pace is not Pace.STEP or not track.is_in(ShardState.READY) or track.is_busy:
+            return False
+        return self._sender.open_beside(track) >= self._at.provider.max_open_batches
 
     def _check_stop(self, deadline_s: float | None) -> None:
         bought = sum(track.is_in(ShardState.SUBMITTED) for track in self._tracks)
@@ -224,17 +222,8 @@ class Engine:
 
     def _act(self, track: Track, action: states.Action, now: float) -> None:
         match action:
-            case Upload() | Create() if now < self.pause_until_s:
-                track.next_at_s = self.pause_until_s
-            case Upload():
-                self._upload(track)
-            case Create():
-                self._create(track, now)
-            case ScanForBatch():
-                self._scan(track)
-            case DrawFence():
-                submission = track.submission
-                self._call(track, "fence", lambda: calls.draw_fence(self._at.client, submission))
+            case Upload() | Create() | ScanForBatch() | DrawFence():
+                self._sender.act(track, action, now)
             case Poll():
                 self._poll(track)
             case Wait(until_s):
@@ -257,7 +246,7 @@ class Engine:
             track.next_at_s = now + 1.0
         track.submission = self._at.load(shard_id)
         if track.is_taken and track.submission.state in (ShardState.CREATING, ShardState.UNKNOWN):
-            self._tell_unknown(track, "an earlier run never learned whether its create arrived", now)
+            self._sender.tell_unknown(track, "an earlier run never learned whether its create arrived", now)
         self._hold_if_fenced_unseen(track)
         if track.is_taken and track.submission.state in (ShardState.SUBMITTED, ShardState.FENCING):
             self._patience.remember(track)
@@ -273,92 +262,10 @@ class Engine:
             why = "its create was sent with another key, and only that one can tell whether it arrived"
             self._at.save(track, states.held(track.submission, why), "held")
 
-    def _tell_unknown(self, track: Track, why: str, now: float) -> None:
-        settled_s = (track.submission.send_by_s or 0.0) + self._at.provider.settle_s
-        what = f"{why}; waiting {max(settled_s - now, 0):.0f} s, then looking for the batch"
-        self._at.reporter.tell(Trouble(what=what, slot=track.submission.slot))
-
-    def _upload(self, track: Track) -> None:
-        uploading = sum(other.is_busy and other.is_in(ShardState.UPLOADING) for other in self._tracks)
-        if uploading >= MAX_UPLOADS_AT_ONCE or self._open_beside(track) >= self._at.provider.max_open_batches:
-            return
-        if track.uploads == MAX_UPLOAD_ATTEMPTS:  # by this run: what an earlier one met says nothing of today
-            raise StillRunningError(
-                f"the server did not take shard {track.submission.slot} in {MAX_UPLOAD_ATTEMPTS} attempts: "
-                f"{track.submission.problem}",
-                next_step="nothing is lost; run the same command again later",
-            )
-        if self._precautions.is_given_up(track) or self._leaves(track):
-            return
-        if self._cutter.is_too_large(track.submission):
-            self._cut_up(track, states.discarded(track.submission), TOO_LARGE)
-            return
-        track.uploads += 1
-        failpoint("upload.begins")
-        self._at.save(track, states.upload_intended(track.submission), "upload intended")
-        failpoint("upload.intended")
-        submission = track.submission
-        path = self._at.place.folder / submission.path
-
-        def sent(sent_bytes: int) -> None:
-            track.sent_bytes = sent_bytes
-
-        self._call(
-            track, "upload", lambda: calls.upload(self._at.client, path, submission, self._at.provider, sent)
-        )
-
-    def _leaves(self, track: Track) -> bool:
-        """Let go of a shard that this run must not send; whoever may, can take it."""
-        track.is_left = not self._may_send(track.submission)
-        if track.is_left:
-            track.lock.close()
-        return track.is_left
-
-    def _cut_up(self, track: Track, given_up: Submission, problem: Problem) -> None:
-        """Smaller shards take the place of this one, unless a person wants none."""
-        if self._precautions.is_to_be_let_go(track):
-            self._precautions.let_go(track, given_up)
-            return
-        new = self._cutter.cut(given_up, problem)
-        track.submission = given_up
-        self._tracks += [Track(submission=submission) for submission in new]
-
-    def _open_beside(self, track: Track) -> int:
-        return sum(
-            not other.submission.state.is_final and other.submission.state is not ShardState.READY
-            for other in self._tracks
-            if other is not track and not other.is_left
-        )
-
-    def _create(self, track: Track, now: float) -> None:
-        if self._precautions.is_given_up(track) or self._leaves(track):
-            return
-        window_s = states.send_window_s(self._at.provider)
-        failpoint("create.begins")
-        intended = states.create_intended(track.submission, now, window_s)
-        self._at.save(track, intended, CREATE_INTENDED, self._at.key_digest(intended))
-        failpoint("create.intended")
-        submission = track.submission
-        self._call(track, "create", lambda: self._create_in_time(submission))
-
-    def _stop_if_unwished(self, track: Track) -> None:
-        """Once a batch is known, and after each look at it: it goes on, though a person cancelled it while it
-        was being made, or the server did not take that."""
-        batch_id = track.submission.batch_id or ""
-        if self._precautions.is_to_be_stopped(track):
-            self._call(track, "stop", lambda: self._at.client.cancel_batch(batch_id))
-
-    def _create_in_time(self, submission: Submission) -> Accepted | Refused | Unknown:
-        """The last check: an intent that grew old (a sleep, a stopped process) is not sent any more."""
-        if self._at.clock() >= (submission.send_by_s or 0.0):
-            message = "not sent: too much time went by between the intent and the call"
-            return Refused(problem=Problem(kind=ProblemKind.UNREACHABLE, message=message, retry_after_s=0.0))
-        return calls.create(self._at.client, submission)
-
     def _poll(self, track: Track) -> None:
         submission, progress = track.submission, track.progress
         scratch = self._at.place.folder / "scratch"
-        self._call(
+        self._start(
             track,
             "fetch",
             lambda: calls.fetch(
@@ -366,26 +273,16 @@ class Engine:
             ),
         )
 
-    def _scan(self, track: Track) -> None:
-        client, provider, submission = self._at.client, self._at.provider, track.submission
-        path, scratch = self._at.place.folder / submission.path, self._at.place.folder / "scratch"
-        if submission.state is ShardState.FENCED:
-            self._call(
-                track, "scan", lambda: calls.scan_after_fence(client, submission, provider, path, scratch)
-            )
-        else:
-            self._call(track, "scan", lambda: calls.scan(client, submission, provider))
-
     def _look_at_extras(self, track: Track) -> None:
         ids, shard_id = track.extras, track.submission.shard_id
         scratch, is_last = self._at.place.folder / "scratch", track.extras_stage is ExtrasStage.TO_READ
-        self._call(
+        self._start(
             track,
             "extras",
             lambda: look_at_extras(self._at.client, ids, scratch, shard_id, is_last=is_last),
         )
 
-    def _call(self, track: Track, name: str, call: Callable[[], object]) -> None:
+    def _start(self, track: Track, name: str, call: Callable[[], object]) -> None:
         """Run one call in a thread of its own; a daemon, so that leaving never waits for a slow server."""
         track.is_busy = True
 
@@ -403,10 +300,10 @@ class Engine:
     def _landed(self, track: Track, name: str, result: object) -> None:
         track.is_busy = False
         problem = getattr(result, "problem", None)
-        self._was_reached |= problem is None or problem.kind is not ProblemKind.UNREACHABLE
+        self._reception.was_reached |= problem is None or problem.kind is not ProblemKind.UNREACHABLE
         if isinstance(result, ProviderError):
-            if result.problem.kind in _STOPPING:
-                self._stopping = result.problem
+            if result.problem.kind in STOPPING:
+                self._reception.stopping = result.problem
             elif name == "stop":
                 self._watcher.not_stopped(track, result, self._tracks)
             else:
@@ -418,14 +315,6 @@ class Engine:
 
     def _replied(self, track: Track, name: str, result: object) -> None:
         match name, result:
-            case "upload", Accepted() | Refused() | Unknown():
-                self._upload_landed(track, result)
-            case "create", Accepted() | Refused() | Unknown():
-                self._create_landed(track, result)
-            case "scan", (tuple() as matches, bool() as is_complete):
-                self._scan_landed(track, matches, is_complete)
-            case "fence", str():
-                self._fence_landed(track, result)
             case "fetch", Fetched():
                 self._fetch_landed(track, result)
             case "extras", ExtrasSeen():
@@ -433,142 +322,14 @@ class Engine:
             case "stop", BatchObject():
                 track.is_stop_told = True  # the next poll sees what became of it
             case _:
-                raise AssertionError(f"unexpected reply to {name}: {result!r}")
+                self._sender.replied(track, name, result)
 
     def _fetch_landed(self, track: Track, fetched: Fetched) -> None:
         self._watcher.fetched(track, fetched, self._tracks)
-        refusals = (error.problem for error in fetched.errors if error.problem.kind in _STOPPING)
-        self._stopping = next(refusals, self._stopping)
+        refusals = (error.problem for error in fetched.errors if error.problem.kind in STOPPING)
+        self._reception.stopping = next(refusals, self._reception.stopping)
         if track.is_in(ShardState.DONE):
-            self._pause(track.retry_after_s)
-            self._stopping = self._stopping or refusal_in(track)
-        elif track.is_in(ShardState.SUBMITTED) and self._stopping is None:
-            self._stop_if_unwished(track)
-
-    def _pause(self, seconds: float | None) -> None:
-        """The longest wait that the server asked for counts, for every shard."""
-        self.pause_until_s = max(self.pause_until_s, self._at.clock() + seconds if seconds else 0.0)
-
-    def _upload_landed(self, track: Track, result: Accepted | Refused | Unknown) -> None:
-        failpoint("upload.landed")
-        if isinstance(result, Accepted):
-            self._precautions.refuse_reused_file(track, result.object_id)
-            moved = states.upload_accepted(track.submission, result.object_id)
-            self._at.save(track, moved, "uploaded")
-            failpoint("upload.recorded")
-            self._at.reporter.tell(
-                Uploaded(
-                    slot=moved.slot,
-                    file_id=result.object_id,
-                    size_bytes=moved.size_bytes,
-                    requests=moved.requests,
-                )
-            )
-            return
-        self._refused(track, states.upload_failed(track.submission, result.problem, self._at.clock()), result)
-
-    def _create_landed(self, track: Track, result: Accepted | Refused | Unknown) -> None:
-        failpoint("create.landed")
-        match result:
-            case Accepted() if self._precautions.is_reused(track, result.object_id):
-                self._precautions.hold_reused(track, result.object_id)
-            case Accepted():
-                moved = states.create_accepted(track.submission, result.object_id, self._at.clock())
-                self._at.save(track, moved, "batch created", result.raw.decode("utf-8", "replace"))
-                failpoint("create.recorded")
-                self._tell_created(track, is_adopted=False)
-                self._stop_if_unwished(track)
-            case Refused():
-                moved = states.create_refused(track.submission, result.problem, self._at.clock())
-                self._refused(track, moved, result)
-            case Unknown():
-                now = self._at.clock()
-                moved = states.create_unknown(track.submission, result.problem, ended_at_s=now)
-                self._at.save(track, moved, "create unknown")
-                failpoint("create.unknown_recorded")
-                self._tell_unknown(
-                    track, f"whether a batch was created is unknown ({result.problem.message})", now
-                )
-
-    def _refused(self, track: Track, moved: Submission, result: Refused | Unknown) -> None:
-        problem = result.problem
-        if moved.state is ShardState.DISCARDED:
-            self._cut_up(track, moved, problem)
-            return
-        self._pause(problem.retry_after_s)
-        if moved.state is ShardState.REFUSED:
-            self._at.ledger.release(moved)
-            track.submission = moved
-        else:
-            self._at.save(track, moved, "sent again later")
-        if problem.kind in _STOPPING:
-            self._stopping = problem
-            return
-        if moved.attempt > MAX_UNREACHED_ATTEMPTS and not self._was_reached:
-            raise StillRunningError(
-                f"{self._at.provider.base_url} can't be reached: {problem.message}",
-                next_step="check the network and `model.provider`; the same command goes on from here",
-            )
-        pause_s = max(moved.not_before_s - self._at.clock(), 0)
-        then = "given up" if moved.state is ShardState.REFUSED else f"again in {pause_s:.0f} s"
-        self._at.reporter.tell(Trouble(what=f"{problem.message}; {then}", slot=moved.slot))
-
-    def _tell_created(self, track: Track, *, is_adopted: bool) -> None:
-        self._at.reporter.tell(
-            BatchCreated(
-                slot=track.submission.slot,
-                batch_id=track.submission.batch_id or "",
-                requests=track.submission.requests,
-                is_adopted=is_adopted,
-            )
-        )
-
-    def _scan_landed(self, track: Track, matches: tuple[BatchObject, ...], is_complete: bool) -> None:
-        failpoint("scan.landed")
-        before = track.submission.state
-        moved = states.scanned(
-            track.submission,
-            matches,
-            is_complete=is_complete,
-            provider=self._at.provider,
-            now_s=self._at.clock(),
-        )
-        if moved.state is ShardState.READY and not self._precautions.is_of_our_account(track):
-            moved = states.held(track.submission, UNSEEN)
-        if moved.state is before:
-            track.submission = moved
-            return
-        if moved.state is ShardState.SUBMITTED:
-            if self._precautions.is_reused(track, moved.batch_id or ""):
-                self._precautions.hold_reused(track, moved.batch_id or "")
-                return
-            self._extras.found(track, moved, matches)
-        self._at.save(track, moved, f"scanned: {moved.state}")
-        failpoint("scan.recorded")
-        if moved.state is ShardState.SUBMITTED:
-            failpoint("adopt.recorded")
-            self._tell_created(track, is_adopted=True)
-            self._extras.remember(track)
-            self._stop_if_unwished(track)
-
-    def _fence_landed(self, track: Track, reply: str) -> None:
-        """The file was seen before the fence was tried, so where it stays missing a delete of ours reached
-        the server and only its reply was lost."""
-        failpoint("fence.landed")
-        whole_s, file_id = self._at.patience_s, track.submission.input_file_id or ""
-        is_lasting = reply != "deleted" and (
-            self._patience.lasted_s(track, WaitKind.FENCE_OPEN, file_id, whole_s) > whole_s
-        )
-        track.has_deleted |= reply == "deleted"
-        if reply == "missing" and is_lasting and not self._precautions.is_of_our_account(track):
-            self._at.save(track, states.held(track.submission, UNSEEN), "held")
-            return
-        if reply == "deleted" or (reply == "missing" and is_lasting):
-            self._at.save(track, states.fence_held(track.submission), "fence drawn")
-            failpoint("fence.recorded")
-            self._patience.end(track, WaitKind.FENCE_OPEN)
-        elif is_lasting:
-            self._at.save(track, states.held(track.submission, "the input file could not be deleted"), "held")
-            self._patience.end(track, WaitKind.FENCE_OPEN)
-        else:
-            track.next_at_s = self._at.clock() + self._at.reread_pause_s
+            self._reception.pause(track.retry_after_s, self._at.clock())
+            self._reception.stopping = self._reception.stopping or refusal_in(track)
+        elif track.is_in(ShardState.SUBMITTED) and self._reception.stopping is None:
+            self._sender.stop_if_unwished(track)

@@ -122,7 +122,7 @@ def test_an_intent_that_slept_through_its_time_is_not_sent(
         if name == "create.intended" and not slept[0]:
             slept[0] = 8 * 3600.0
 
-    monkeypatch.setattr("runner.commands.engine.failpoint", sleeping)
+    monkeypatch.setattr("runner.commands.sending.failpoint", sleeping)
     run_here(project)
     assert slept[0] > 0
     assert len(project.witness.creates()) == 1

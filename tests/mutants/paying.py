@@ -120,35 +120,35 @@ PAYING = (
     # ------------------------------------------------------------ the engine around it
     Mutant(
         name="no-intent",
-        path="commands/engine.py",
+        path="commands/sending.py",
         old="self._at.save(track, intended, CREATE_INTENDED, self._at.key_digest(intended))",
         new="track.submission = intended",
         kills=(f"{_PROVIDER_FAULTS}::test_a_kill_while_a_create_is_on_the_wire_is_settled_by_the_next_run",),
     ),
     Mutant(
         name="unknown-create-taken-for-refused",
-        path="commands/engine.py",
+        path="commands/sending.py",
         old="states.create_unknown(track.submission, result.problem, ended_at_s=now)",
         new="states.create_refused(track.submission, result.problem, now)",
         kills=(f"{_PROVIDER_FAULTS}::test_every_create_may_lose_its_reply",),
     ),
     Mutant(
         name="old-intent-sent",
-        path="commands/engine.py",
+        path="commands/sending.py",
         old="        if self._at.clock() >= (submission.send_by_s or 0.0):\n",
         new="        if False:\n",
         kills=(f"{_PROTOCOL}::test_an_intent_that_grew_old_is_not_sent",),
     ),
     Mutant(
         name="fence-not-judged",
-        path="commands/engine.py",
+        path="commands/sending.py",
         old='        if reply == "deleted" or (reply == "missing" and is_lasting):\n',
         new="        if True:\n",
         kills=(f"{_PROTOCOL}::test_a_fence_that_the_server_did_not_confirm_is_drawn_again",),
     ),
     Mutant(
         name="404-on-the-fence-believed-at-once",
-        path="commands/engine.py",
+        path="commands/sending.py",
         old='(reply == "missing" and is_lasting)',
         new='reply == "missing"',
         kills=(f"{_PROTOCOL}::test_a_fence_that_the_server_did_not_confirm_is_drawn_again",),
@@ -183,7 +183,7 @@ PAYING = (
     ),
     Mutant(
         name="second-batch-recorded-after-the-first",
-        path="commands/engine.py",
+        path="commands/sending.py",
         old="            self._extras.found(track, moved, matches)\n",
         new="",
         kills=(f"{_EXTRAS}::test_a_run_that_only_submits_stops_the_second_batch_and_the_next_one_reads_it",),
@@ -240,7 +240,7 @@ PAYING = (
     Mutant(
         name="told-to-stop-once-only",
         path="commands/engine.py",
-        old="        elif track.is_in(ShardState.SUBMITTED) and self._stopping is None:\n",
+        old="        elif track.is_in(ShardState.SUBMITTED) and self._reception.stopping is None:\n",
         new="        elif False:\n",
         kills=(f"{_CANCELLED}::test_a_batch_that_is_found_later_is_told_to_stop_until_it_was_heard",),
     ),
