@@ -17,6 +17,7 @@ from runner.rooms import found_in
 
 if TYPE_CHECKING:
     from runner.ledger.bulk import without_collector
+    from runner.ledger.events import CREATE_INTENDED, EXTRA_BATCH, EXTRA_OUTPUT
     from runner.ledger.facts import ShardFact
     from runner.ledger.kept_requests import KeptRequest, kept_path, load_requests
     from runner.ledger.ledger import Ledger
@@ -60,7 +61,6 @@ if TYPE_CHECKING:
     from runner.ledger.schedules import Claim, DueRecord, DueState, ScheduleRecord, Schedules
     from runner.ledger.staging import Staging
     from runner.ledger.stored import Place, StoredRow, StoredRows, ledger_row
-    from runner.ledger.submissions import CREATE_INTENDED, EXTRA_BATCH, EXTRA_OUTPUT
     from runner.ledger.swapping import is_file_of_ours, scratch_folder, swap_in
     from runner.ledger.waits import WaitKind, Waits
 
@@ -147,7 +147,7 @@ __getattr__ = found_in(
         "restoring",
         "schedules",
         "staging",
-        "submissions",
+        "events",
         "swapping",
         "waits",
     ),

@@ -12,9 +12,9 @@ from sqlalchemy import Connection, and_, delete, func, null, or_, select, update
 from runner.core.model import Status
 from runner.core.states import ShardState
 from runner.core.wire import decode_json
+from runner.ledger.events import add_event
 from runner.ledger.packing import STATUS_CODES
 from runner.ledger.records import RemoteInput, StoredRaw
-from runner.ledger.submissions import add_event
 from runner.ledger.tables import (
     attempt,
     file,

@@ -5,7 +5,7 @@ Theory
 Every change is one transaction on the writing engine, which holds the write lock from its first moment;
 every question is a short read on the reading engine (see `engine`, `open_ledger`). One thread writes;
 there are no locks inside. The SQL stands in one module for each topic: `runs`, `planning`, `submissions`,
-`outcomes`, `reading`.
+`saving`, `outcomes`, `reading`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,18 @@ from runner.core.model import Outcome
 from runner.core.planning import Held
 from runner.core.states import ShardState, Submission
 from runner.failpoints import failpoint
-from runner.ledger import attempts, housekeeping, outcomes, payments, planning, reading, runs, submissions
+from runner.ledger import (
+    attempts,
+    events,
+    housekeeping,
+    outcomes,
+    payments,
+    planning,
+    reading,
+    runs,
+    saving,
+    submissions,
+)
 from runner.ledger.open_ledger import OpenLedger
 from runner.ledger.records import (
     AnswerValues,
@@ -216,7 +227,7 @@ class Ledger(OpenLedger):
         took back one that it counts on; then nothing was written.
         """
         with self._writing() as connection:
-            ids = submissions.add(connection, run_id, manifest_id, shards, self._clock())
+            ids = saving.add(connection, run_id, manifest_id, shards, self._clock())
             failpoint("commit.shards_added")
             writer = planning.PlanWriter(connection, manifest_id, ids)
             writer.write(staging, run_id)
@@ -239,7 +250,7 @@ class Ledger(OpenLedger):
         Errors: PlanMovedError if one of them is not repeatable any more; then nothing was written.
         """
         with self._writing() as connection:
-            ids = submissions.add(connection, run_id, manifest_id, shards, self._clock())
+            ids = saving.add(connection, run_id, manifest_id, shards, self._clock())
             planning.place_known(connection, placements, ids, max_attempts=max_attempts)
             failpoint("retry.before")
             return submissions.load_many(connection, ids.values())
@@ -279,7 +290,7 @@ class Ledger(OpenLedger):
             outcomes.store(connection, submission.shard_id, None, items, self._clock())
             self._store(connection, submission, "cut", detail, run_id)
             planning.free_requests(connection, submission.shard_id)
-            ids = submissions.add(connection, run_id, manifest_id, shards, self._clock())
+            ids = saving.add(connection, run_id, manifest_id, shards, self._clock())
             planning.place_known(connection, placements, ids)
             failpoint("cut.before")
             return submissions.load_many(connection, ids.values())
@@ -384,32 +395,28 @@ class Ledger(OpenLedger):
         (`EXTRA_OUTPUT`); in the journal first. Repeating it changes nothing."""
         with self._writing() as connection:
             now_s = self._clock()
-            submissions.note_extras(
-                connection, self._journal, submission, what, ids, run_id=run_id, now_s=now_s
-            )
+            events.note_extras(connection, self._journal, submission, what, ids, run_id=run_id, now_s=now_s)
 
     def extra_batches(self, shard_id: int) -> list[str]:
         """Further batches of a shard that were found beside the one that drives it."""
         with self._reading() as connection:
-            return submissions.load_extras(connection, shard_id, submissions.EXTRA_BATCH)
+            return events.load_details(connection, shard_id, events.EXTRA_BATCH)
 
     def key_of_create(self, shard_id: int) -> str:
         """The digest of the key that the last create-intent was made with; empty where it is not known."""
         with self._reading() as connection:
-            return next(
-                reversed(submissions.load_extras(connection, shard_id, submissions.CREATE_INTENDED)), ""
-            )
+            return next(reversed(events.load_details(connection, shard_id, events.CREATE_INTENDED)), "")
 
     def request_cancel(self, shard_id: int) -> None:
         """Record that a person wants the shard's batch stopped, beside whoever moves the shard."""
         with self._writing() as connection:
-            submissions.request_cancel(connection, shard_id, self._clock())
+            saving.request_cancel(connection, shard_id, self._clock())
 
     def _store(
         self, connection: Connection, submission: Submission, what: str, detail: str, run_id: int | None
     ) -> None:
         now_s = self._clock()
-        submissions.store(
+        saving.store(
             connection, self._journal, submission, what=what, detail=detail, run_id=run_id, now_s=now_s
         )
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Select, bindparam, func, or_, select
 
 from runner.ledger.bulk import Query
-from runner.ledger.submissions import CREATE_INTENDED, add_event
+from runner.ledger.events import CREATE_INTENDED, add_event
 from runner.ledger.tables import attempt, event, shard
 
 PAID = "paid"

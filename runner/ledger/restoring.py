@@ -20,6 +20,7 @@ from runner.core.states import ShardState
 from runner.core.tags import Tags
 from runner.core.wire import encode_json
 from runner.ledger.bulk import Bulk
+from runner.ledger.events import CREATE_INTENDED, EXTRA_BATCH, EXTRA_OUTPUT, add_event
 from runner.ledger.facts import ShardFact, document_with, read_fact
 from runner.ledger.journal import Journal
 from runner.ledger.kept_requests import KeptRequest
@@ -28,7 +29,6 @@ from runner.ledger.packing import SUCCEEDED_CODE
 from runner.ledger.place import LedgerPlace
 from runner.ledger.plan_statements import ADD_ATTEMPT, ADD_REQUEST, HELD, SLICE_ROWS
 from runner.ledger.runs import RESTORED, ensure_manifest
-from runner.ledger.submissions import CREATE_INTENDED, EXTRA_BATCH, EXTRA_OUTPUT, add_event
 from runner.ledger.tables import attempt, batch, file, request, run, shard
 from runner.ledger.times import iso, iso_or_none
 

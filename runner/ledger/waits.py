@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, literal_column, sel
 
 from runner.core.lasting import Noted
 from runner.ledger.bulk import Query
-from runner.ledger.submissions import add_event
+from runner.ledger.events import add_event
 from runner.ledger.tables import event
 from runner.ledger.times import moment
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Integer, Text, bindparam, cast, func, literal_column, or_, select
 
 from runner.ledger.bulk import Query
-from runner.ledger.submissions import CANCEL_REQUESTED, add_event
+from runner.ledger.events import CANCEL_REQUESTED, add_event
 from runner.ledger.tables import event, shard
 from runner.ledger.times import iso, moment
 

@@ -56,14 +56,14 @@ KEEPING = (
     ),
     Mutant(
         name="intents-not-in-the-journal",
-        path="ledger/submissions.py",
+        path="ledger/saving.py",
         old="    if has_moved or submission.state in _INTENTS or _ids",
         new="    if _ids",
         kills=(_SUBMISSIONS,),
     ),
     Mutant(
         name="wish-to-cancel-taken-back",
-        path="ledger/submissions.py",
+        path="ledger/saving.py",
         old='case((bindparam("has_wish") == 1, 1), else_=shard.c.cancel_requested)',
         new='bindparam("has_wish")',
         kills=(f"{_SUBMISSIONS}::test_a_save_never_takes_a_wish_to_cancel_back",),
