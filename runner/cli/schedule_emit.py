@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runner.cli.arguments import Duration, Session, check_manifests
+from runner.cli.arguments import (
+    Bending,
+    Duration,
+    Session,
+    bending_options,
+    check_manifests,
+    manifest_options,
+)
 from runner.cli.streams import say, write_out
 from runner.cli.texts import clean, here, path_here
 from runner.errors import EXIT_DONE, InputError, Mistake
@@ -56,9 +63,16 @@ Examples:
     help="How often to look in between: collects, and makes up for what was missed.",
 )
 @click.option("--image", metavar="IMAGE", help="The image with `run` in it, for Kubernetes.")
+@bending_options
 @click.pass_obj
 def emit(
-    session: Session, manifest: str, target: str, folder: Path | None, every: float, image: str | None
+    session: Session,
+    manifest: str,
+    target: str,
+    folder: Path | None,
+    every: float,
+    image: str | None,
+    bent: Bending,
 ) -> int:
     """Print ready files for systemd, cron, GitHub Actions, Kubernetes or Airflow."""
     from runner.schedule.emitting import USUAL_IMAGE, EmitOptions, Target, write
@@ -73,7 +87,7 @@ def emit(
         what = f"{every:g} seconds are no whole number of minutes"
         raise InputError([Mistake(where="--every", what=what, hint="for example 10m")])
     options = EmitOptions(
-        manifest=Path(manifest),
+        manifest=manifest_options(manifest, bent),
         target=Target(target),
         program=_program(),
         every_min=int(every / 60),

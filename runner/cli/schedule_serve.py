@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runner.cli.arguments import Duration, Session
+from runner.cli.arguments import Bending, Duration, Session, bending_options, manifest_options
 from runner.cli.json_log import JsonLog
 from runner.cli.signals import Interrupts, leave_at_once
 from runner.errors import EXIT_DONE, InputError, Mistake
@@ -64,6 +64,7 @@ Examples:
     show_default=True,
     help="Name of the variable that holds the webhooks' secret (whsec_...).",
 )
+@bending_options
 @click.pass_obj
 def serve(
     session: Session,
@@ -73,6 +74,7 @@ def serve(
     host: str,
     webhook: bool,
     secret_env: str,
+    bent: Bending,
 ) -> int:
     """Keep the time: look at every schedule in a loop, until Ctrl-C."""
     session.enter("schedule serve")
@@ -84,7 +86,12 @@ def serve(
         secrets = _secrets(secret_env, port) if webhook else None
         if not every >= 1:
             raise InputError([Mistake(where="--every", what="is too short", hint="at least 1s")])
-        options = ServeOptions(targets=list(targets) or [Path()], environ=dict(os.environ), every_s=every)
+        options = ServeOptions(
+            targets=list(targets) or [Path()],
+            environ=dict(os.environ),
+            every_s=every,
+            bent=manifest_options("", bent),
+        )
         wakeups = Wakeups()
         server = Server(options, reporter=log, log=log.log, wakeups=wakeups)
         stack.enter_context(session.interrupts.noted())

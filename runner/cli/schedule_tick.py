@@ -10,7 +10,14 @@ from pathlib import Path
 
 import click
 
-from runner.cli.arguments import Session, json_option, quiet_option
+from runner.cli.arguments import (
+    Bending,
+    Session,
+    bending_options,
+    json_option,
+    manifest_options,
+    quiet_option,
+)
 from runner.cli.json_lines import json_line
 from runner.cli.reporting import reporter_for
 from runner.cli.run_command import worst
@@ -24,6 +31,7 @@ Examples:
   run schedule tick                   every manifest of this folder that has a schedule
   run schedule tick manifests
   run schedule tick nightly.yaml --json
+  run schedule tick nightly.yaml --profile prod
   * * * * * cd /srv/tickets && run schedule tick --quiet      as a line of a crontab
 
 \b
@@ -33,8 +41,9 @@ Exit codes: 0 also while runs are under way; else that of what went wrong most.
 @click.argument("targets", metavar="[DIR|MANIFEST]...", nargs=-1)
 @json_option("one object")
 @quiet_option
+@bending_options
 @click.pass_obj
-def tick(session: Session, targets: tuple[str, ...], as_json: bool, quiet: bool) -> int:
+def tick(session: Session, targets: tuple[str, ...], as_json: bool, quiet: bool, bent: Bending) -> int:
     """Start what is due, bring on what is under way, and return.
 
     Safe to repeat at any moment, from anywhere: what was started is not started again.
@@ -45,7 +54,11 @@ def tick(session: Session, targets: tuple[str, ...], as_json: bool, quiet: bool)
     screen = reporter_for(is_quiet=quiet or as_json, yes=True, interrupts=session.interrupts)
     with closing(screen):
         report = ticking.tick(
-            _paths(targets), environ=dict(os.environ), reporter=screen, clock=ticking.wall_clock
+            _paths(targets),
+            environ=dict(os.environ),
+            reporter=screen,
+            bent=manifest_options("", bent),
+            clock=ticking.wall_clock,
         )
     code = worst([one.exit_code for one in report.failed]) if report.failed else EXIT_DONE
     if as_json:
@@ -68,14 +81,20 @@ Examples:
 )
 @click.argument("targets", metavar="[DIR|MANIFEST]...", nargs=-1)
 @json_option("one object")
+@bending_options
 @click.pass_obj
-def list_(session: Session, targets: tuple[str, ...], as_json: bool) -> int:
+def list_(session: Session, targets: tuple[str, ...], as_json: bool, bent: Bending) -> int:
     """List the schedules: in words, how each went last, when it is due."""
     session.enter("schedule list", targets)
     from runner.schedule import ticking
     from runner.schedule.listing import list_schedules
 
-    found = list_schedules(_paths(targets), environ=dict(os.environ), now_s=ticking.wall_clock())
+    found = list_schedules(
+        _paths(targets),
+        environ=dict(os.environ),
+        now_s=ticking.wall_clock(),
+        bent=manifest_options("", bent),
+    )
     if as_json:
         write_out(json_line({"format_version": 1, "schedules": [asdict(one) for one in found]}))
     elif found:

@@ -37,14 +37,21 @@ class ManifestOptions:
     is_isolated: bool = False
     allowed_paths: tuple[str, ...] = ()
 
+    def words(self) -> list[str]:
+        """How it is bent, as options of a command line."""
+        words = [word for value in self.set_values for word in ("--set", value)]
+        words += ["--profile", self.profile] if self.profile is not None else []
+        words += ["--isolated"] if self.is_isolated else []
+        return words + [word for folder in self.allowed_paths for word in ("--allow-path", folder)]
+
+
+AS_WRITTEN = ManifestOptions(path="")
+"""Bends no manifest; a path takes the place of the empty one."""
+
 
 def command_line(command: str, options: ManifestOptions) -> str:
     """The command line for this manifest, bent as it is now, to be typed as it stands."""
-    words = ["run", *([command] if command else []), options.path]
-    words += [word for value in options.set_values for word in ("--set", value)]
-    words += ["--profile", options.profile] if options.profile is not None else []
-    words += ["--isolated"] if options.is_isolated else []
-    words += [word for folder in options.allowed_paths for word in ("--allow-path", folder)]
+    words = ["run", *([command] if command else []), options.path, *options.words()]
     return shlex.join(words)
 
 

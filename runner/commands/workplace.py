@@ -77,12 +77,7 @@ class Workplace:
 
 def open_workplace(options: ManifestOptions, environ: Mapping[str, str]) -> Workplace:
     """Load the manifest and resolve its provider. Raises InputError with every mistake."""
-    manifest = load(
-        options.path,
-        set_values=options.set_values,
-        profile=options.profile,
-        environ=_told_to_manifest(options, environ),
-    )
+    manifest = load_manifest(options, environ)
     workplace, mistakes = _workplace_of(manifest, options, environ)
     if mistakes:
         raise InputError(mistakes)
@@ -96,16 +91,28 @@ def survey_workplace(
 
     Raises InputError where there is nothing to go on with.
     """
-    manifest, mistakes = load_what_stands(
-        options.path,
-        set_values=options.set_values,
-        profile=options.profile,
-        environ=_told_to_manifest(options, environ),
-    )
+    manifest, mistakes = survey_manifest(options, environ)
     if manifest is None:
         return None, mistakes
     workplace, more = _workplace_of(manifest, options, environ)
     return workplace, mistakes + more
+
+
+def load_manifest(options: ManifestOptions, environ: Mapping[str, str]) -> Manifest:
+    """The manifest, bent as it is asked for. Raises InputError with every mistake."""
+    told = _told_to_manifest(options, environ)
+    return load(options.path, set_values=options.set_values, profile=options.profile, environ=told)
+
+
+def survey_manifest(
+    options: ManifestOptions, environ: Mapping[str, str]
+) -> tuple[Manifest | None, list[Mistake]]:
+    """The same as far as a wrong manifest allows, and what is wrong with it. Raises InputError as
+    `survey_workplace`."""
+    told = _told_to_manifest(options, environ)
+    return load_what_stands(
+        options.path, set_values=options.set_values, profile=options.profile, environ=told
+    )
 
 
 def _told_to_manifest(options: ManifestOptions, environ: Mapping[str, str]) -> Mapping[str, str]:

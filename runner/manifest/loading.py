@@ -75,14 +75,19 @@ def load_what_stands(
     return (None if again else build(rest, found.path, answer_schema)), mistakes
 
 
-def variables(path: str | Path) -> dict[str, bool]:
-    """The environment variables that a manifest and its parents name as `${NAME}`, in their order; True where
-    one has to be set. Unused profiles don't count. Raises InputError where the file is not YAML."""
+def variables(
+    path: str | Path, *, set_values: Sequence[str] = (), profile: str | None = None
+) -> dict[str, bool]:
+    """The environment variables that a manifest, bent like this, and its parents name as `${NAME}`, in their
+    order; True where one has to be set. Unused profiles don't count. Raises InputError where the file is not
+    YAML."""
     findings = Findings()
-    root, _ = read_manifest(_absolute(str(path)), str(path), findings)
-    if root is None:
+    whole = _absolute(str(path))
+    layers, _ = read_manifest(whole, str(path), findings)
+    if layers is None:
         raise findings.error()
-    return variables_in(root.without("profiles"))
+    merged = apply_profile(layers, profile, findings).without("profiles")
+    return variables_in(apply_sets(merged, set_values, str(Path(whole).parent), findings))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,15 +8,17 @@ every few minutes. A manifest that is broken or gone is told where it last said 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from runner.commands.moments import Reporter
 from runner.commands.notices import Notice, error_notice
 from runner.commands.notifying import notify
+from runner.commands.options import ManifestOptions
+from runner.commands.workplace import survey_manifest
 from runner.core.model import NotifySettings, Occasion
 from runner.core.wire import decode_json
 from runner.errors import InputError, RunnerError
 from runner.ledger import Ledger, locate
-from runner.manifest import load_what_stands
 from runner.schedule.reports import FailedManifest, TickReport
 
 _told_here: dict[str, str] = {}
@@ -24,14 +26,17 @@ _told_here: dict[str, str] = {}
 the trouble, a loop would tell the same every minute."""
 
 
-def announce(report: TickReport, *, environ: Mapping[str, str], reporter: Reporter) -> None:
+def announce(
+    report: TickReport, bent: ManifestOptions, *, environ: Mapping[str, str], reporter: Reporter
+) -> None:
     """Tell of what is new. Never raises for what goes wrong on the way."""
     failing = {problem.manifest for problem in report.failed}
     for manifest in _told_here.keys() - failing:
         del _told_here[manifest]
     for problem in report.failed:
         if problem.is_new and problem.finished is None and not _was_told_here(problem):
-            notify(_settings(problem, environ), _notice(problem), environ=environ, reporter=reporter)
+            settings = _settings(replace(bent, path=problem.manifest), environ)
+            notify(settings, _notice(problem), environ=environ, reporter=reporter)
 
 
 def _was_told_here(problem: FailedManifest) -> bool:
@@ -54,16 +59,16 @@ def _notice(problem: FailedManifest) -> Notice:
     )
 
 
-def _settings(problem: FailedManifest, environ: Mapping[str, str]) -> NotifySettings | None:
+def _settings(options: ManifestOptions, environ: Mapping[str, str]) -> NotifySettings | None:
     """Whom the manifest names; where that can't be read, whom it named in its last run."""
     try:
-        manifest, mistakes = load_what_stands(problem.manifest, environ=environ)
+        manifest, mistakes = survey_manifest(options, environ)
     except InputError:
         manifest, mistakes = None, []
     if manifest is not None and (manifest.notify is not None or not mistakes):
         return manifest.notify
     try:
-        return _named_in_last_run(problem.manifest, environ)
+        return _named_in_last_run(options.path, environ)
     except (RunnerError, OSError):
         return None  # the ledger's trouble is told as such
 

@@ -75,10 +75,11 @@ class Emitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmitOptions:
-    """`program`: the words that start this program on the machine where the job will run (systemd, cron,
-    Airflow). `every_min`: how often to look in between, one of MINUTES. `image`: for Kubernetes."""
+    """`manifest`: which, and how it is bent. `program`: the words that start this program on the machine
+    where the job will run (systemd, cron, Airflow). `every_min`: how often to look in between, one of
+    MINUTES. `image`: for Kubernetes."""
 
-    manifest: Path
+    manifest: ManifestOptions
     target: Target
     program: Sequence[str]
     every_min: int = USUAL_MINUTES
@@ -87,7 +88,7 @@ class EmitOptions:
 
 def emit(options: EmitOptions, *, environ: Mapping[str, str]) -> Emitted:
     """The files for one manifest. Raises InputError: no schedule, or one that the target can't be told."""
-    workplace = open_workplace(ManifestOptions(path=str(options.manifest)), environ)
+    workplace = open_workplace(options.manifest, environ)
     schedule = workplace.manifest.schedule
     if schedule is None:
         where = workplace.manifest.path
@@ -97,7 +98,7 @@ def emit(options: EmitOptions, *, environ: Mapping[str, str]) -> Emitted:
     if options.every_min not in MINUTES:
         what = f"{options.every_min} minutes do not divide an hour"
         raise InputError([Mistake(where="--every", what=what, hint=f"one of {', '.join(map(str, MINUTES))}")])
-    job = _Job(options, workplace, schedule, _needed(workplace, environ))
+    job = _Job(options, workplace, schedule, _needed(options.manifest, workplace, environ))
     try:
         return Emitted(files=tuple(_TARGETS[options.target](job)), needed=job.needed)
     except UntranslatableError as error:
@@ -107,7 +108,7 @@ def emit(options: EmitOptions, *, environ: Mapping[str, str]) -> Emitted:
         raise InputError([Mistake(where=where, path="schedule.cron", what=what, hint=hint)]) from error
 
 
-def _needed(workplace: Workplace, environ: Mapping[str, str]) -> tuple[Needed, ...]:
+def _needed(options: ManifestOptions, workplace: Workplace, environ: Mapping[str, str]) -> tuple[Needed, ...]:
     """The secrets first. Names only: no value of the environment goes into a file."""
     found = []
     manifest, key = workplace.manifest, workplace.provider.api_key_env
@@ -116,12 +117,19 @@ def _needed(workplace: Workplace, environ: Mapping[str, str]) -> tuple[Needed, .
     if manifest.notify is not None:
         what_for = "the address to tell how a run ended"
         found.append(Needed(name=manifest.notify.url_env, what_for=what_for, is_secret=True))
-    for name, is_required in variables(manifest.path).items():
+    for name, is_required in _read_by(options).items():
         what_for = "the manifest reads it" if is_required else "the manifest reads it; has a default"
         found.append(Needed(name=name, what_for=what_for, is_required=is_required))
     if environ.get("RUNNER_LEDGER"):
         found.append(Needed(name="RUNNER_LEDGER", what_for="where the ledger is", is_secret=True))
     return tuple({one.name: one for one in reversed(found)}.values())[::-1]
+
+
+def _read_by(options: ManifestOptions) -> Mapping[str, bool]:
+    """The variables that the manifest reads; a stranger's is told none."""
+    if options.is_isolated:
+        return {}
+    return variables(options.path, set_values=options.set_values, profile=options.profile)
 
 
 class _Job:
@@ -154,23 +162,22 @@ class _Job:
 
     def command(self, *flags: str) -> list[str]:
         """On this machine, or one like it."""
-        return _tick([*self.options.program], self.workplace.manifest.path, *flags)
+        return self._tick([*self.options.program], self.workplace.manifest.path, *flags)
 
     def command_in_project(self, folder: str) -> list[str]:
         """Where the project's folder is `folder`, and `run` is on the path."""
         path = f"{folder}{self.workplace.manifest_path}"
-        return _tick(["run"], f"./{path}" if path.startswith("-") else path)
+        return self._tick(["run"], f"./{path}" if path.startswith("-") else path)
 
-
-def _tick(program: list[str], manifest: str, *flags: str) -> list[str]:
-    """The command. Raises InputError for what could not be written into a file of lines."""
-    words = [*program, "schedule", "tick", *flags, manifest]
-    for word in words:
-        if not word.isprintable():
-            shown = word.encode("unicode_escape", "backslashreplace").decode("ascii")
-            what = "holds a character that is not printable, which no such file can hold"
-            raise InputError([Mistake(where=shown, what=what, hint="rename it")])
-    return words
+    def _tick(self, program: list[str], manifest: str, *flags: str) -> list[str]:
+        """The command. Raises InputError for what could not be written into a file of lines."""
+        words = [*program, "schedule", "tick", *flags, *self.options.manifest.words(), manifest]
+        for word in words:
+            if not word.isprintable():
+                shown = word.encode("unicode_escape", "backslashreplace").decode("ascii")
+                what = "holds a character that is not printable, which no such file can hold"
+                raise InputError([Mistake(where=shown, what=what, hint="rename it")])
+        return words
 
 
 def _rendered(template: str, job: _Job, **values: Any) -> str:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from runner.commands.options import ManifestOptions
+from runner.commands.workplace import load_manifest
 from runner.core.model import Manifest
 from runner.errors import InputError, LedgerError, Mistake, RunnerError
 from runner.ledger import Ledger, LedgerPlace, ManifestRecord, locate
-from runner.manifest import load
 
 SUFFIXES = (".yaml", ".yml")
 _SAYS_SCHEDULE = re.compile(rb"^(?:schedule[ \t]*:|\{)", re.MULTILINE)
@@ -131,13 +132,19 @@ def check_targets(targets: Sequence[Path], books: Books, environ: Mapping[str, s
         raise InputError(mistakes)
 
 
-def find(targets: Sequence[Path], books: Books, environ: Mapping[str, str]) -> list[Found]:
-    """Every manifest once, in the order of the targets and of the names in a folder. Raises InputError for a
-    folder that can't be listed."""
+def find(
+    targets: Sequence[Path], books: Books, environ: Mapping[str, str], bent: ManifestOptions
+) -> list[Found]:
+    """Every manifest once, in the order of the targets and of the names in a folder, each `bent` alike.
+    Raises InputError for a folder that can't be listed."""
     found: dict[Path, Found] = {}
+
+    def look(path: Path, is_named: bool) -> Found | None:
+        return _look(replace(bent, path=str(path)), books, environ, is_named=is_named)
+
     for target in targets:
         for path, is_named in _files(_absolute(target)):
-            if path not in found and (one := _look(path, books, environ, is_named=is_named)) is not None:
+            if path not in found and (one := look(path, is_named)) is not None:
                 found[path] = one
     return list(found.values())
 
@@ -174,10 +181,12 @@ def _files(target: Path) -> Iterator[tuple[Path, bool]]:
         yield path, False
 
 
-def _look(path: Path, books: Books, environ: Mapping[str, str], *, is_named: bool) -> Found | None:
-    place = locate(str(path), environ)
+def _look(
+    options: ManifestOptions, books: Books, environ: Mapping[str, str], *, is_named: bool
+) -> Found | None:
+    path, place = Path(options.path), locate(options.path, environ)
     try:
-        manifest = load(str(path), environ=environ)
+        manifest = load_manifest(options, environ)
     except RunnerError as error:
         is_meant = is_named or books.had_schedule(place, path) or (_says_so(path) and not _is_parent(error))
         return Found(path=path, place=place, manifest=None, error=error) if is_meant else None

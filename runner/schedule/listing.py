@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from runner.commands.options import AS_WRITTEN, ManifestOptions
 from runner.core import due
 from runner.core.model import ScheduleSettings
 from runner.ledger import DueRecord
@@ -45,14 +46,18 @@ class ListedSchedule:
 
 
 def list_schedules(
-    targets: Sequence[Path], *, environ: Mapping[str, str], now_s: float
+    targets: Sequence[Path],
+    *,
+    environ: Mapping[str, str],
+    now_s: float,
+    bent: ManifestOptions = AS_WRITTEN,
 ) -> tuple[ListedSchedule, ...]:
-    """The schedules of the targets' manifests. Raises InputError for a target that is not there,
-    LedgerError."""
+    """The schedules of the targets' manifests, each `bent` alike. Raises InputError for a target that is not
+    there, LedgerError."""
     now = datetime.fromtimestamp(now_s, UTC)
     with Books(writes=False) as books:
         check_targets(targets, books, environ)
-        listed = (_listed(found, books, now) for found in find(targets, books, environ))
+        listed = (_listed(found, books, now) for found in find(targets, books, environ, bent))
         return tuple(one for one in listed if one is not None)
 
 

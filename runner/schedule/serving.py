@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from runner.commands import carrying_out, committing, going_on
 from runner.commands.moments import Reporter
+from runner.commands.options import AS_WRITTEN, ManifestOptions
 from runner.errors import InputError, InterruptedRunError, RunnerError
 from runner.ledger import Ledger, locate
 from runner.provider import Client
@@ -51,6 +52,7 @@ class Tick(Protocol):
         *,
         environ: Mapping[str, str],
         reporter: Reporter,
+        bent: ManifestOptions = ...,
         clock: Callable[[], float] = ...,
     ) -> TickReport: ...
 
@@ -84,11 +86,12 @@ class Wakeups:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
-    """`targets`: as for a tick. `every_s`: how long the loop waits at most."""
+    """`targets` and `bent`: as for a tick. `every_s`: how long the loop waits at most."""
 
     targets: Sequence[Path]
     environ: Mapping[str, str]
     every_s: float = USUAL_EVERY_S
+    bent: ManifestOptions = AS_WRITTEN
 
 
 class Server:
@@ -158,7 +161,11 @@ class Server:
         is_whole = targets is self._options.targets
         try:
             report = self._tick(
-                targets, environ=self._options.environ, reporter=self._reporter, clock=self._clock
+                targets,
+                environ=self._options.environ,
+                reporter=self._reporter,
+                bent=self._options.bent,
+                clock=self._clock,
             )
         except InterruptedRunError:
             raise

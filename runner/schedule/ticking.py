@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from runner.commands.moments import Reporter
-from runner.commands.options import ManifestOptions
+from runner.commands.options import AS_WRITTEN, ManifestOptions
 from runner.commands.workplace import open_workplace
 from runner.errors import EXIT_FAULT, EXIT_INPUT, InterruptedRunError, RunnerError
 from runner.ledger import HeldElsewhereError
@@ -39,34 +40,43 @@ def tick(
     *,
     environ: Mapping[str, str],
     reporter: Reporter,
+    bent: ManifestOptions = AS_WRITTEN,
     clock: Callable[[], float] = wall_clock,
 ) -> TickReport:
     """Advance every open run of the targets' manifests and start what is due by `clock` (Unix seconds).
 
-    `targets`: manifests, or folders whose `*.yaml` and `*.yml` files with a `schedule` block are meant. One
-    manifest's trouble is reported and stops no other; what is new of it is told as its `notify` says. Raises
-    InputError for a target that is not there, InterruptedRunError.
+    `targets`: manifests, or folders whose `*.yaml` and `*.yml` files with a `schedule` block are meant; each
+    is `bent` alike. One manifest's trouble is reported and stops no other; what is new of it is told as its
+    `notify` says. Raises InputError for a target that is not there, InterruptedRunError.
     """
     now = datetime.fromtimestamp(clock(), UTC)
     with Books() as books:
         check_targets(targets, books, environ)
-        ticking = _Tick(books, environ, reporter, now)
-        for found in find(targets, books, environ):
+        ticking = _Tick(books, environ, reporter, bent, now)
+        for found in find(targets, books, environ, bent):
             ticking.look(found)
         for gone in find_gone(targets, books, environ):
             ticking.look_after(gone)
     report = ticking.report()
-    announce(report, environ=environ, reporter=reporter)
+    announce(report, bent, environ=environ, reporter=reporter)
     return report
 
 
 class _Tick:
     """Goes from manifest to manifest and gathers what happened."""
 
-    def __init__(self, books: Books, environ: Mapping[str, str], reporter: Reporter, now: datetime) -> None:
+    def __init__(
+        self,
+        books: Books,
+        environ: Mapping[str, str],
+        reporter: Reporter,
+        bent: ManifestOptions,
+        now: datetime,
+    ) -> None:
         self._books = books
         self._environ = environ
         self._reporter = reporter
+        self._bent = bent
         self._now = now
         self._events: list[Event] = []
         self._open_runs = 0
@@ -96,7 +106,7 @@ class _Tick:
             self._open_runs += visit.is_open
 
     def _visit(self, found: Found) -> Visit:
-        options = ManifestOptions(path=str(found.path))
+        options = replace(self._bent, path=str(found.path))
         return Visit(
             open_workplace(options, self._environ),
             self._books,

@@ -9,6 +9,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
@@ -20,6 +21,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
+from runner.commands.options import AS_WRITTEN
 from runner.core.due import upcoming
 from runner.core.model import ScheduleSettings
 from runner.errors import InputError
@@ -53,7 +55,8 @@ def project(folder: Path, text: str = SCHEDULED) -> Path:
 
 def emitted(manifest: Path, target: Target, **options: Any) -> Emitted:
     program = options.pop("program", [sys.executable, "-m", "runner"])
-    wanted = EmitOptions(manifest=manifest, target=target, program=program, **options)
+    bent = replace(AS_WRITTEN, path=str(manifest))
+    wanted = EmitOptions(manifest=bent, target=target, program=program, **options)
     return emit(wanted, environ=ENVIRON)
 
 

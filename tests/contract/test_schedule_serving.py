@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from runner.commands.moments import Reporter, Silent
+from runner.commands.options import AS_WRITTEN, ManifestOptions
 from runner.errors import InputError, InterruptedRunError, LedgerError, Mistake
 from runner.schedule.reports import FailedManifest, MissedDue, TickReport
 from runner.schedule.serving import ServeOptions, Server, Wakeups, owners_of_batch
@@ -30,6 +31,7 @@ class Ticks:
     def __init__(self, *outcomes: TickReport | BaseException | Callable[[], TickReport]) -> None:
         self._outcomes = outcomes
         self.targets: list[list[Path]] = []
+        self.bent: list[ManifestOptions] = []
 
     def __call__(
         self,
@@ -37,8 +39,10 @@ class Ticks:
         *,
         environ: Mapping[str, str],
         reporter: Reporter,
+        bent: ManifestOptions = AS_WRITTEN,
         clock: Callable[[], float] = time.time,
     ) -> TickReport:
+        self.bent.append(bent)
         self.targets.append(list(targets))
         outcome = self._outcomes[min(len(self.targets), len(self._outcomes)) - 1]
         if isinstance(outcome, BaseException):
@@ -54,13 +58,14 @@ class Loop:
         ticks: Ticks,
         *targets: Path,
         every_s: float = LONG_S,
+        bent: ManifestOptions = AS_WRITTEN,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.ticks = ticks
         self.wakeups = Wakeups()
         self.lines: list[tuple[str, dict[str, Any]]] = []
         self.server = Server(
-            ServeOptions(targets=targets or (Path("m.yaml"),), environ={}, every_s=every_s),
+            ServeOptions(targets=targets or (Path("m.yaml"),), environ={}, every_s=every_s, bent=bent),
             reporter=Silent(),
             log=lambda event, fields: self.lines.append((event, dict(fields))),
             wakeups=self.wakeups,
@@ -84,9 +89,10 @@ def looping(
     ticks: Ticks,
     *targets: Path,
     every_s: float = LONG_S,
+    bent: ManifestOptions = AS_WRITTEN,
     clock: Callable[[], float] = time.time,
 ) -> Iterator[Loop]:
-    loop = Loop(ticks, *targets, every_s=every_s, clock=clock)
+    loop = Loop(ticks, *targets, every_s=every_s, bent=bent, clock=clock)
     loop.thread.start()
     try:
         yield loop
@@ -101,6 +107,13 @@ def test_it_looks_again_and_again() -> None:
         loop.until_ticks(3)
     assert loop.ticks.targets[0] == [Path("m.yaml")]
     assert loop.events()[-1] == "stopped"
+
+
+def test_every_look_bends_the_manifests_alike() -> None:
+    bent = ManifestOptions(path="", profile="prod")
+    with looping(Ticks(TickReport(at=AT)), every_s=0.01, bent=bent) as loop:
+        loop.until_ticks(2)
+    assert loop.ticks.bent[:2] == [bent, bent]
 
 
 def test_the_next_due_time_ends_a_wait() -> None:
