@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from runner.core.wire import JsonError, decode_json
+from runner.core.wire import JsonError, decode_json, encode_json
 
 _SCALARS = {"string": "VARCHAR", "integer": "BIGINT", "number": "DOUBLE", "boolean": "BOOLEAN"}
 _INT64 = 1 << 63
@@ -175,6 +175,11 @@ def _truth(value: Any) -> bool | None:
 
 
 def _anything(value: Any) -> Any:
+    """What was read may be nested deeper than what can be written: as a field, of a repeat, of a row."""
+    try:
+        encode_json([[[[value]]]])
+    except TypeError:
+        return None
     return value
 
 

@@ -28,6 +28,8 @@ from runner.results.faults import MISMATCH, program_fault
 from runner.results.lineage import REPEATS, Lineage, is_time
 
 _MIN_OBJECT_BYTES = 2 << 20
+_RECORD = POSITION
+"""Each repeat's record, where rows and repeats stand side by side: a name that no column of a dataset has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,10 +140,10 @@ def _select(
         ours = [_value(column, f"l.{short.get(column.name)}", key) for column in columns]
         return f"SELECT {', '.join(own + ours)} FROM {sides}"
     first = ", ".join(f"{place} := l.{place}" for place in short.values())
-    records = f"unnest(list_prepend(struct_pack({first}), l.{REPEATS})) AS r"
+    records = f"unnest(list_prepend(struct_pack({first}), l.{REPEATS})) AS {_RECORD}"
     inner = f"SELECT {', '.join([*own, f'{key} AS {KEY}', records])}"
     outer = [f"j.{name(column)}" for column in theirs]
-    ours = [_value(column, f"j.r.{short.get(column.name)}", f"j.{KEY}") for column in columns]
+    ours = [_value(column, f"j.{_RECORD}.{short.get(column.name)}", f"j.{KEY}") for column in columns]
     return f"SELECT {', '.join(outer + ours)} FROM ({inner} FROM {sides}) j"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from runner.results import lineage_columns
+from runner.results import fields_of, lineage_columns
 from tests.contract.results_factories import (
     COLUMNS,
     SUFFIXES,
@@ -197,6 +197,20 @@ def test_schema_fields_become_typed_columns(tmp_path: Path) -> None:
     assert sqlite["a_count"] == -(2**63)
 
 
+@pytest.mark.parametrize("repeats", [1, 2])
+@pytest.mark.parametrize("depth", [200, 246, 250, 254, 255, 1_000])
+def test_an_answer_that_is_nested_too_deeply_fails_no_table(tmp_path: Path, depth: int, repeats: int) -> None:
+    text = '{"label":"deep","more":' + "[" * depth + "]" * depth + "}"
+    fields = fields_of(text, SCHEMA)
+    assert not isinstance(fields, str)
+    columns = lineage_columns(SCHEMA, "", embeddings=False)
+    lineage = [record(0, _answer=text, _repeat=at + 1, **fields) for at in range(repeats)]
+    put(tmp_path, plain_snapshot(tmp_path, 1), lineage, *SUFFIXES, columns=columns)
+    rows = read_back(tmp_path / "out" / "table.parquet")
+    assert [(row["label"], row["_answer"]) for row in rows] == [("deep", text)] * repeats
+    assert {row["more"] for row in rows} == {"[" * depth + "]" * depth if depth <= 250 else None}
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -243,6 +257,24 @@ def test_repeats_stand_beside_the_row_they_repeat(tmp_path: Path, suffix: str) -
     assert published.rows == 6
     assert [row["_answer"] for row in rows] == ["0/1", "1/1", "1/2", "1/3", "2/1", "2/2"]
     assert [row["body"][-1] for row in rows] == ["0", "1", "1", "1", "2", "2"]
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("value", ["'x'", "7", "{'0': 'theirs', '_key': 'theirs'}", "'{\"0\": 1}'::JSON"])
+def test_whatever_a_datasets_columns_are_called_repeats_keep_their_answers(
+    tmp_path: Path, value: str, wide: bool
+) -> None:
+    names = ("r", "s", "l", "j", "m", "p", "k", "0", "q")
+    columns = ", ".join(f'{value} AS "{name}"' for name in names)
+    snapshot = make_snapshot(tmp_path, f"SELECT 0 AS _position, 'k0' AS _key, {columns}")
+    answers = [text * (5_000 if wide else 1) for text in ("one", "two")]
+    lineage = [record(0, _repeat=at + 1, _answer=answer) for at, answer in enumerate(answers)]
+    put(tmp_path, snapshot, lineage, ".jsonl")
+    rows = read_back(tmp_path / "out" / "table.jsonl")
+    assert [(row["_key"], row["_status"], row["_answer"]) for row in rows] == [
+        ("k0", "succeeded", answer) for answer in answers
+    ]
+    assert all(rows[0][name] == rows[1][name] == rows[0]["r"] is not None for name in names)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
