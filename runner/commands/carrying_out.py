@@ -36,7 +36,7 @@ from runner.commands.publishing import write_results
 from runner.commands.raising import LargerRequests
 from runner.commands.recording import record_published
 from runner.commands.retrying import FailedRequests, room_left
-from runner.commands.tables import published_totals
+from runner.commands.tables import published_totals, tables_of_others
 from runner.commands.totals import Totals
 from runner.commands.tracks import Surroundings
 from runner.core.states import ShardState, Submission, after_the_clock_was_set_back, reexamined
@@ -332,6 +332,9 @@ class _CarryingOut:
 
     def _write_results(self) -> tuple[Published, Totals]:
         asked = self._committed.asked
+        # Another run may have written there since this one was planned.
+        if mistakes := tables_of_others(self._workplace, self._ledger):
+            raise UnpublishedError(mistakes)
         try:
             return write_results(
                 self._workplace,

@@ -5,6 +5,7 @@ Knows neither ledger nor server, so that `run validate` needs nothing of theirs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from runner.commands.prompt_of import prompt_source
@@ -33,9 +34,12 @@ def render_source(workplace: Workplace, snapshot_path: str, times: RunTimes | No
     )
 
 
-def check_everything(workplace: Workplace, snapshot: Snapshot, prompt: Prompt) -> None:
-    """Mistakes that show only when dataset, template and output meet. Raises InputError with all of them."""
-    mistakes = mistakes_together(workplace, snapshot, prompt)
+def check_everything(
+    workplace: Workplace, snapshot: Snapshot, prompt: Prompt, *, also: Sequence[Mistake]
+) -> None:
+    """Mistakes that show only when dataset, template and output meet, and those that are known already.
+    Raises InputError with all of them."""
+    mistakes = [*mistakes_together(workplace, snapshot, prompt), *also]
     if mistakes:
         raise InputError(mistakes)
 

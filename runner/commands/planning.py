@@ -30,7 +30,7 @@ from runner.commands.reasons import reasons_of
 from runner.commands.render_pool import render_all
 from runner.commands.rendering import RenderSource
 from runner.commands.sharding import CountingShards, SealedShard, ShardFiles
-from runner.commands.tables import says_what_is_so
+from runner.commands.tables import says_what_is_so, tables_of_others
 from runner.commands.times import as_parameters, as_record, usual_times
 from runner.commands.workplace import Workplace
 from runner.core.model import RunTimes
@@ -143,7 +143,8 @@ def _inputs(
     source = render_source(workplace, snapshot.path, times)
     prompt = source.prompt.compile([column.name for column in snapshot.columns])
     source = replace(source, prompt=prompt.source)  # workers render the texts that were read here
-    check_everything(workplace, snapshot, prompt)
+    also = tables_of_others(workplace, ledger) if ledger is not None else []
+    check_everything(workplace, snapshot, prompt, also=also)
     return _Inputs(times=times, snapshot=snapshot, prompt=prompt, source=source)
 
 
