@@ -119,6 +119,8 @@ class _CarryingOut:
         self._left: set[int] = set()
         self._narrowing = narrowing
         self._is_whole = narrowing is not None and narrowing.takes_all
+        self._is_all_raised = self._is_whole
+        """Whether no answer that was cut may be asked again with a larger limit."""
 
     def recorded(self) -> RunResult:
         """The work, and in the ledger how it ended, whatever that was."""
@@ -230,8 +232,7 @@ class _CarryingOut:
                 room=room,
                 reporter=self._reporter,
             ).send_again()
-            if self._narrowing is not None:
-                self._ask_larger(self._narrowing)
+            self._ask_larger()
             submissions = self._under_way()
             if pace is Pace.STEP and submissions and not any(one.state.is_final for one in driven):
                 return True  # this step came as far as it could
@@ -240,31 +241,35 @@ class _CarryingOut:
         return False
 
     def _answered_for(self) -> set[int]:
-        """The shards whose failures this run sends again. A run that was narrowed does so for what it asked
-        itself, or one that was narrowed alike: what others asked may be of rows that were left out."""
-        ended = {one.shard_id for one in self._ended}
+        """The shards whose failures this run sends again."""
+        own, ended = self._own_if_narrowed(), {one.shard_id for one in self._ended}
+        return ended if own is None else ended & own
+
+    def _own_if_narrowed(self) -> frozenset[int] | None:
+        """Of a run that was narrowed, the shards of what it asked itself, or one that was narrowed alike:
+        what others asked may be of rows that were left out. None of a run of all rows."""
         if self._is_whole:
-            return ended
+            return None
         runs = {
             run.id
             for run in self._ledger.runs(self._manifest_id)
             if self._narrowing is not None and narrowing_recorded(run.inputs) == self._narrowing
         }
         shards = self._ledger.shards(self._manifest_id)
-        return ended & {one.shard_id for one in shards if one.run_id in (*runs, self._run_id)}
+        return frozenset(one.shard_id for one in shards if one.run_id in (*runs, self._run_id))
 
     def _under_way(self) -> list[Submission]:
         """Without what this run must not send."""
         return [one for one in self._execution.under_way() if one.shard_id not in self._left]
 
-    def _ask_larger(self, narrowing: Narrowing) -> None:
-        LargerRequests(
+    def _ask_larger(self) -> None:
+        self._is_all_raised = LargerRequests(
             workplace=self._workplace,
             ledger=self._ledger,
             asked=self._committed.asked,
             run_id=self._run_id,
             manifest_id=self._manifest_id,
-            narrowing=narrowing,
+            shard_ids=self._own_if_narrowed(),
             began_after=self._execution.began_after,
             workers=self._options.workers,
             reporter=self._reporter,
@@ -310,6 +315,7 @@ class _CarryingOut:
             totals,
             manifest_id=self._manifest_id,
             is_cancelled=self._ledger.wishes().is_cancelled(self._manifest_id, self._execution.began_after),
+            is_all_raised=self._is_all_raised,
         )
         remove_collected(self._ledger, self._manifest_id, self._execution.folder)
         finished = self._finished(totals)

@@ -81,11 +81,13 @@ class Comparison:
         selection: Selection,
         taken_back: Container[int] = (),
         only_raised: bool = False,
+        cut_in: Container[int] | None = None,
         keeper: Keeper | None = None,
     ) -> None:
         """`taken_back`: requests in shards that were never sent, which a run plans anew. `only_raised`: send
-        nothing but what asks again for an answer that was cut at the token limit. `keeper`: where rows that
-        are what they were need not be compared (see `may_keep`)."""
+        nothing but what asks again for an answer that was cut at the token limit, and with `cut_in` only for
+        one that was asked in these shards. `keeper`: where rows that are what they were need not be compared
+        (see `may_keep`)."""
         self._manifest = workplace.manifest
         self._provider = workplace.provider
         self._ledger = ledger
@@ -97,6 +99,7 @@ class Comparison:
         self._selection = selection
         self._taken_back = taken_back
         self._only_raised = only_raised
+        self._cut_in = cut_in
         self._keeper = keeper
         self._backoff = workplace.backoff
         self._now_s = time.time()
@@ -234,7 +237,9 @@ class Comparison:
         before = self._before(rendered)
         staged: list[StagedRow] = []
         wants: list[_Want] = []
-        for asked in self._climbed(rendered, held):
+        climbed = self._climbed(rendered, held)
+        shards = self._shards_of_cut(climbed, held)
+        for asked in climbed:
             one = asked.row
             cause = one.cause or self._too_large(one)
             if cause is not None or one.fingerprint is None:
@@ -242,8 +247,9 @@ class Comparison:
                 continue
             known = held.get(one.fingerprint)
             standing = stand(known, self._policy)
-            takes = self._selection.takes(self._row_of(one), one.key, one.fingerprint, known, before)
-            if standing is Standing.TO_SEND and takes and self._is_to_go(asked, known):
+            seen = known or self._below(asked, held)
+            takes = self._selection.takes(self._row_of(one), one.key, one.fingerprint, seen, before)
+            if standing is Standing.TO_SEND and takes and self._is_to_go(asked, known, held, shards):
                 name = known.name if known is not None else one.name
                 wants.append(
                     _Want(len(staged), one.fingerprint, known, name, one.body, self._due_s(known), asked.rung)
@@ -302,9 +308,28 @@ class Comparison:
                 break
         return asked
 
-    def _is_to_go(self, asked: _Asked, known: Held | None) -> bool:
+    def _below(self, asked: _Asked, held: Mapping[bytes, Held]) -> Held | None:
+        """What is known of a row's request with the next smaller limit."""
+        below = asked.below.fingerprint if asked.below is not None else None
+        return held.get(below) if below is not None else None
+
+    def _shards_of_cut(self, climbed: Sequence[_Asked], held: Mapping[bytes, Held]) -> Mapping[int, int]:
+        """In which shards the cut answers of rows were asked, by request; nothing where that is all one."""
+        if self._cut_in is None or self._ledger is None:
+            return {}
+        cut = [known.request_id for asked in climbed if (known := self._below(asked, held)) is not None]
+        return self._ledger.answer_shards(cut)
+
+    def _is_to_go(
+        self, asked: _Asked, known: Held | None, held: Mapping[bytes, Held], shards: Mapping[int, int]
+    ) -> bool:
         """With `only_raised`: larger requests that were never sent. Their failures are repeated otherwise."""
-        return not self._only_raised or (asked.rung > 0 and (known is None or known.status is None))
+        if not self._only_raised:
+            return True
+        below = self._below(asked, held)
+        if below is None or (known is not None and known.status is not None):
+            return False
+        return self._cut_in is None or shards.get(below.request_id) in self._cut_in
 
     def _with_limit(self, row: Rendered, known: Held, lower: RequestShape, upper: RequestShape) -> Rendered:
         """The same row asked with the next limit; under the name that its request has already."""

@@ -45,30 +45,33 @@ class Asked:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LargerRequests:
     """What a run asks again with a larger limit. `began_after`: the last event before somebody asked for this
-    run; where it was cancelled since, nothing is asked, and what was cut stays so. `check_stop` raises where
-    a person interrupted."""
+    run; where it was cancelled since, nothing is asked, and what was cut stays so. `shard_ids`: of a run that
+    was narrowed, the shards that it asked its rows in; only what was cut there is asked again. `check_stop`
+    raises where a person interrupted."""
 
     workplace: Workplace
     ledger: Ledger
     asked: Asked
     run_id: int
     manifest_id: int
-    narrowing: Narrowing
+    shard_ids: frozenset[int] | None
     began_after: int
     workers: int | None
     reporter: Reporter
     check_stop: Callable[[], None]
 
-    def place(self) -> None:
+    def place(self) -> bool:
         """Place larger requests for what was cut; they are under way then. Nothing where nothing was cut.
 
-        Where another run has sent one of them meanwhile, it is looked again, and waits for that one.
+        Gives whether that is all: False where an answer that was cut may be left as it is. Where another run
+        has sent one of them meanwhile, it is looked again, and waits for that one.
         """
-        if len(self.workplace.ladder) > 1 and _may_lead_on(self.ledger, self.manifest_id):
-            otherwise = "not asked with a larger limit now"
-            until_it_stands(self._place_once, reporter=self.reporter, otherwise=otherwise)
+        if len(self.workplace.ladder) == 1 or not _may_lead_on(self.ledger, self.manifest_id):
+            return True
+        otherwise = "not asked with a larger limit now"
+        return until_it_stands(self._place_once, reporter=self.reporter, otherwise=otherwise) or False
 
-    def _place_once(self) -> None:
+    def _place_once(self) -> bool:
         """One look, and what it finds in new shards. Errors: PlanMovedError, and then nothing stays of it."""
         failpoint("raise.begins")
         folder = self.workplace.place.folder
@@ -77,7 +80,7 @@ class LargerRequests:
             files = files_of_more(self.workplace, Path(scratch), first_slot)
             with Staging.create(Path(scratch)) as staging:
                 try:
-                    shards = self._committed(files, staging)
+                    shards, is_all = self._committed(files, staging)
                 except BaseException:
                     files.discard()
                     raise
@@ -87,14 +90,16 @@ class LargerRequests:
         if shards:
             requests = sum(shard.requests for shard in shards)
             self.reporter.tell(Raising(requests=requests, shards=len(shards)))
+        return is_all
 
-    def _committed(self, files: ShardFiles, staging: Staging) -> tuple[SealedShard, ...]:
-        """The new shards, which the ledger holds then; none where they would cost too much. The commit is the
-        last thing: from then on the files are not ours to remove."""
-        comparison = self._compared(files, staging)
+    def _committed(self, files: ShardFiles, staging: Staging) -> tuple[tuple[SealedShard, ...], bool]:
+        """The new shards, which the ledger holds then (none where they would cost too much), and whether they
+        are all. The commit is the last thing: from then on the files are not ours to remove."""
+        is_cancelled = self.ledger.wishes().is_cancelled(self.manifest_id, self.began_after)
+        comparison = self._compared(files, staging, _NOTHING if is_cancelled else Narrowing())
         shards = tuple(comparison.seal(self.asked.rows))
         if shards and not self._is_affordable(comparison, shards):
-            return ()
+            return (), False
         failpoint("raise.sealed")
         self.ledger.commit_plan(
             run_id=self.run_id,
@@ -102,13 +107,11 @@ class LargerRequests:
             staging=staging,
             shards=planned(shards, self.workplace),
         )
-        return shards
+        return shards, not is_cancelled and self.shard_ids is None
 
-    def _compared(self, files: ShardFiles, staging: Staging) -> Comparison:
+    def _compared(self, files: ShardFiles, staging: Staging, narrowing: Narrowing) -> Comparison:
         """The run's rows, rendered once more and compared with the ledger."""
         workplace, asked = self.workplace, self.asked
-        is_cancelled = self.ledger.wishes().is_cancelled(self.manifest_id, self.began_after)
-        narrowing = _NOTHING if is_cancelled else self.narrowing
         comparison = Comparison(
             workplace,
             self.ledger,
@@ -117,9 +120,8 @@ class LargerRequests:
             policy=Policy(max_attempts=workplace.manifest.retry.attempts),
             selection=selection_of(narrowing, asked.snapshot, asked.rows),
             only_raised=True,
+            cut_in=self.shard_ids,
         )
-        if narrowing.only in ("new", "changed"):
-            staging.load_previous(self.ledger.previous_rows(self.manifest_id))
         rendered = render_all(
             replace(render_source(workplace, asked.snapshot), prompt=asked.prompt.source),
             asked.rows,

@@ -114,13 +114,20 @@ def record_published(
     *,
     manifest_id: int,
     is_cancelled: bool,
+    is_all_raised: bool,
 ) -> None:
     """Note what was written where, from which raw files and answers and with which counts, and keep the
     table as the run's history."""
     history = _keep_history(workplace.place.folder, uid, published.paths)
     failpoint("publish.history_kept")
     facts = table_facts(
-        workplace, ledger, published, totals, manifest_id=manifest_id, is_cancelled=is_cancelled
+        workplace,
+        ledger,
+        published,
+        totals,
+        manifest_id=manifest_id,
+        is_cancelled=is_cancelled,
+        is_all_raised=is_all_raised,
     )
     ledger.note_run(run_id, published=facts, history=history)
     failpoint("publish.recorded")

@@ -32,11 +32,14 @@ def table_facts(
     *,
     manifest_id: int,
     is_cancelled: bool,
+    is_all_raised: bool,
 ) -> str:
     """The note, as JSON. `raw` are the raw files that the answers stand in. `is_cancelled`: the run may have
-    left what it would have asked again."""
+    left what it would have asked again. `is_all_raised`: no answer that was cut is left that a larger limit
+    may be tried on."""
     is_settled = (
         not is_cancelled
+        and (is_all_raised or len(workplace.ladder) == 1 or not totals.by_status[Status.TRUNCATED])
         and totals.by_status[Status.PENDING] == 0
         and not any(ledger.repeatable(manifest_id, workplace.manifest.retry.attempts))
     )

@@ -176,6 +176,11 @@ class Ledger(OpenLedger):
         with self._reading() as connection:
             return planning.load_last_word_at(connection, request_ids)
 
+    def answer_shards(self, request_ids: Sequence[int]) -> dict[int, int]:
+        """In which shard the answers held for these requests were asked; without one: missing."""
+        with self._reading() as connection:
+            return planning.load_answer_shards(connection, request_ids)
+
     def answered_at(self, request_ids: Sequence[int]) -> dict[int, int]:
         """When the answers that are held for these requests were given (Unix seconds)."""
         with self._reading() as connection:

@@ -53,6 +53,9 @@ ANSWERED_AT = Lookup(
         .where(request.c.id.in_(values))
     )
 )
+ANSWER_SHARD = Lookup(
+    lambda values: select(request.c.id, request.c.answer_shard_id).where(request.c.id.in_(values))
+)
 LAST_WORD_AT = Lookup(
     lambda values: (
         select(request.c.id, attempt.c.answered_at)

@@ -45,6 +45,7 @@ from runner.ledger.plan_statements import (
     ADD_REQUEST,
     ADD_ROW,
     ADD_ROW_CAUSE,
+    ANSWER_SHARD,
     ANSWERED_AT,
     FREE_BY_ID,
     HELD,
@@ -107,6 +108,12 @@ def load_answered_at(connection: Connection, request_ids: Sequence[int]) -> dict
     """When the answers held for these requests were given; requests without one are missing."""
     found = ANSWERED_AT.rows(connection, request_ids)
     return {request_id: moment for request_id, moment in found if moment is not None}
+
+
+def load_answer_shards(connection: Connection, request_ids: Sequence[int]) -> dict[int, int]:
+    """In which shard the answers held for these requests were asked; requests without one are missing."""
+    found = ANSWER_SHARD.rows(connection, request_ids)
+    return {request_id: shard_id for request_id, shard_id in found if shard_id is not None}
 
 
 def load_last_word_at(connection: Connection, request_ids: Sequence[int]) -> dict[int, int]:

@@ -60,7 +60,7 @@ def test_history_without_a_manifest_is_that_of_the_project(tmp_path: Path) -> No
     other = project.folder / "other.yaml"
     other.write_text(project.manifest_path.read_text().replace("name: test", "name: other"))
     project.run()
-    project.call("run", "other.yaml")
+    project.call("run", "other.yaml", "--set", "output.path=other.jsonl")
     assert [run["manifest"] for run in asked(project, "history")["runs"]] == ["other.yaml", "manifest.yaml"]
     assert len(asked(project, "history", "--limit", "1")["runs"]) == 1
     assert [run["name"] for run in asked(project, "history", "other.yaml")["runs"]] == ["other"]

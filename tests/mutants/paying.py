@@ -219,8 +219,8 @@ PAYING = (
     Mutant(
         name="larger-limits-asked-after-a-cancel",
         path="commands/raising.py",
-        old="narrowing = _NOTHING if is_cancelled else self.narrowing",
-        new="narrowing = self.narrowing",
+        old="_NOTHING if is_cancelled else Narrowing()",
+        new="Narrowing()",
         kills=(f"{_CANCELLED}::test_what_was_cut_stays_so_after_a_cancel",),
     ),
     Mutant(
