@@ -96,6 +96,9 @@ def gc(options: GcOptions, *, reporter: Reporter, now_at: datetime | None = None
             includes_unknown=asked is None and not busy,
             cutoff_at=cutoff(now_at or datetime.now(UTC), options.older_than_s),
         )
+        if unknown := search.without_rows():
+            what = f"what {', '.join(unknown)} wants is not known since the ledger was rebuilt: run it first"
+            reporter.tell(Trouble(what=f"no answers are removed: {what}"))
         removed = list(_removed(place, ledger, listing, search.all(), options.is_dry_run))
         if options.remote:
             for one in free:

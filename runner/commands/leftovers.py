@@ -113,6 +113,17 @@ class Search:
         found = [*self._scratch(), *self._shards(), *self._requests(), *self._snapshots(), *self._histories()]
         return found + list(self._answers() if self._includes_unknown else ())
 
+    def without_rows(self) -> list[str]:
+        """Manifests that asked something, and whose rows are not known: the ledger was rebuilt, and they have
+        not run since. Anybody's answers may be theirs."""
+        return [
+            one.path
+            for one in self._manifests
+            if (self._place.project / one.path).exists()
+            and self._ledger.current_run(one.id) is None
+            and self._ledger.shards(one.id)
+        ]
+
     def _leftover(self, kind: Kind, name: str) -> Leftover:
         return Leftover(kind=kind, name=name, size_bytes=self._listing.freed(name))
 
@@ -185,7 +196,7 @@ class Search:
         stored = self._ledger.raw_files()
         yield from self._left(Kind.ANSWERS, "raw", dict.fromkeys((one.path for one in stored), False))
         wanted = self._wanted_since_cutoff()
-        if wanted is None:
+        if wanted is None or self.without_rows():
             return
         staying = {
             one.shard_id

@@ -272,14 +272,16 @@ def _conclude(
         compared=compared,
         only_data=only_data,
     )
+    plan = comparison.plan(shards, compared, reasons)
     is_as_it_was = (
         ledger is not None
         and previous is not None
         and previous.dataset_digest == snapshot.digest
         and not (compared.new or compared.changed or compared.removed)
+        # Of a row without a request another template may have another cause.
+        and not (plan.unsendable and previous.template_digest != prompt.digest())
         and says_what_is_so(workplace, ledger, previous)
     )
-    plan = comparison.plan(shards, compared, reasons)
     return Prepared(
         plan=replace(plan, writes_table=not is_as_it_was),
         digests=digests,

@@ -249,6 +249,26 @@ def test_an_answer_that_another_manifest_wants_stays(tmp_path: Path) -> None:
     assert kinds(gc(project, "--older-than", "1d")) == {"answers": 2}
 
 
+def test_after_a_rebuild_no_answers_go_while_a_manifest_has_not_run(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "p")
+    other = project.folder / "other.yaml"
+    text = project.manifest_path.read_text()
+    other.write_text(text.replace("name: test", "name: other").replace("results", "other"))
+    other.write_text(other.read_text().replace("prompt.j2", "other.j2"))
+    (project.folder / "other.j2").write_text("{{ text }} otherwise")
+    project.run()
+    assert project.call("run", "other.yaml").code == 0
+    for name in ("ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db-seal"):
+        (project.folder / ".runner" / name).unlink(missing_ok=True)
+    assert project.call("rebuild", "manifest.yaml", "other.yaml", "--offline").code == 0
+    ran(project.run(), 0)
+    done = project.call("gc", "--older-than", "0s")
+    assert "no answers are removed: what other.yaml wants is not known" in done.stderr
+    other_run = project.call("run", "other.yaml", "--json")
+    ran(other_run, 0)
+    assert "no answers are removed" not in project.call("gc", "--older-than", "0s").stderr
+
+
 def test_the_tables_of_the_last_ten_runs_stay_whatever_their_age(tmp_path: Path) -> None:
     project = make_project(tmp_path / "p", rows=ROWS[:1])
     for number in range(12):

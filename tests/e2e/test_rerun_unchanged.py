@@ -142,6 +142,18 @@ def test_a_template_saved_again_with_the_same_prompts_leaves_the_table_alone(tmp
     assert not has_rendered(project.run()), "what it was compared with now is the template as saved"
 
 
+def test_another_cause_of_a_row_that_can_t_be_sent_comes_into_the_table(tmp_path: Path) -> None:
+    rows = [{"id": "a", "n": "0", "text": "hi"}, {"id": "b", "n": "1", "text": "ho"}]
+    project = make_project(tmp_path, rows=rows, template="{{ text if n else text.nope.nope }}")
+    project.run()
+    project.write_template("{{ text if n else 1 // n }}")
+    assert project.run().event("finished")["requests_sent"] == 0
+    assert "division" in project.results()[0]["_error_message"]
+    before = (project.folder / "results.jsonl").stat()
+    project.run()
+    assert (project.folder / "results.jsonl").stat().st_ino == before.st_ino
+
+
 def test_a_query_writes_its_table_again_though_no_prompt_is_another(tmp_path: Path) -> None:
     query = "SELECT *, epoch_ns(now()::TIMESTAMP) AS read_at FROM dataset"
     project = settled(tmp_path / "p", dataset={"path": "rows.csv", "key": "id", "query": query})
