@@ -5,6 +5,7 @@
     |-- ProviderRefusedError        4  the server refused: authentication, payment, a rejected batch
     |-- DecisionNeededError         4  only a person can decide (an unknown create without proof)
     |-- StillRunningError          75  the work goes on elsewhere, or another process has the manifest
+    |   `-- UnreachedError         75  no look of a step at the server worked
     |-- LedgerError                 1  the ledger can't be read or written: disk, permission, version
     `-- InterruptedRunError       130  Ctrl-C or SIGTERM; remote work goes on
 
@@ -89,6 +90,10 @@ class StillRunningError(RunnerError):
     """Work is on its way and this process stops waiting, or another process holds the manifest."""
 
     exit_code: ClassVar[int] = EXIT_STILL_RUNNING
+
+
+class UnreachedError(StillRunningError):
+    """Whatever a step asked of the server failed: it can't be reached, or is not working now."""
 
 
 class LedgerError(RunnerError):

@@ -49,6 +49,7 @@ from runner.errors import (
     RunnerError,
     StillRunningError,
     UnpublishedError,
+    UnreachedError,
 )
 from runner.failpoints import failpoint
 from runner.ledger import RunRecord, RunState
@@ -129,6 +130,9 @@ class _CarryingOut:
         try:
             result = self._work()
             state = "detached" if result.finished is None else "finished"
+        except UnreachedError:
+            state = "detached"
+            raise
         except (InterruptedRunError, StillRunningError, KeyboardInterrupt):
             state = "interrupted"
             raise
@@ -165,8 +169,8 @@ class _CarryingOut:
             if self._manifest.on_edit == "cancel":
                 cancel_unwanted(self._ledger, client, self._execution.under_way(), self._reporter)
             try:
-                if self._drive_all(engine):
-                    return self._detached()
+                if self._is_left(engine):
+                    return self._detached(was_answered=engine.was_answered)
                 resolve = command_line("resolve", self._options.manifest)
                 complaint = engine.complaint(resolve, ours=self._own_shards())
                 complaint = complaint or complaint_of(self._execution.held(), resolve)
@@ -199,6 +203,20 @@ class _CarryingOut:
                 continue
             self._ledger.save(submission, what="looked at again", run_id=self._run_id)
             failpoint("held.reexamined")
+
+    def _is_left(self, engine: Engine) -> bool:
+        """Whether something is left to a later run, when this one has come as far as it could. Raises
+        UnreachedError where a step was kept from that by the server."""
+        is_step = self._options.pace(is_local=self._workplace.provider.is_local) is Pace.STEP
+        try:
+            is_left = self._drive_all(engine)
+        except StillRunningError as error:
+            if is_step and engine.unreached is not None:
+                raise UnreachedError(error.what, next_step=error.next_step) from error
+            raise
+        if is_left and is_step and engine.unreached is not None:
+            raise UnreachedError(f"under way; {engine.unreached.message}")
+        return is_left
 
     def _drive_all(self, engine: Engine) -> bool:
         """Until nothing is open nor worth repeating; True where the rest is left to a later run."""
@@ -292,11 +310,16 @@ class _CarryingOut:
         if self._execution.stop.is_set:
             raise InterruptedRunError("interrupted; nothing is lost", next_step="run the same command again")
 
-    def _detached(self) -> RunResult:
+    def _detached(self, *, was_answered: bool) -> RunResult:
         under_way = self._execution.under_way()
         batches = sum(submission.state is ShardState.SUBMITTED for submission in under_way)
         self._reporter.tell(Submitted(batches=batches))
-        return RunResult(finished=None, exit_code=EXIT_STILL_RUNNING, run=self._execution.uid)
+        return RunResult(
+            finished=None,
+            exit_code=EXIT_STILL_RUNNING,
+            run=self._execution.uid,
+            was_answered=was_answered,
+        )
 
     # ------------------------------------------------------------ publish
 

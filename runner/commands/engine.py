@@ -33,7 +33,7 @@ from runner.commands.sending import STOPPING, MaySend, Reception, Sender
 from runner.commands.tracks import ExtrasStage, Surroundings, Track
 from runner.commands.watching import Watcher, refusal_in
 from runner.core import states
-from runner.core.model import ProblemKind
+from runner.core.model import Problem
 from runner.core.states import (
     Create,
     DrawFence,
@@ -130,6 +130,16 @@ class Engine:
         outlives this process is told; 0: now."""
         paused_s = self._reception.pause_until_s
         return paused_s + self._at.wall() - self._at.clock() if paused_s else 0.0
+
+    @property
+    def was_answered(self) -> bool:
+        """Whether the server did what it was asked for, or said why not, in any call."""
+        return self._reception.was_answered
+
+    @property
+    def unreached(self) -> Problem | None:
+        """Why the last call failed, where the server was called and none worked."""
+        return None if self._reception.was_answered else self._reception.not_working
 
     def queued_out(self) -> list[str]:
         """What the server said of its full queue to shards of the last drive: nothing of them was let in."""
@@ -299,8 +309,7 @@ class Engine:
 
     def _landed(self, track: Track, name: str, result: object) -> None:
         track.is_busy = False
-        problem = getattr(result, "problem", None)
-        self._reception.was_reached |= problem is None or problem.kind is not ProblemKind.UNREACHABLE
+        self._reception.heard(result)
         if isinstance(result, ProviderError):
             if result.problem.kind in STOPPING:
                 self._reception.stopping = result.problem

@@ -27,11 +27,12 @@ from runner.ledger import Ledger
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
     """What a run came to. `finished` is None where the work goes on without us (`--detach`). `run` is its
-    uid."""
+    uid. `was_answered`: left to go on, it had a reply of the server."""
 
     finished: Finished | None
     exit_code: int
     run: str
+    was_answered: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,7 @@ MAX_UPLOAD_ATTEMPTS = 12
 MAX_UNREACHED_ATTEMPTS = 5
 """So often a server is tried that never answered this run: a minute, then a wrong address is likelier."""
 STOPPING = frozenset({ProblemKind.AUTHENTICATION, ProblemKind.PAYMENT, ProblemKind.VOLUME})
+_NOT_WORKING = frozenset({ProblemKind.UNREACHABLE, ProblemKind.SERVER_TROUBLE})
 MaySend = Callable[[Submission], bool]
 Start = Callable[[Track, str, Callable[[], object]], None]
 """Runs a call of this name for a shard in a thread of its own; its result comes back with the name."""
@@ -42,16 +43,30 @@ class Reception:
     """How the server takes what this run sends, for all its shards.
 
     `pause_until_s`: until when (Unix seconds, by the steady clock) it wants nothing sent. `stopping`: the
-    refusal that stops the run. `was_reached`: whether it ever answered.
+    refusal that stops the run. `was_reached`: whether it ever replied; `was_answered`: whether it did what it
+    was asked for, or said why not, in any call; `not_working`: why the last call failed that it did not.
     """
 
     pause_until_s: float = 0.0
     stopping: Problem | None = None
     was_reached: bool = False
+    was_answered: bool = False
+    not_working: Problem | None = None
 
     def pause(self, seconds: float | None, now_s: float) -> None:
         """The longest wait that it asked for counts, for every shard."""
         self.pause_until_s = max(self.pause_until_s, now_s + seconds if seconds else 0.0)
+
+    def heard(self, result: object) -> None:
+        """What a call says of the server itself. A look whose files could not be read is none that worked."""
+        problem: Problem | None = getattr(result, "problem", None)
+        self.was_reached |= problem is None or problem.kind is not ProblemKind.UNREACHABLE
+        problems = [problem]
+        if isinstance(result, calls.Fetched):
+            problems = [error.problem for error in result.errors]
+        found = [one for one in problems if one is not None and one.kind in _NOT_WORKING]
+        self.was_answered |= not found
+        self.not_working = found[-1] if found else self.not_working
 
 
 class Sender:

@@ -242,6 +242,11 @@ class Schedules:
             )
         return (known.message, known.exit_code) != (message, exit_code)
 
+    def clear_problem(self, one: DueRecord) -> None:
+        """It goes on."""
+        if one.message:
+            self._set(one.id, "", message="", exit_code=None)
+
     def _set(self, due_id: int, uid: str, **values: Any) -> None:
         if uid:
             values["run_id"] = select(run.c.id).where(run.c.uid == uid).scalar_subquery()

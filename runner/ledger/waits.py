@@ -3,12 +3,16 @@
 An event for each note. Its `what` is the kind, its detail how much is behind us (seconds, or readings) and
 the id it is about; without a detail it is over. The newest note of a kind is the one that counts. A rebuilt
 ledger knows of none, and all is waited for anew.
+
+Since when no look of a manifest at its server works is no shard's: such an event's detail is the manifest's
+id, the server, and the moment; without a moment it is over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import datetime
 from enum import StrEnum
 
 from sqlalchemy import ColumnElement, Connection, bindparam, literal_column, select
@@ -17,7 +21,7 @@ from runner.core.lasting import Noted
 from runner.ledger.bulk import Query
 from runner.ledger.events import add_event
 from runner.ledger.tables import event
-from runner.ledger.times import moment
+from runner.ledger.times import iso, moment
 
 Transaction = Callable[[], AbstractContextManager[Connection]]
 
@@ -34,12 +38,18 @@ class WaitKind(StrEnum):
     EXTRAS_CANCELLED = "grace after a cancel of extra batches"
 
 
+_NOT_WORKING, _WORKING = "server not working", "server works again"
 _KINDS: list[ColumnElement[str]] = [literal_column(f"'{kind}'") for kind in WaitKind]
 _OF_SHARD = Query(
     select(event.c.what, event.c.at, event.c.detail)
     .where(event.c.shard_id == bindparam("of_shard"), event.c.what.in_(_KINDS))
     .order_by(event.c.id),
     "of_shard",
+)
+_OUTAGES = Query(
+    select(event.c.detail)
+    .where(event.c.what.in_([literal_column(f"'{what}'") for what in (_NOT_WORKING, _WORKING)]))
+    .order_by(event.c.id.desc())
 )
 
 
@@ -73,6 +83,22 @@ class Waits:
         """It is over, or was interrupted: what comes of its kind begins anew."""
         self._add(shard_id, kind, "", self._clock())
 
-    def _add(self, shard_id: int, kind: WaitKind, detail: str, now_s: float) -> None:
+    def outage_since(self, manifest_id: int, server: str) -> datetime | None:
+        """Since when no look of this manifest at the server works; None where the last one did."""
+        about = f"{manifest_id} {server} "
+        with self._reading() as connection:
+            found = _OUTAGES.rows(connection)
+        since = next((detail.removeprefix(about) for (detail,) in found if detail.startswith(about)), "")
+        return moment(since) if since else None
+
+    def note_outage(self, manifest_id: int, server: str, since: datetime) -> None:
+        """From this moment on none does."""
+        self._add(None, _NOT_WORKING, f"{manifest_id} {server} {iso(since.timestamp())}", self._clock())
+
+    def end_outage(self, manifest_id: int, server: str) -> None:
+        """One did."""
+        self._add(None, _WORKING, f"{manifest_id} {server} ", self._clock())
+
+    def _add(self, shard_id: int | None, what: str, detail: str, now_s: float) -> None:
         with self._writing() as connection:
-            add_event(connection, what=kind.value, detail=detail, run_id=None, shard_id=shard_id, now_s=now_s)
+            add_event(connection, what=what, detail=detail, run_id=None, shard_id=shard_id, now_s=now_s)

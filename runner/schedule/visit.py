@@ -29,9 +29,17 @@ from runner.commands.under_way import is_elsewhere, under_way
 from runner.commands.workplace import Workplace
 from runner.core import due
 from runner.core.model import ScheduleSettings
-from runner.errors import EXIT_DONE, EXIT_STILL_RUNNING, InterruptedRunError, RunnerError, StillRunningError
+from runner.errors import (
+    EXIT_DONE,
+    EXIT_STILL_RUNNING,
+    InterruptedRunError,
+    RunnerError,
+    StillRunningError,
+    UnreachedError,
+)
 from runner.ledger import Claim, DueRecord, HeldElsewhereError, Ledger, Schedules, hold
 from runner.schedule.finding import Books
+from runner.schedule.outage import Outage
 from runner.schedule.reports import AdvancedRun, FailedManifest, MissedDue, SkippedDue, StartedDue
 
 TAKE_OVER_S = 900.0
@@ -151,12 +159,34 @@ class Visit:
             raise
         except StillRunningError as error:
             self._add_advanced(started, None, error.what)
+            self._looked(started, error)
         except RunnerError as error:
             self._failed_on_its_way(started, error)
         else:
             self._add_advanced(started, result, "")
+            self._looked(started, result)
             if result.finished is not None:
                 self._finish(started, result, result.finished)
+
+    def _looked(self, one: DueRecord | None, came: RunResult | StillRunningError) -> None:
+        """What a run under way has shown of its server: an outage begins, goes on (where nothing was asked of
+        the server too) or ends."""
+        outage = Outage(self._ledger.waits(), self._manifest_id, self._workplace.provider, self._now)
+        if isinstance(came, UnreachedError):
+            outage.look_failed()
+        elif isinstance(came, RunResult) and (came.was_answered or came.finished is not None):
+            outage.look_worked()
+            if one is not None:
+                self._schedules.clear_problem(one)
+        error = outage.error(came.what if isinstance(came, UnreachedError) else "")
+        if error is None:
+            return
+        if one is not None:
+            self._schedules.set_problem(one.id, error.what, error.exit_code)
+        # News of the manifest, because it may outlast the due time; and one look may fail twice.
+        is_new = self._schedules.note_problem(self._manifest_id, error.what, self._now)
+        if error.what not in (event.message for event in self.events):
+            self._add_failed(one, error, is_new=is_new)
 
     def _add_advanced(self, one: DueRecord | None, result: RunResult | None, message: str) -> None:
         self.events.append(
@@ -332,7 +362,10 @@ class Visit:
         except HeldElsewhereError:
             return False
         except StillRunningError as error:
+            if isinstance(error, UnreachedError):
+                one = self._set_on_its_way(one)
             self._add_started(one, None, error.what)
+            self._looked(one, error)
             return False
         except InterruptedRunError:
             raise
@@ -341,6 +374,7 @@ class Visit:
             return True
         self._schedules.set_started(one.id, result.run)
         self._add_started(one, result, "")
+        self._looked(one, result)
         if result.finished is None:
             return False
         self._finish(one, result, result.finished)
@@ -372,13 +406,19 @@ class Visit:
 
     def _failed_to_start(self, one: DueRecord, error: RunnerError) -> None:
         """What is bought by then is collected by later looks; where nothing is, that was its end."""
-        current = self._ledger.current_run(self._manifest_id)
-        if self._has_batches() and current is not None:
-            self._schedules.set_started(one.id, current.uid)
+        if self._set_on_its_way(one).state == "started":
             self._schedules.set_problem(one.id, error.what, error.exit_code)
         else:
             self._schedules.set_ended(one.id, "failed", message=error.what, exit_code=error.exit_code)
         self._add_failed(one, error, is_new=True)
+
+    def _set_on_its_way(self, one: DueRecord) -> DueRecord:
+        """Started, where something of its run is under way."""
+        current = self._ledger.current_run(self._manifest_id)
+        if not self._has_batches() or current is None:
+            return one
+        self._schedules.set_started(one.id, current.uid)
+        return replace(one, state="started", run=current.uid)
 
     def _run(self, options: RunOptions) -> RunResult:
         self._books.close()
