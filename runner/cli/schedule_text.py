@@ -12,6 +12,7 @@ from runner.schedule.listing import ListedSchedule
 from runner.schedule.reports import FailedManifest, TickReport
 
 _WIDTH = 10
+_WORDS = {"claimed": "to be started"}
 
 
 def report_lines(report: TickReport, *, is_quiet: bool = False) -> Iterator[str]:
@@ -68,7 +69,7 @@ def listed_lines(one: ListedSchedule) -> Iterator[str]:
         yield f"{clean(one.name)}  {clean(one.words)}"
     if one.last is not None:
         message = f": {clean(one.last.message)}" if one.last.message else ""
-        yield f"  last  {_moment(one.last.due_at)}  {one.last.state}{message}"
+        yield f"  last  {_moment(one.last.due_at)}  {_WORDS.get(one.last.state, one.last.state)}{message}"
     elif not one.problem:
         yield "  last  never"
     if one.missed:

@@ -191,9 +191,7 @@ def judge(schedule: ScheduleSettings, *, path: str, since: datetime, now: dateti
     come = _come(schedule, path, since, now)
     if not come:
         return Verdict(start=(), missed=())
-    within_s = schedule.start_within_s
-    if within_s is None and schedule.missed == "none":
-        within_s = ON_TIME_S
+    within_s = bound_s(schedule)
     start: list[datetime] = []
     missed: list[Missed] = []
     for due in come:
@@ -205,6 +203,13 @@ def judge(schedule: ScheduleSettings, *, path: str, since: datetime, now: dateti
         else:
             start.append(due)
     return Verdict(start=tuple(start), missed=tuple(missed))
+
+
+def bound_s(schedule: ScheduleSettings) -> float | None:
+    """How late a due time may be started for the first time; None where nothing says."""
+    if schedule.start_within_s is None and schedule.missed == "none":
+        return ON_TIME_S
+    return schedule.start_within_s
 
 
 def _come(schedule: ScheduleSettings, path: str, since: datetime, now: datetime) -> list[datetime]:

@@ -2,7 +2,8 @@
 
 The rule: a due time is one row, under a UNIQUE constraint, and whoever adds the row has claimed it. What was
 claimed and not started is carried out by the next one that looks, because whoever claimed it is gone (one
-process at a time looks at a schedule). A manifest has one started due time at most.
+process at a time looks at a schedule), or was kept from starting it by something that may pass. A manifest
+has one started due time at most.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ _CARRIED_OUT: tuple[DueState, ...] = ("started", "finished")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A due time to be recorded: to be carried out (`claimed`), or left (`skipped`, `missed`) and why."""
+    """A due time to be recorded: to be carried out (`claimed`), or left (`skipped`, `missed`) and why. The
+    `message` of one to be carried out is the problem that kept the one before it from starting."""
 
     due_at: datetime
     state: DueState = "claimed"
@@ -134,11 +136,18 @@ class Schedules:
     # ------------------------------------------------------------ due times
 
     def claim(
-        self, manifest_id: int, claims: Sequence[Claim], claimed_by: str, *, replaced: Sequence[int] = ()
+        self,
+        manifest_id: int,
+        claims: Sequence[Claim],
+        claimed_by: str,
+        *,
+        replaced: Sequence[int] = (),
+        overtaken: Sequence[int] = (),
     ) -> list[DueRecord]:
         """Record due times, all or none. Gives those that nobody had recorded before.
 
-        `replaced`: open due times that come to their end by this.
+        `replaced`: open due times that come to their end by this; `overtaken`: those of them that never
+        started, which have failed for the reason that they have.
         """
         ids = []
         with self._writing() as connection:
@@ -165,6 +174,12 @@ class Schedules:
                     update(due)
                     .where(due.c.id.in_(replaced), due.c.state.in_(OPEN))
                     .values(state="replaced", message=message, ended_at=now)
+                )
+            if ids and overtaken:
+                connection.execute(
+                    update(due)
+                    .where(due.c.id.in_(overtaken), due.c.state == "claimed")
+                    .values(state="failed", ended_at=now)
                 )
             failpoint("due.before")
             found = [_load(connection, due_id) for due_id in ids]
@@ -240,7 +255,7 @@ class Schedules:
             connection.execute(
                 update(due).where(due.c.id == due_id).values(message=message, exit_code=exit_code)
             )
-        return (known.message, known.exit_code) != (message, exit_code)
+        return known.message != message
 
     def clear_problem(self, one: DueRecord) -> None:
         """It goes on."""

@@ -9,6 +9,10 @@ Whatever happens in between, the next look goes on: a claimed due time that is n
 with the same moments and the same policy, and `run` itself pays for nothing twice. One process at a time
 looks at a schedule (a lock), so what is claimed and not started has nobody who is about to start it; but on
 another machine, for a while (`TAKE_OVER_S`).
+
+A start that fails before its run is planned (no key, no dataset yet, a mistake, a full disk) has sent
+nothing, and what kept it may pass: such a due time stays claimed, with its problem, and each look tries it
+again until it is too late or the next one takes its place. A refusal by the budget was a decision: an end.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ from runner.errors import (
     StillRunningError,
     UnreachedError,
 )
-from runner.ledger import Claim, DueRecord, HeldElsewhereError, Ledger, Schedules, hold
+from runner.ledger import Claim, DueRecord, HeldElsewhereError, Ledger, RunRecord, Schedules, hold
 from runner.schedule.finding import Books
 from runner.schedule.outage import Outage
 from runner.schedule.reports import AdvancedRun, FailedManifest, MissedDue, SkippedDue, StartedDue
@@ -124,7 +128,8 @@ class Visit:
                 self._end()
             if not any(isinstance(event, FailedManifest) for event in self.events):
                 self._schedules.note_problem(self._manifest_id, "", self._now)
-            self.is_open = bool(self._open_dues()) or self._has_batches()
+            is_to_come = any(not self._is_unstarted(one) for one in self._open_dues())
+            self.is_open = is_to_come or self._has_batches()
 
     def _open_dues(self) -> list[DueRecord]:
         """The oldest first."""
@@ -143,12 +148,25 @@ class Visit:
         current = ledger.current_run(manifest_id)
         return is_open and current is not None and not is_elsewhere(self._workplace, current)
 
+    def _is_on_its_way(self, one: DueRecord) -> bool:
+        """Whether something is under way of a run that was planned since this due time was first tried."""
+        current = self._ledger.current_run(self._manifest_id)
+        is_since = current is not None and one.begun_at is not None and current.started_at >= one.begun_at
+        return is_since and self._has_batches()
+
+    def _is_unstarted(self, one: DueRecord) -> bool:
+        """Whether a problem has kept it from starting, and nothing of it is under way."""
+        was_kept = one.state == "claimed" and one.begun_at is not None and bool(one.message)
+        return was_kept and not self._is_on_its_way(one)
+
     # ------------------------------------------------------------ what is under way
 
     def _advance(self) -> None:
         open_dues = self._open_dues()
         started = next((one for one in open_dues if one.state == "started"), None)
-        is_half_begun = started is None and any(one.begun_at is not None for one in open_dues)
+        is_half_begun = started is None and any(
+            one.begun_at is not None and not self._is_unstarted(one) for one in open_dues
+        )
         if is_half_begun or (started is None and not self._has_batches()):
             return  # a due time whose start was cut off is carried out again, and collects too
         try:
@@ -268,8 +286,14 @@ class Visit:
             return
         missed = [Claim(due_at=one.due_at, state="missed", message=one.why) for one in verdict.missed]
         starts, replaced = self._starts(schedule, verdict.start)
+        overtaken = self._overtaken(schedule, starts)
+        if overtaken:
+            starts[0] = replace(starts[0], message=overtaken[-1].message)  # no news if it stays
         claims, host = missed + starts, socket.gethostname()
-        self._tell_left(self._schedules.claim(self._manifest_id, claims, host, replaced=replaced))
+        ids = [one.id for one in overtaken]
+        self._tell_left(
+            self._schedules.claim(self._manifest_id, claims, host, replaced=replaced, overtaken=ids)
+        )
 
     def _last_due_at(self) -> datetime | None:
         """What lies after `now` was recorded by a clock that was wrong: nothing waits for that to come, and
@@ -285,9 +309,10 @@ class Visit:
     ) -> tuple[list[Claim], list[int]]:
         """The claims for what is to be started, and the due times whose run is replaced by that.
 
-        Several at once are made up for one after the other, whatever the policy of overlaps.
+        Several at once are made up for one after the other, whatever the policy of overlaps. One that never
+        started overlaps with nothing.
         """
-        open_dues = self._open_dues()
+        open_dues = [one for one in self._open_dues() if not self._is_unstarted(one)]
         is_open = bool(open_dues) or self._has_batches()
         if not start or not is_open or len(start) > 1 or schedule.overlap == "queue":
             return [Claim(due_at=one) for one in start], []
@@ -295,6 +320,13 @@ class Visit:
             return [Claim(due_at=start[0])], [one.id for one in open_dues]
         why = "the run before it was still under way (overlap: skip)"
         return [Claim(due_at=start[0], state="skipped", message=why)], []
+
+    def _overtaken(self, schedule: ScheduleSettings, starts: list[Claim]) -> list[DueRecord]:
+        """What never started, and comes to its end because of these: as of due times at which nobody looked,
+        the last one counts, unless all do."""
+        if schedule.missed == "all" or not any(one.state == "claimed" for one in starts):
+            return []
+        return [one for one in self._open_dues() if self._is_unstarted(one)]
 
     def _tell_left(self, claimed: list[DueRecord]) -> None:
         for one in claimed:
@@ -330,18 +362,22 @@ class Visit:
 
     def _is_late(self, schedule: ScheduleSettings, one: DueRecord) -> bool:
         """Whether it waited longer than `start_within` allows; then it is left."""
-        starts_at = due.starts_at(schedule, one.due_at, self._path)
-        late_s = (self._now - starts_at).total_seconds()
-        if one.begun_at is not None or schedule.start_within_s is None or late_s <= schedule.start_within_s:
+        is_unstarted = self._is_unstarted(one)
+        within_s = due.bound_s(schedule) if is_unstarted else schedule.start_within_s
+        late_s = (self._now - due.starts_at(schedule, one.due_at, self._path)).total_seconds()
+        is_begun = one.begun_at is not None and not is_unstarted
+        if is_begun or within_s is None or late_s <= within_s:
             return False
-        why = "could not be started within start_within: the runs before it were under way"
+        because = one.message if is_unstarted else "the runs before it were under way"
+        why = f"could not be started within start_within: {because}"
         self._schedules.set_ended(one.id, "skipped", message=why)
         self.events.append(SkippedDue(**self._left(one, why)))
         return True
 
     def _may_begin(self, schedule: ScheduleSettings, one: DueRecord) -> bool:
-        """Not while another run's batches are under way, unless it may replace them."""
-        if one.begun_at is not None or not self._has_batches():
+        """Not while another run's batches are under way, unless it may replace them; tried again, it has."""
+        is_begun = one.begun_at is not None and (schedule.overlap == "replace" or not self._is_unstarted(one))
+        if is_begun or not self._has_batches():
             return True
         if schedule.overlap != "replace":
             return False
@@ -357,6 +393,7 @@ class Visit:
     def _start(self, schedule: ScheduleSettings, claimed: DueRecord) -> bool:
         """Whether it came to its end at once."""
         one = self._schedules.begin_due(claimed)
+        before = self._ledger.current_run(self._manifest_id)
         try:
             result = self._run(self._run_options(schedule, one, is_first=claimed.begun_at is None))
         except HeldElsewhereError:
@@ -370,9 +407,12 @@ class Visit:
         except InterruptedRunError:
             raise
         except RunnerError as error:
-            self._failed_to_start(one, error)
-            return True
+            return self._failed_to_start(one, error, before)
+        except OSError as error:
+            what = f"{self._workplace.manifest.path}: {error.strerror or error}"
+            return self._failed_to_start(one, RunnerError(what), before)
         self._schedules.set_started(one.id, result.run)
+        self._schedules.clear_problem(one)
         self._add_started(one, result, "")
         self._looked(one, result)
         if result.finished is None:
@@ -404,18 +444,24 @@ class Visit:
             )
         )
 
-    def _failed_to_start(self, one: DueRecord, error: RunnerError) -> None:
-        """What is bought by then is collected by later looks; where nothing is, that was its end."""
+    def _failed_to_start(self, one: DueRecord, error: RunnerError, before: RunRecord | None) -> bool:
+        """What is bought by then is collected by later looks. Where nothing is, that was its end if its run
+        was planned (`before` is the one before it) or refused; else it is tried again. Whether it was."""
+        is_new = self._schedules.set_problem(one.id, error.what, error.exit_code)
+        self._add_failed(one, error, is_new=is_new)
         if self._set_on_its_way(one).state == "started":
-            self._schedules.set_problem(one.id, error.what, error.exit_code)
-        else:
+            return False
+        current = self._ledger.current_run(self._manifest_id)
+        is_planned = current is not None and (before is None or current.uid != before.uid)
+        is_end = is_planned or isinstance(error, BudgetError)
+        if is_end:
             self._schedules.set_ended(one.id, "failed", message=error.what, exit_code=error.exit_code)
-        self._add_failed(one, error, is_new=True)
+        return is_end
 
     def _set_on_its_way(self, one: DueRecord) -> DueRecord:
         """Started, where something of its run is under way."""
         current = self._ledger.current_run(self._manifest_id)
-        if not self._has_batches() or current is None:
+        if current is None or not self._is_on_its_way(one):
             return one
         self._schedules.set_started(one.id, current.uid)
         return replace(one, state="started", run=current.uid)
