@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import Mutant
 
 _TICK = "e2e/test_schedule_tick.py"
+_AGAIN = "e2e/test_schedule_tried_again.py"
 
 SCHEDULING = (
     Mutant(
@@ -53,5 +54,19 @@ SCHEDULING = (
         old="        return one.claimed_by != socket.gethostname() and age",
         new="        return age > timedelta(seconds=0.2) and age",
         kills=(f"{_TICK}::test_a_tick_killed_anywhere_starts_its_due_time_once_all_the_same",),
+    ),
+    Mutant(
+        name="an-outage-begins-with-each-look",
+        path="schedule/outage.py",
+        old="if since is None or since > self._now:",
+        new="if since is None or since != self._now:",
+        kills=("e2e/test_schedule_outage.py",),
+    ),
+    Mutant(
+        name="the-run-before-taken-for-that-of-a-failed-start",
+        path="schedule/visit.py",
+        old="current.started_at >= one.begun_at",
+        new="current.started_at != one.begun_at",
+        kills=(f"{_AGAIN}::test_a_run_that_is_being_replaced_is_not_taken_for_that_of_the_next_one",),
     ),
 )
