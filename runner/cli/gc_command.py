@@ -51,7 +51,11 @@ Examples:
     metavar="TIME",
     help="How old tables of runs and unwanted answers must be.",
 )
-@click.option("--remote", is_flag=True, help="Input files on the server, too, where all answers are here.")
+@click.option(
+    "--remote",
+    is_flag=True,
+    help="Input files on the server, too: where all answers are here, and uploads that nothing uses.",
+)
 @json_option("one object")
 @bending_options
 @click.pass_obj

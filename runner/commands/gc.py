@@ -13,9 +13,10 @@ What it removes, exactly: scratch of processes that are gone; input files of sha
 snapshots that the current rows are not of; tables of runs older than `older_than_s`, but for the last
 ten of each manifest; raw files older than that in which no answer stands that a current row wants, or
 that a table since then held. Such answers are forgotten by the ledger too: a row that wants one again
-is asked again. With `remote`, uploaded input files of shards that are done, where every answer is here. A
-shard that is not done is never touched, because deleting an input file stops its batch; nor is one that a
-person gave up, whose batch may be under way.
+is asked again. With `remote`, uploaded input files of shards that are done, where every answer is here, and
+uploads of which surely no batch was made nor will be (`commands.unused`). Else a shard that is not done is
+never touched, because deleting an input file stops its batch; nor is one that a person gave up, whose batch
+may be under way.
 """
 
 from __future__ import annotations
@@ -33,11 +34,21 @@ from runner.commands.leftovers import Kind, Leftover, Listing, Search, cutoff, l
 from runner.commands.local import connected
 from runner.commands.moments import Reporter, Trouble
 from runner.commands.options import ManifestOptions
+from runner.commands.unused import found_on_server
 from runner.commands.workplace import open_workplace
 from runner.core.model import Provider
 from runner.errors import LedgerError, RunnerError
 from runner.failpoints import failpoint
-from runner.ledger import HeldElsewhereError, Ledger, LedgerPlace, ManifestRecord, RemoteInput, hold, locate
+from runner.ledger import (
+    HeldElsewhereError,
+    Ledger,
+    LedgerPlace,
+    ManifestRecord,
+    RemoteInput,
+    UnusedUpload,
+    hold,
+    locate,
+)
 from runner.provider import NotFoundYetError, ProviderError, resolve
 
 if TYPE_CHECKING:
@@ -166,16 +177,18 @@ def _remove_remote(
     try:
         provider = _provider(manifest, place, ledger, options)
         inputs = _safe_inputs(manifest, place, provider, ledger)
-        if options.is_dry_run or not inputs:
-            return [_as_leftover(one) for one in inputs]
+        unused = [one for one in ledger.unused_uploads(manifest.id) if one.server == provider.server]
+        if options.is_dry_run:
+            removed += [_as_leftover(one) for one in inputs]
+        if not unused and (options.is_dry_run or not inputs):
+            return removed
         with connected(provider, place.folder, options.environ) as (client, _):
-            for one in inputs:
-                failpoint("gc.remote_sending")
-                if _delete(client, one, reporter):
-                    failpoint("gc.remote_deleted")
-                    ledger.note_input_deleted(one)
-                    failpoint("gc.remote_noted")
+            for one in () if options.is_dry_run else inputs:
+                if _delete(client, ledger, one, reporter):
                     removed.append(_as_leftover(one))
+            for upload in found_on_server(client, unused):
+                if options.is_dry_run or _delete_unused(client, place, ledger, upload, manifest, reporter):
+                    removed.append(_as_leftover(_as_input(upload)))
     except LedgerError:
         raise
     except RunnerError as error:
@@ -209,15 +222,46 @@ def _safe_inputs(
     ]
 
 
-def _delete(client: Client, remote: RemoteInput, reporter: Reporter) -> bool:
+def _delete(client: Client, ledger: Ledger, remote: RemoteInput, reporter: Reporter) -> bool:
+    failpoint("gc.remote_sending")
     try:
         client.delete_file(remote.file_id)
     except NotFoundYetError:
-        return True  # gone already: expired, or deleted by a call whose reply was lost
+        pass  # gone already: expired, or deleted by a call whose reply was lost
     except ProviderError as error:
         reporter.tell(Trouble(what=f"file {remote.file_id} stays: {error.what}"))
         return False
+    failpoint("gc.remote_deleted")
+    ledger.note_input_deleted(remote)
+    failpoint("gc.remote_noted")
     return True
+
+
+def _delete_unused(
+    client: Client,
+    place: LedgerPlace,
+    ledger: Ledger,
+    upload: UnusedUpload,
+    manifest: ManifestRecord,
+    reporter: Reporter,
+) -> bool:
+    """Under the shard's lock: a process of another manifest, whose rows wait for it, may be uploading it."""
+    try:
+        with hold(place.shard_lock(upload.shard_id)):
+            is_unused = any(one.filename == upload.filename for one in ledger.unused_uploads(manifest.id))
+            return is_unused and _delete(client, ledger, _as_input(upload), reporter)
+    except HeldElsewhereError:
+        return False
+
+
+def _as_input(upload: UnusedUpload) -> RemoteInput:
+    return RemoteInput(
+        shard_id=upload.shard_id,
+        attempt=upload.attempt,
+        file_id=upload.file_id or "",
+        size_bytes=upload.size_bytes,
+        raw_paths=(),
+    )
 
 
 def _as_leftover(remote: RemoteInput) -> Leftover:

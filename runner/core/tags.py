@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from runner.core.wire import BatchObject
 
+PREFIX = "runner-"
+"""How the name of every upload begins."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tags:
@@ -29,12 +32,12 @@ class Tags:
     @property
     def filename(self) -> str:
         """The name of the uploaded file, unique for every attempt."""
-        return f"runner-{self.run}-s{self.slot:04d}-a{self.attempt}-{self.sha[:16]}.jsonl"
+        return f"{PREFIX}{self.run}-s{self.slot:04d}-a{self.attempt}-{self.sha[:16]}.jsonl"
 
     @property
     def canary_filename(self) -> str:
         """The name of the file that shows how far the server's reads are."""
-        return f"runner-{self.run}-s{self.slot:04d}-a{self.attempt}-canary.jsonl"
+        return f"{PREFIX}{self.run}-s{self.slot:04d}-a{self.attempt}-canary.jsonl"
 
     def metadata(self) -> dict[str, str]:
         """The batch's metadata. Values are strings: the server refuses others."""

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         StagedRow,
         StoredRaw,
         Totals,
+        UnusedUpload,
         Verdict,
     )
     from runner.ledger.restoring import Journaled, JournaledShard, Restoration, append_facts, read_journal
@@ -111,6 +112,7 @@ __all__ = [
     "StoredRow",
     "StoredRows",
     "Totals",
+    "UnusedUpload",
     "Verdict",
     "WaitKind",
     "Waits",

@@ -7,16 +7,18 @@ transaction that forgets it.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, and_, delete, func, null, or_, select, update
+from sqlalchemy import Connection, and_, delete, exists, func, not_, null, or_, select, update
 
 from runner.core.model import Status
 from runner.core.states import ShardState
 from runner.core.wire import decode_json
 from runner.ledger.events import add_event
 from runner.ledger.packing import STATUS_CODES
-from runner.ledger.records import RemoteInput, StoredRaw
+from runner.ledger.records import RemoteInput, StoredRaw, UnusedUpload
 from runner.ledger.tables import (
     attempt,
+    batch,
+    event,
     file,
     manifest,
     quarantine,
@@ -149,6 +151,47 @@ def load_remote_inputs(connection: Connection, manifest_id: int) -> list[RemoteI
             raw_paths=tuple(raw.get(found.shard_id, ())),
         )
         for found in connection.execute(inputs)
+    ]
+
+
+def load_unused_uploads(connection: Connection, manifest_id: int) -> list[UnusedUpload]:
+    """Uploads of a manifest's shards that no create has named nor will.
+
+    One whose id never came: a create is sent with an id only, and another try to upload is another attempt.
+    And those of a shard that was discarded as unpaid (`discarded`: under its lock, with no create open), not
+    by a person. A ledger that was rebuilt may lack what came later: of a shard it restored, it can't tell.
+    """
+    restored = select(event.c.shard_id).where(event.c.what == "restored", event.c.shard_id.is_not(None))
+    unpaid = select(event.c.shard_id).where(event.c.what == "discarded", event.c.shard_id.is_not(None))
+    of_attempt = and_(batch.c.shard_id == file.c.shard_id, batch.c.attempt == file.c.attempt)
+    of_file = and_(batch.c.server == shard.c.server, batch.c.input_file_id == file.c.file_id)
+    has_batch = exists().where(or_(of_attempt, of_file))
+    query = (
+        select(file.c.shard_id, file.c.attempt, file.c.file_id, file.c.filename, file.c.created_at)
+        .add_columns(shard.c.size_bytes, shard.c.server)
+        .join(shard, shard.c.id == file.c.shard_id)
+        .where(shard.c.manifest_id == manifest_id, file.c.kind == "input", file.c.filename.is_not(None))
+        .where(file.c.state.in_(("intended", "uploaded", "lost")))
+        .where(
+            or_(
+                file.c.file_id.is_(None),
+                and_(shard.c.state == ShardState.DISCARDED.value, shard.c.id.in_(unpaid)),
+            )
+        )
+        .where(shard.c.id.not_in(restored), not_(has_batch))
+        .order_by(file.c.id)
+    )
+    return [
+        UnusedUpload(
+            shard_id=found.shard_id,
+            attempt=found.attempt,
+            file_id=found.file_id,
+            filename=found.filename,
+            size_bytes=found.size_bytes,
+            server=found.server,
+            begun_at=moment(found.created_at),
+        )
+        for found in connection.execute(query)
     ]
 
 

@@ -52,6 +52,7 @@ from runner.ledger.records import (
     ShardRecord,
     StoredRaw,
     Totals,
+    UnusedUpload,
     Verdict,
 )
 from runner.ledger.restoring import Restoration
@@ -530,8 +531,13 @@ class Ledger(OpenLedger):
         with self._reading() as connection:
             return housekeeping.load_remote_inputs(connection, manifest_id)
 
+    def unused_uploads(self, manifest_id: int) -> list[UnusedUpload]:
+        """Uploads of the manifest's shards that no batch uses and no shard will."""
+        with self._reading() as connection:
+            return housekeeping.load_unused_uploads(connection, manifest_id)
+
     def note_input_deleted(self, remote: RemoteInput) -> None:
-        """The server has deleted an input file of a shard that is done."""
+        """The server has deleted an input file that nothing needs any more."""
         with self._writing() as connection:
             housekeeping.note_input_deleted(connection, remote, self._clock())
 

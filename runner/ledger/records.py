@@ -388,6 +388,20 @@ class RemoteInput:
     raw_paths: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnusedUpload:
+    """An upload that was begun, of which surely no batch was made nor will be. `file_id` is None where the
+    server's reply never came: then only its name tells it, if it is there at all."""
+
+    shard_id: int
+    attempt: int
+    file_id: str | None
+    filename: str
+    size_bytes: int
+    server: str
+    begun_at: datetime
+
+
 class LedgerRow(NamedTuple):
     """One row of a manifest with all that is known of its answer. The text is in the raw file."""
 

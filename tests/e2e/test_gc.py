@@ -9,9 +9,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.fault.run_hostile_server import Batch, HostileServer, Look
 from tests.fault.test_run_hostile_output import all_but_last
-from tests.localserver_process import eventually
+from tests.localserver_process import KEY, eventually, running_server
 from tests.project_factory import ROWS, Done, Project, finish, kill, make_project
 
 EDITED = (*ROWS[:4], {"id": "k4", "text": "another question"})
@@ -295,3 +297,90 @@ def test_after_a_kill_gc_leaves_what_the_next_run_needs(tmp_path: Path) -> None:
     assert done.code == 0, done.stderr
     assert len(project.witness.executions()) == 6
     assert all(row["_status"] == "succeeded" for row in project.results())
+
+
+# ---------------------------------------------------------------- uploads that nothing uses
+
+
+def dies(project: Project, point: str) -> None:
+    """A run that is killed at a named point."""
+    project.environ["RUNNER_FAILPOINT"] = point
+    assert project.run().code == -9
+    del project.environ["RUNNER_FAILPOINT"]
+
+
+def uploaded(project: Project) -> list[str]:
+    """The ids of all uploads, in order."""
+    found = sorted(project.witness.uploads(), key=lambda upload: upload["at_us"])
+    return [upload["file_id"] for upload in found]
+
+
+def removed_there(project: Project, *options: str) -> list[str]:
+    """The files that `run gc --remote` names."""
+    removed = gc(project, "--remote", *options)["removed"]
+    return [one["name"] for one in removed if one["kind"] == "remote"]
+
+
+def test_an_upload_that_was_cut_off_goes_from_the_server(tmp_path: Path) -> None:
+    """Its id is not known here; its name is."""
+    project = make_project(tmp_path / "p")
+    dies(project, "upload.answered")
+    (lost,) = uploaded(project)
+    assert removed_there(project, "--dry-run") == [lost]
+    assert not project.witness.changes()
+    ran(project.run(), 5)
+    (_, used) = uploaded(project)
+    assert sorted(removed_there(project, "--dry-run")) == sorted([lost, used])
+    assert removed_there(project) == [used, lost]
+    assert [change["id"] for change in project.witness.changes()] == [used, lost]
+    assert removed_there(project) == []
+    ran(project.run(), 0)
+
+
+def test_an_upload_whose_shard_was_planned_anew_goes_from_the_server(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "p")
+    dies(project, "upload.recorded")
+    assert removed_there(project) == [], "the next run may use it"
+    project.write_rows(EDITED)
+    ran(project.run(), 5)
+    (taken_back, used) = uploaded(project)
+    assert sorted(removed_there(project)) == sorted([taken_back, used])
+    assert len(project.witness.executions()) == 5
+
+
+@pytest.mark.parametrize("point", ["create.intended", "create.answered", "create.unknown_recorded"])
+def test_an_upload_that_a_create_may_have_used_stays(tmp_path: Path, point: str) -> None:
+    fault = {"create.unknown_recorded": (502, b"<html>bad</html>")}.get(point)
+    with HostileServer(created=lambda batch: fault if batch.number == 1 else None) as server:
+        project = server.project(tmp_path / "p", 2)
+        dies(project, point)
+        for options in (("--dry-run",), ()):
+            assert removed_there(project, *options) == []
+        assert not [line for line in server.seen if line.startswith("DELETE")]
+
+
+def test_an_upload_of_a_batch_that_only_the_server_knows_stays(tmp_path: Path) -> None:
+    """A copy of the project went on with it, say: here its id never came."""
+    project = make_project(tmp_path / "p")
+    dies(project, "create.answered")
+    with closing(sqlite3.connect(project.folder / ".runner" / "ledger.db", timeout=30)) as ledger, ledger:
+        ledger.execute("UPDATE file SET file_id = NULL, state = 'lost'")
+    assert removed_there(project) == []
+    assert not project.witness.changes()
+
+
+def test_after_a_rebuild_uploads_of_which_the_ledger_can_t_be_sure_stay(tmp_path: Path) -> None:
+    """The journal may have lost the line of an id, and of the create that named it."""
+    with running_server(tmp_path / "server") as server:
+        provider = {"name": "doubleword", "base_url": server.base_url, "api_key_env": "GC_KEY"}
+        quick = {"settle_s": 0.1, "poll_interval_s": 0.05}
+        project = make_project(tmp_path / "p", model={"provider": provider | quick, "name": "m"})
+        project.environ["GC_KEY"] = KEY
+        server.arm("lost-reply", route="POST /v1/files")
+        dies(project, "create.recorded")
+        for path in (project.folder / ".runner").glob("ledger.db*"):
+            path.unlink()
+        assert project.call("rebuild", str(project.manifest_path), "--offline").code == 0
+        assert project.run().code == 0
+        (_, used) = sorted(server.witness.uploads(), key=lambda upload: upload["at_us"])
+        assert removed_there(project) == [used["file_id"]]

@@ -381,4 +381,18 @@ KEEPING = (
         new="",
         kills=(f"{_KILLED}::test_a_worker_that_is_killed_is_told_of_and_its_rest_is_made_again",),
     ),
+    Mutant(
+        name="uploads-of-open-shards-deleted",
+        path="ledger/housekeeping.py",
+        old="and_(shard.c.state == ShardState.DISCARDED.value, shard.c.id.in_(unpaid)),",
+        new="shard.c.state != ShardState.DONE.value,",
+        kills=(f"{_GC}::test_an_upload_that_a_create_may_have_used_stays",),
+    ),
+    Mutant(
+        name="uploads-deleted-by-a-rebuilt-ledger",
+        path="ledger/housekeeping.py",
+        old="shard.c.id.not_in(restored), not_(has_batch)",
+        new="not_(has_batch)",
+        kills=(f"{_GC}::test_after_a_rebuild_uploads_of_which_the_ledger_can_t_be_sure_stay",),
+    ),
 )
