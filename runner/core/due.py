@@ -11,6 +11,7 @@ time: all who look come to the same.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -29,12 +30,25 @@ ON_TIME_S = 900.0
 MOST_MISSED = 1_000
 """Of more due times than this that nobody looked at, only the last ones are told or carried out."""
 _FIELDS = 5
+_STEPPED = (
+    ("minute", 60, "hour", "; step in hours, such as 0 */2 * * *"),
+    ("hour", 24, "day", "; step in days, such as 0 2 */2 * *"),
+    ("day-of-month", 31, "month", "; step in months, such as 0 2 1 */2 *"),
+    ("month", 12, "year", ""),
+    ("day-of-week", 7, "week", ""),
+)
+"""Of each field: its name, how many values it has, in what, and how one steps beyond that."""
 _GAPS_LOOKED_AT = 32
 _NEAR = 3
 
 
 class BadCronError(ValueError):
-    """A cron expression that says nothing; the text says what is wrong with it."""
+    """A cron expression that says nothing, or something else than it seems to; the text says what is wrong
+    with it. `hint`: what to write, where that differs from what any expression needs."""
+
+    def __init__(self, what: str, *, hint: str = "") -> None:
+        super().__init__(what)
+        self.hint = hint
 
 
 class BadTimezoneError(ValueError):
@@ -49,7 +63,8 @@ class BadTimezoneError(ValueError):
 
 
 def check_cron(text: str) -> None:
-    """Raises BadCronError where the expression is wrong or never comes true."""
+    """Raises BadCronError where the expression is wrong, never comes true, or has a step that is longer than
+    its field: that comes with each first value, so `*/90` with each hour."""
     fields = len(text.split())
     if fields != _FIELDS:
         raise BadCronError(f"has {fields} fields, not five")
@@ -59,6 +74,11 @@ def check_cron(text: str) -> None:
         raise BadCronError(f"its {str(error).removeprefix('Bad ')} is wrong") from error
     except StopIteration:
         raise BadCronError("never comes true") from None
+    for field, (name, count, whole, instead) in zip(text.split(), _STEPPED, strict=True):
+        for step in re.findall("/([0-9]+)", field):
+            if int(step) > count:
+                what = f"its {name} steps by {step}, and there are {count} in each {whole}"
+                raise BadCronError(what, hint=f"steps begin anew with each {whole}{instead}")
 
 
 def check_timezone(name: str) -> None:

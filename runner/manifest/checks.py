@@ -300,7 +300,8 @@ def _cron_trouble(text: str) -> tuple[str, str] | None:
         due.check_cron(text)
     except due.BadCronError as error:
         fields = "minute, hour, day of the month, month, day of the week, such as 17 2 * * 1-5"
-        return f"'{shown(text)}' is no cron expression: {error}", fields
+        what = "says something else than it seems to" if error.hint else "is no cron expression"
+        return f"'{shown(text)}' {what}: {error}", error.hint or fields
     return None
 
 

@@ -60,6 +60,7 @@ def test_a_misspelt_key_is_named_at_its_own_place(tmp_path: Path) -> None:
         (with_line("schedule: {}"), "m.yaml:9:1: schedule.cron: required key is missing; for example cron: 17 2 * * 1-5"),
         (with_line("schedule: {cron: 0 2 * *}"), "m.yaml:9:18: schedule.cron: '0 2 * *' is no cron expression: has 4 fields, not five; minute, hour, day of the month, month, day of the week, such as 17 2 * * 1-5"),
         (with_line("schedule: {cron: 0 25 * * *}"), "m.yaml:9:18: schedule.cron: '0 25 * * *' is no cron expression: its hour is wrong; minute, hour, day of the month, month, day of the week, such as 17 2 * * 1-5"),
+        (with_line("schedule: {cron: '*/90 * * * *'}"), "m.yaml:9:18: schedule.cron: '*/90 * * * *' says something else than it seems to: its minute steps by 90, and there are 60 in each hour; steps begin anew with each hour; step in hours, such as 0 */2 * * *"),
         (with_line("schedule: {cron: 0 0 31 2 *}"), "m.yaml:9:18: schedule.cron: '0 0 31 2 *' is no cron expression: its day-of-month is wrong; minute, hour, day of the month, month, day of the week, such as 17 2 * * 1-5"),
         (with_line("schedule: {cron: 0 2 * * *, timezone: europe/london}"), "m.yaml:9:39: schedule.timezone: 'europe/london' is not a known time zone; did you mean 'Europe/London'?"),
         (with_line("schedule: {cron: 0 2 * * *, timezone: Paris}"), "m.yaml:9:39: schedule.timezone: 'Paris' is not a known time zone; did you mean 'Europe/Paris'?"),

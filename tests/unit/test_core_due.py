@@ -169,6 +169,7 @@ def test_the_next_start_is_that_of_a_due_time_that_waits_or_of_the_next() -> Non
         *("", "* * * *", "0 0 2 * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 *", "* * * * 8"),
         *("a * * * *", "*/0 * * * *", "5-1 * * * *", "1,,2 * * * *", "- * * * *", "0 0 30 2 *", "@daily"),
         *("* * * * 1#6", "* * * * L", "* * L-1 * *", "\u0663 * * * *", "1/2/3 * * * *"),
+        *("*/90 * * * *", "0 */25 * * *", "0 0 */32 * *", "0 0 1 */13 *", "0 0 * * */8", "0,5-10/61 * * * *"),
     ],
 )
 def test_what_is_no_cron_expression_is_refused(text: str) -> None:
@@ -176,7 +177,13 @@ def test_what_is_no_cron_expression_is_refused(text: str) -> None:
         due.check_cron(text)
 
 
-@pytest.mark.parametrize("text", ["0 2 * * MON-FRI", "*/5 * * * *", "0 0 L * *", "0 9 * * 1#1", "0 0 29 2 *"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("0 2 * * MON-FRI", "*/5 * * * *", "0 0 L * *", "0 9 * * 1#1", "0 0 29 2 *"),
+        *("*/60 * * * *", "0 */24 * * *", "0 0 */31 * *"),
+    ],
+)
 def test_what_cron_knows_is_known(text: str) -> None:
     due.check_cron(text)
     assert len(due.upcoming(ScheduleSettings(cron=text), at("2026-01-01T00:00"), 3)) == 3
