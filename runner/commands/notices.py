@@ -99,7 +99,8 @@ def _counts(finished: Finished) -> list[str]:
     by_status = ", ".join(f"{number:,} {word}" for word, number in counts if number)
     lines = [f"{finished.rows:,} rows: {by_status}" if by_status else "no rows"]
     if finished.requests_sent:
-        lines.append(f"requests sent: {finished.requests_sent:,} in {finished.batches:,} batches")
+        batches = "1 batch" if finished.batches == 1 else f"{finished.batches:,} batches"
+        lines.append(f"requests sent: {finished.requests_sent:,} in {batches}")
     if finished.refresh_failed:
         lines.append(f"refreshed answers that failed, the old ones stay: {finished.refresh_failed:,}")
     return [*lines, *_cost(finished)]

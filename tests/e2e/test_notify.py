@@ -45,7 +45,7 @@ def test_a_completed_run_names_counts_cost_results_and_where_to_look(
     assert done.events[-1] == finished
     assert {**finished, "event": "completed"} == {name: message[name] for name in finished}
     lines = message["text"].split("\n")
-    assert lines[:3] == ["test: completed", "5 rows: 5 succeeded", "requests sent: 5 in 1 batches"]
+    assert lines[:3] == ["test: completed", "5 rows: 5 succeeded", "requests sent: 5 in 1 batch"]
     assert lines[3].startswith(f"cost: {cost_text(finished['cost'])} USD (")
     assert lines[4:] == [
         f"results: {project.folder / 'results.jsonl'}",
