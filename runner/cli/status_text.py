@@ -124,7 +124,8 @@ def _number(number: int | None) -> str:
 
 
 def _run_text(one: ManifestStatus) -> str:
-    text = f"{clean(one.run)[:8]}, {clean(one.state)}, began {when(one.started_at)}"
+    state = f"{clean(one.state)}, cancelled" if one.is_cancelled else clean(one.state)
+    text = f"{clean(one.run)[:8]}, {state}, began {when(one.started_at)}"
     if one.finished_at is None:
         return text
     took = _moment(one.finished_at) - _moment(one.started_at)

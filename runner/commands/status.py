@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from runner.ledger import Ledger, LedgerPlace, locate
+from runner.ledger import Ledger, LedgerPlace, RunRecord, locate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,8 @@ class BatchStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestStatus:
-    """The current run of one manifest. `by_status` counts rows."""
+    """The current run of one manifest. `by_status` counts rows. `is_cancelled`: somebody has cancelled it
+    since it was asked for last, before it was done."""
 
     manifest: str
     name: str
@@ -44,6 +45,7 @@ class ManifestStatus:
     finished_at: str | None
     by_status: dict[str, int]
     batches: tuple[BatchStatus, ...]
+    is_cancelled: bool = False
 
 
 def status(paths: Sequence[str], *, environ: Mapping[str, str], cwd: str) -> tuple[ManifestStatus, ...]:
@@ -108,4 +110,13 @@ def _of_manifest(ledger: Ledger, manifest_id: int, path: str, name: str) -> Mani
             )
             for shard in ledger.shards(manifest_id)
         ),
+        is_cancelled=_is_cancelled(ledger, manifest_id, run),
     )
+
+
+def _is_cancelled(ledger: Ledger, manifest_id: int, run: RunRecord) -> bool:
+    wishes = ledger.wishes()
+    asked = wishes.asked_for(run.id)
+    at = wishes.cancelled_at(manifest_id, asked.after) if asked is not None else None
+    done_at = run.finished_at if run.state == "finished" else None
+    return at is not None and (done_at is None or at <= done_at)

@@ -23,7 +23,7 @@ from sqlalchemy import Connection, Integer, Text, bindparam, cast, func, literal
 from runner.ledger.bulk import Query
 from runner.ledger.events import CANCEL_REQUESTED, add_event
 from runner.ledger.tables import event, shard
-from runner.ledger.times import iso, moment
+from runner.ledger.times import iso, moment, moment_or_none
 
 Transaction = Callable[[], AbstractContextManager[Connection]]
 ASKED_FOR = "asked for"
@@ -49,9 +49,10 @@ _CANCELLED = Query(
     "after",
 )
 _OF_MANIFEST_SINCE = Query(
-    select(event.c.id)
+    select(event.c.at)
     .where(event.c.id > bindparam("after"), event.c.what == MANIFEST_CANCELLED)
     .where(event.c.detail == bindparam("of_manifest"))
+    .order_by(event.c.id)
     .limit(literal_column("1")),
     *("after", "of_manifest"),
 )
@@ -122,8 +123,12 @@ class Wishes:
 
     def is_cancelled(self, manifest_id: int, after: int) -> bool:
         """Whether somebody has cancelled the manifest since this event."""
+        return self.cancelled_at(manifest_id, after) is not None
+
+    def cancelled_at(self, manifest_id: int, after: int) -> datetime | None:
+        """When somebody has cancelled the manifest first since this event."""
         with self._reading() as connection:
-            return _OF_MANIFEST_SINCE.first(connection, after, str(manifest_id)) is not None
+            return moment_or_none(_OF_MANIFEST_SINCE.first(connection, after, str(manifest_id)))
 
     def is_unwished(self, shard_id: int) -> bool:
         """Whether nothing of this shard is to be sent any more: somebody has cancelled it, or its manifest

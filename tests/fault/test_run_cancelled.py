@@ -92,6 +92,30 @@ def test_a_batch_whose_create_was_in_doubt_is_stopped_once_it_is_found(tmp_path:
         complete(project, rows_of(4))
 
 
+def state_shown(project: Project) -> str:
+    """What `run status` says of the run, between its id and its begin."""
+    (line,) = [one for one in project.call("status").stdout.split("\n") if one.startswith("  run ")]
+    return line.partition(", ")[2].partition(", began")[0]
+
+
+def test_the_status_says_that_a_run_was_cancelled_until_it_is_asked_for_again(tmp_path: Path) -> None:
+    def script(batch: Batch, _look: int) -> Look:
+        return cut_short(batch) if batch.number == 1 else Look(output=good(batch))
+
+    with StoppableServer(script) as server:
+        project = server.project(tmp_path / "p", 4)
+        assert project.run("--detach").code == EXIT_STILL_RUNNING
+        assert state_shown(project) == "detached"
+        assert cancel(project).code == 0
+        assert state_shown(project) == "detached, cancelled"
+        (shown,) = json.loads(project.call("status", "--json").stdout)["manifests"]
+        assert shown["is_cancelled"] is True
+        assert project.run().code == 0, "asked for again, it asks the rest"
+        assert state_shown(project) == "finished"
+        assert cancel(project).code == 0, "nothing is under way any more"
+        assert state_shown(project) == "finished"
+
+
 def test_a_run_of_some_rows_asks_nothing_again_of_the_others_that_were_cancelled(tmp_path: Path) -> None:
     def script(batch: Batch, _look: int) -> Look:
         if batch.number > 1:
