@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, until the command line listens
     try:
         from runner.cli.app import main as run_command_line
     except KeyboardInterrupt:
-        sys.exit(130)  # before the command line could say it better: nothing was begun
+        # Before the command line could say it better. Where the signal came in the middle of an `exec`,
+        # Python itself would leave as one that SIGINT has killed.
+        os.write(2, b"interrupted; nothing was begun\n")
+        os._exit(130)
     sys.exit(run_command_line())
 
 

@@ -49,6 +49,21 @@ def test_an_interrupt_leaves_in_order_and_the_same_command_goes_on(
     all_well(project, rows_of(6, SLOW))
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_that_comes_while_the_program_is_loaded_is_answered(tmp_path: Path, name: str) -> None:
+    project = project_of(tmp_path / "p", 1)
+    asked = (
+        "import builtins, os, signal\n"
+        "load = builtins.__import__\n"
+        "def signalled(module, *rest):\n"
+        f"    if module == 'runner.cli.app': os.kill(os.getpid(), signal.{name})\n"
+        "    return load(module, *rest)\n"
+        "builtins.__import__ = signalled\n"
+    )
+    done = project.run_changed(asked)
+    assert (done.code, done.stderr) == (EXIT_INTERRUPTED, "interrupted; nothing was begun\n")
+
+
 @pytest.mark.parametrize("moment", ["started", "rows_read", "planned", "uploaded"])
 def test_an_interrupt_before_anything_was_bought_costs_nothing(tmp_path: Path, moment: str) -> None:
     project = project_of(tmp_path / "p", 4, shards=2)
