@@ -114,11 +114,13 @@ def plan(
     with closing(reporter_for(is_quiet=True, interrupts=session.interrupts)) as screen:
         made = make_plan(options, reporter=screen, most_examples=diff or 0)
     if out is not None:
-        write_plan(Path(out), made.plan, made.digests, options)
+        write_plan(Path(out), made.plan, made.digests, options, made.warnings)
     for warning in made.warnings:
         say(f"warning: {clean(str(warning))}")
     if as_json:
-        shown = {} if diff is None else {"examples": [one.as_json() for one in made.examples]}
+        shown: dict[str, object] = {"warnings": [str(warning) for warning in made.warnings]}
+        if diff is not None:
+            shown["examples"] = [one.as_json() for one in made.examples]
         write_out(json_line(made.plan.as_json() | shown))
     else:
         from runner.cli.sides_text import examples_text

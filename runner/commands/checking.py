@@ -12,12 +12,13 @@ from runner.commands.prompt_of import prompt_source
 from runner.commands.rendering import RenderSource
 from runner.commands.workplace import Workplace
 from runner.core.model import Manifest, RunTimes
-from runner.dataset import Snapshot, keys_like_repeats
+from runner.dataset import Snapshot, keys_like_repeats, lacking_mistake
 from runner.errors import InputError, Mistake
 from runner.prompt import Prompt
 from runner.results import check_columns, check_targets, lineage_columns
 
 _LIKE_REPEATS_SHOWN = 3
+_COLUMNS_SHOWN = 5
 
 
 def render_source(workplace: Workplace, snapshot_path: str, times: RunTimes | None = None) -> RenderSource:
@@ -53,6 +54,8 @@ def mistakes_together(
     names = None if snapshot is None else [column.name for column in snapshot.columns]
     if prompt is not None:
         mistakes += prompt.check(names)
+    if prompt is not None and snapshot is not None:
+        mistakes += _lacking(manifest, snapshot, prompt, is_fixed=True)
     if snapshot is not None and names is not None:
         embeddings = manifest.model.endpoint == "/v1/embeddings"
         columns = lineage_columns(manifest.output.schema, manifest.output.prefix, embeddings=embeddings)
@@ -64,6 +67,30 @@ def mistakes_together(
         if manifest.repeats > 1:
             mistakes += _like_repeats(workplace, snapshot)
     return mistakes + mistakes_of_targets(manifest)
+
+
+def lacking_warnings(manifest: Manifest, snapshot: Snapshot, prompt: Prompt) -> list[Mistake]:
+    """Columns that the template reads and no record of some files has: there they are NULL, which may be
+    meant. So it may be where a template reads the row as a whole, whose NULLs can be seen."""
+    warnings = _lacking(manifest, snapshot, prompt, is_fixed=False)
+    if snapshot.lacking and prompt.reads_whole_row():
+        named = prompt.variables()
+        others = [one.column for one in snapshot.lacking if one.column not in named]
+        listed = ", ".join(others[:_COLUMNS_SHOWN]) + (", ..." if len(others) > _COLUMNS_SHOWN else "")
+        what = f"the template reads the whole row, and some files lack some columns (NULL there): {listed}"
+        hint = "set dataset.query (SELECT * FROM dataset), where that is meant"
+        where = manifest.where("dataset.path")
+        warnings += [Mistake(where=where, path="dataset.path", what=what, hint=hint)] if others else []
+    return warnings
+
+
+def _lacking(manifest: Manifest, snapshot: Snapshot, prompt: Prompt, *, is_fixed: bool) -> list[Mistake]:
+    named = prompt.variables() if snapshot.lacking else ()
+    return [
+        lacking_mistake(manifest, one, "the template")
+        for one in snapshot.lacking
+        if one.is_fixed is is_fixed and one.column in named
+    ]
 
 
 def mistakes_of_targets(manifest: Manifest) -> list[Mistake]:

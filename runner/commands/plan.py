@@ -18,7 +18,8 @@ from runner.ledger import Ledger
 class PlanResult:
     """The plan, causes of rows that can't be sent, and what the plan rests on.
 
-    `examples` are rows whose request changed, where they were asked for; `warnings` what has no effect.
+    `examples` are rows whose request changed, where they were asked for; `warnings` what has no effect, or is
+    perhaps not meant.
     """
 
     plan: Plan
@@ -47,7 +48,7 @@ def plan(options: RunOptions, *, reporter: Reporter, most_examples: int = 0) -> 
                 causes=prepared_plan.causes,
                 digests=prepared_plan.digests,
                 examples=found,
-                warnings=tuple(limit_warnings(workplace.manifest)),
+                warnings=(*limit_warnings(workplace.manifest), *prepared_plan.warnings),
             )
     finally:
         if ledger is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,12 +42,15 @@ def check_target(path: Path) -> None:
         raise _refused(path, "this file is not a plan, and is left as it is", "choose another name")
 
 
-def write_plan(path: Path, plan: Plan, digests: PlanDigests, options: RunOptions) -> None:
+def write_plan(
+    path: Path, plan: Plan, digests: PlanDigests, options: RunOptions, warnings: Sequence[Mistake]
+) -> None:
     """The plan and all that it takes to make it again; the whole file or none. Raises InputError."""
     check_target(path)
     manifest = os.path.relpath(Path(options.manifest.path).absolute(), path.absolute().parent)
     document = {
         **plan.as_json(),
+        "warnings": [str(warning) for warning in warnings],
         "digest": digests.whole,
         "digests": asdict(digests),
         "options": {

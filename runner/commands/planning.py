@@ -16,7 +16,12 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from runner.commands.checking import check_everything, mistakes_together, render_source
+from runner.commands.checking import (
+    check_everything,
+    lacking_warnings,
+    mistakes_together,
+    render_source,
+)
 from runner.commands.comparing import Comparison
 from runner.commands.discarding import to_be_taken_back
 from runner.commands.documents import document_of, repeats_of, texts_as_json
@@ -36,7 +41,7 @@ from runner.commands.workplace import Workplace
 from runner.core.model import RunTimes
 from runner.core.planning import Plan, Policy
 from runner.dataset import Snapshot, close_snapshots, take_snapshot
-from runner.errors import InputError
+from runner.errors import InputError, Mistake
 from runner.failpoints import failpoint
 from runner.ledger import Ledger, RunRecord, Staging
 from runner.prompt import Prompt
@@ -44,7 +49,10 @@ from runner.prompt import Prompt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A plan with all that carrying it out needs. `digests` change when anything of it moves."""
+    """A plan with all that carrying it out needs. `digests` change when anything of it moves.
+
+    `warnings`: what is perhaps not meant, to be told before anything is sent.
+    """
 
     plan: Plan
     digests: PlanDigests
@@ -58,6 +66,7 @@ class Prepared:
     previous: RunRecord | None
     times_read: dict[str, str]
     narrowing: Narrowing
+    warnings: tuple[Mistake, ...]
 
     @property
     def template_texts(self) -> str:
@@ -295,6 +304,7 @@ def _conclude(
         previous=previous,
         times_read=times_read,
         narrowing=narrowing,
+        warnings=tuple(lacking_warnings(workplace.manifest, snapshot, prompt)),
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runner.commands.checking import mistakes_together
+from runner.commands.checking import lacking_warnings, mistakes_together
 from runner.commands.notifying import notify_warnings
 from runner.commands.options import ManifestOptions
 from runner.commands.prompt_of import prompt_source
@@ -108,6 +108,7 @@ def _warnings(workplace: Workplace, snapshot: Snapshot, prompt: Prompt) -> list[
     manifest = workplace.manifest
     warnings = limit_warnings(manifest)
     warnings += prompt.warnings([column.name for column in snapshot.columns])
+    warnings += lacking_warnings(manifest, snapshot, prompt)
     warnings += _moving_prompts(workplace, snapshot, prompt)
     used = {*prompt.variables(), *manifest.dataset.key}
     unused = [column.name for column in snapshot.columns if column.name not in used]

@@ -18,6 +18,7 @@ from runner.rooms import found_in
 
 if TYPE_CHECKING:
     from runner.dataset.differing import differing_rows
+    from runner.dataset.lacking import Lacking, lacking_mistake
     from runner.dataset.places import Differing, differing_places
     from runner.dataset.repeat_names import keys_like_repeats
     from runner.dataset.rows import Row, close_snapshots, range_rows, read_rows
@@ -29,6 +30,7 @@ __all__ = [
     "Differing",
     "InputFile",
     "InputsState",
+    "Lacking",
     "Row",
     "Snapshot",
     "close_snapshots",
@@ -38,6 +40,7 @@ __all__ = [
     "differing_rows",
     "fingerprint_of_inputs",
     "keys_like_repeats",
+    "lacking_mistake",
     "range_rows",
     "read_rows",
     "select_rows",
@@ -45,5 +48,5 @@ __all__ = [
 ]
 
 __getattr__ = found_in(
-    __name__, __all__, ("snapshot", "rows", "differing", "places", "repeat_names", "selection")
+    __name__, __all__, ("snapshot", "rows", "differing", "lacking", "places", "repeat_names", "selection")
 )

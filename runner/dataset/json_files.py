@@ -10,7 +10,7 @@ numbers among fractions are kept as they were written (`written`).
 # ruff: noqa: S608 - every name and text in SQL goes through engine.name and engine.text
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -27,14 +27,18 @@ _MAX_MISTAKES = 5
 MAX_RECORD_BYTES = 16 << 20
 
 
-def create_view(connection: duckdb.DuckDBPyConnection, inputs: Inputs, *, is_queried: bool) -> Mixed:
+def create_view(
+    connection: duckdb.DuckDBPyConnection, inputs: Inputs, *, is_queried: bool
+) -> tuple[Mixed, Mapping[str, Collection[str]]]:
     """Make the view `dataset` over all files. Raises InputError where records are not objects.
 
     `is_queried`: SQL will see the values, so a DOUBLE holds no whole number that it can't hold exactly.
+    Returns beside what is mixed the fields of each of several files that has records, by its plain path.
     """
     source = reader_arguments(inputs)
+    fields: dict[str, set[str]] = {}
     try:
-        structure = _structure(connection, source)
+        structure = _structure(connection, source, fields if len(inputs.paths) > 1 else None)
     except JsonError as error:
         what = "a record is nested too deeply to be read"
         hint = "the deepest part can be given as text"
@@ -54,26 +58,30 @@ def create_view(connection: duckdb.DuckDBPyConnection, inputs: Inputs, *, is_que
         columns[column] = transformed(engine.name(column), shapes[column])
     connection.execute(f"CREATE VIEW cells AS SELECT * FROM {_reader(source, read)}")
     create_views(connection, columns, mixed)
-    return mixed
+    return mixed, fields
 
 
-def _structure(connection: duckdb.DuckDBPyConnection, source: str) -> Any:
-    """What all records have in common, fields in order of appearance.
+def _structure(connection: duckdb.DuckDBPyConnection, source: str, fields: dict[str, set[str]] | None) -> Any:
+    """What all records have in common, fields in order of appearance. `fields` takes those of each file.
 
     DuckDB's own `json_group_structure` holds a structure per record (measured: 128 MB and more at a million
     records); most records have one of a few structures, so those are told apart first and merged here.
     """
+    file, source = ("''", source) if fields is None else ("filename", f"{source}, filename = true")
     found = connection.execute(
-        "SELECT structure FROM (SELECT CAST(json_structure(json) AS VARCHAR) AS structure, "
-        f"row_number() OVER () AS number FROM read_json_objects({source})) "
-        "GROUP BY structure ORDER BY min(number)"
+        f"SELECT structure, file FROM (SELECT CAST(json_structure(json) AS VARCHAR) AS structure, {file} AS "
+        f"file, row_number() OVER () AS number FROM read_json_objects({source})) "
+        "GROUP BY structure, file ORDER BY min(number)"
     )
     merged: Any = {}
     while batch := found.fetchmany(1_000):
-        for (structure,) in batch:
-            merged = together(merged, shallow(decode_json(structure)))
+        for structure, path in batch:
+            shape = decode_json(structure)
+            merged = together(merged, shallow(shape))
             if not isinstance(merged, dict):
                 return merged
+            if fields is not None:
+                fields.setdefault(path, set()).update(shape)
     return merged
 
 

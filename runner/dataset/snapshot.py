@@ -19,7 +19,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -33,6 +33,7 @@ from runner.core.wire import encode_json
 from runner.dataset import csv_files, engine, json_files
 from runner.dataset.inputs import Format, Inputs, InputsState, digest_of_inputs, find_inputs, state_of
 from runner.dataset.keys import KeyCheck, key_expression, missing_columns, number_equal_rows
+from runner.dataset.lacking import Lacking, lacking_columns, lacking_mistake
 from runner.dataset.query import Source, source_of
 from runner.dataset.refusals import translated
 from runner.dataset.rows import MAX_RANGE_ROWS, VECTOR_ROWS
@@ -63,7 +64,7 @@ class Snapshot:
     values of its parameters. Equal digests: equal rows. Names, places and times of files do not count; a
     file saved with other bytes but equal rows (a blank line more) has another digest. `contents` is that
     of the bytes alone, `inputs` the files as they stood before the first of them was read, `parameters` the
-    names that the query reads.
+    names that the query reads, `lacking` the columns that some of the files don't have.
     """
 
     path: str
@@ -73,6 +74,7 @@ class Snapshot:
     contents: str
     inputs: InputsState
     parameters: tuple[str, ...] = ()
+    lacking: tuple[Lacking, ...] = ()
 
 
 def describe(manifest: Manifest, parameters: Mapping[str, object] | None = None) -> tuple[Column, ...]:
@@ -85,7 +87,7 @@ def describe(manifest: Manifest, parameters: Mapping[str, object] | None = None)
     with _private_folder(None) as folder:
         inputs = replace(inputs, plain_paths=engine.plain_paths(inputs.paths, folder))
         try:
-            with _opened(manifest, inputs, folder, parameters or {}, whole=False) as (_, _, columns, _):
+            with _opened(manifest, inputs, folder, parameters or {}, whole=False) as (_, _, columns, _, _):
                 return _stored(columns)
         except duckdb.OutOfMemoryException as error:
             raise translated(manifest, inputs, error) from error
@@ -121,6 +123,7 @@ def take_snapshot(
         contents=contents.hex(),
         inputs=before,
         parameters=tuple(sorted(written.source.parameters)),
+        lacking=written.lacking,
     )
 
 
@@ -132,6 +135,7 @@ class _Written:
     source: Source
     columns: Columns
     rows: int
+    lacking: tuple[Lacking, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +162,7 @@ class _Job:
         opened = _opened(
             self.manifest, self.inputs, self.folder, self.parameters, whole=True, memory_limit=memory_limit
         )
-        with opened as (connection, source, columns, mixed):
+        with opened as (connection, source, columns, mixed, lacking):
             try:
                 path, look = _write(connection, self.manifest, source, columns, mixed, self.folder)
                 if self.manifest.dataset.key:
@@ -170,7 +174,8 @@ class _Job:
                 raise
             except duckdb.Error as error:
                 raise translated(self.manifest, self.inputs, error) from error
-        return _Written(path, source, [pair for pair in columns if pair[0] not in OWN_COLUMNS], look.rows)
+        own = [pair for pair in columns if pair[0] not in OWN_COLUMNS]
+        return _Written(path, source, own, look.rows, lacking)
 
 
 @contextmanager
@@ -231,14 +236,18 @@ def _opened(
     *,
     whole: bool,
     memory_limit: str = engine.MEMORY_LIMITS[-1],
-) -> Iterator[tuple[duckdb.DuckDBPyConnection, Source, Columns, Mixed]]:
-    """A connection with the view `dataset`, the checked source and its checked columns; what is mixed."""
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, Source, Columns, Mixed, tuple[Lacking, ...]]]:
+    """A connection with the view `dataset`, the checked source and its checked columns; what is mixed, and
+    what some files lack."""
     connection = engine.connect(files=inputs.plain_paths, folder=folder, memory_limit=memory_limit)
     try:
         try:
-            mixed = _create_view(connection, manifest, inputs, whole=whole)
+            mixed, fields = _create_view(connection, manifest, inputs, whole=whole)
             source = source_of(connection, manifest, parameters)
             columns = types_of(connection, source.sql, source.parameters)
+            lacking: tuple[Lacking, ...] = ()
+            if manifest.dataset.query is None:
+                lacking = lacking_columns(connection, inputs, [name for name, _ in columns], fields)
         except duckdb.OutOfMemoryException:
             raise
         except duckdb.Error as error:
@@ -247,21 +256,22 @@ def _opened(
             # DuckDB's Python layer: a damaged Parquet file can name its columns in bytes that are no text.
             what = "a name in the file is not UTF-8; the file is damaged"
             raise InputError([Mistake(where=inputs.paths[0], what=what)]) from error
-        _check_columns(manifest, columns)
-        yield connection, source, columns, mixed
+        _check_columns(manifest, columns, lacking)
+        yield connection, source, columns, mixed, lacking
     finally:
         connection.close()
 
 
 def _create_view(
     connection: duckdb.DuckDBPyConnection, manifest: Manifest, inputs: Inputs, *, whole: bool
-) -> Mixed:
+) -> tuple[Mixed, Mapping[str, Collection[str]]]:
     is_queried = manifest.dataset.query is not None
     match inputs.format:
         case Format.CSV | Format.TSV:
+            keys = manifest.dataset.key
             return csv_files.create_view(
-                connection, inputs, keys=manifest.dataset.key, is_queried=is_queried, whole=whole
-            )
+                connection, inputs, keys=keys, is_queried=is_queried, whole=whole
+            ), {}
         case Format.JSON | Format.JSONL:
             return json_files.create_view(connection, inputs, is_queried=is_queried)
         case Format.PARQUET:
@@ -269,10 +279,10 @@ def _create_view(
             connection.execute(
                 f"CREATE VIEW dataset AS SELECT * FROM read_parquet({paths}, union_by_name = true)"
             )
-            return NOTHING_MIXED
+            return NOTHING_MIXED, {}
 
 
-def _check_columns(manifest: Manifest, columns: Columns) -> None:
+def _check_columns(manifest: Manifest, columns: Columns, lacking: Sequence[Lacking]) -> None:
     at = "dataset.query" if manifest.dataset.query is not None else "dataset.path"
     where = manifest.where(at)
     mistakes = []
@@ -282,6 +292,12 @@ def _check_columns(manifest: Manifest, columns: Columns) -> None:
             hint = "give it another name in dataset.query (SELECT * RENAME ...)"
             mistakes.append(Mistake(where=where, path=at, what=what, hint=hint))
     mistakes += missing_columns(manifest, [name for name, _ in columns])
+    key = {part.casefold() for part in manifest.dataset.key}
+    mistakes += [
+        lacking_mistake(manifest, one, "dataset.key")
+        for one in lacking
+        if one.is_fixed and one.column.casefold() in key
+    ]
     if mistakes:
         raise InputError(mistakes)
 
