@@ -30,6 +30,7 @@ from runner.results.foreign import foreign_file
 from runner.results.joining import join
 from runner.results.lineage import Lines, write_lineage
 from runner.results.placing import Draft, draft_name, drafting, scratch_folder
+from runner.results.replacing import what_keeps
 from runner.results.telling import told_plainly
 from runner.results.writing import SUFFIXES, write_table
 
@@ -114,7 +115,10 @@ def check_targets(targets: Sequence[Path], places: Sequence[str]) -> list[Mistak
     wrong = {mistake.where: (mistake.what, mistake.hint) for mistake in _wrong_targets(targets)}
     mistakes = []
     for target, place in zip(targets, places, strict=True):
-        what, hint = wrong.get(str(target)) or _folder_problem(Path(os.path.realpath(target)))
+        real = Path(os.path.realpath(target))
+        what, hint = wrong.get(str(target)) or _folder_problem(real)
+        if not what:
+            what, hint = what_keeps(real)
         if what:
             said = f"{target}: {what}"
             mistakes.append(Mistake(where=place, path="output.path", what=said, hint=hint))
