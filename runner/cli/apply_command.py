@@ -38,5 +38,6 @@ def apply(
     session.enter("apply", (plan,))
     check_manifests((plan,))
     wanted = replace(read_plan(Path(plan), dict(os.environ)), detach=detach, wait_s=wait_s)
+    session.about = wanted.manifest
     # Somebody has looked at the plan before it was applied: that is the answer to the question.
     return carry_out(session, [wanted], Voice(yes=True, as_json=as_json, quiet=quiet))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,10 +52,20 @@ class Session:
     command: str = ""
     wants_json: bool = False
     interrupts: Interrupts = field(default_factory=Interrupts)
+    bent: Bending = field(default_factory=lambda: Bending())
+    about: ManifestOptions | None = None
 
     def enter(self, command: str, manifests: tuple[str, ...] = ()) -> None:
         """A command begins."""
         self.command, self.manifests = command, manifests
+
+    def manifest_at_hand(self, path: str | None) -> ManifestOptions | None:
+        """The manifest with this path, or the one that the command is about, as it is bent; None where it is
+        about several, or what it was given are plans and folders."""
+        takes_manifests = self.command not in ("apply", "schedule tick", "schedule list")
+        if path is None and takes_manifests and len(self.manifests) == 1:
+            path = self.manifests[0]
+        return self.about if path is None else ManifestOptions(path=path, **asdict(self.bent))
 
 
 class Duration(click.ParamType[float]):
@@ -119,6 +129,8 @@ def bending_options(function: Callable[..., int]) -> Callable[..., int]:
             )
         folders = tuple(str(Path(path).absolute()) for path in allowed_paths)
         bent = Bending(set_values=set_values, profile=profile, is_isolated=isolated, allowed_paths=folders)
+        if (session := click.get_current_context().find_object(Session)) is not None:
+            session.bent = bent
         return function(*arguments, bent=bent, **others)
 
     decorated: Callable[..., int] = with_bending

@@ -23,6 +23,7 @@ from runner.cli.arguments import Session
 from runner.cli.crash_log import blotted, write_crash_log
 from runner.cli.streams import ReaderLeftError, say, write_out
 from runner.cli.texts import clean, clean_lines, here
+from runner.commands.options import ManifestOptions, with_manifest
 from runner.errors import (
     EXIT_DONE,
     EXIT_FAULT,
@@ -114,11 +115,12 @@ def tell(failure: Failure, session: Session) -> int:
 
 def failure_of(error: RunnerError, session: Session, *, manifest: str | None = None) -> Failure:
     """A known error as text. One mistake with a hint: the hint is the next step."""
-    lines, next_step = tuple(clean_lines(error.what)), clean(error.next_step)
+    at_hand = session.manifest_at_hand(manifest)
+    lines, next_step = tuple(clean_lines(error.what)), _filled(error.next_step, at_hand)
     mistakes: tuple[Mistake, ...] = ()
     remark = ""
     if isinstance(error, InputError):
-        mistakes = tuple(map(_shown, error.mistakes))
+        mistakes = tuple(_shown(mistake, at_hand) for mistake in error.mistakes)
         lines = tuple(map(str, mistakes))
         sent = "nothing was sent" if manifest is None else f"nothing of {manifest} was sent"
         if isinstance(error, UnpublishedError):
@@ -137,14 +139,19 @@ def failure_of(error: RunnerError, session: Session, *, manifest: str | None = N
     )
 
 
-def _shown(mistake: Mistake) -> Mistake:
+def _filled(next_step: str, manifest: ManifestOptions | None) -> str:
+    """Cleaned, and with the manifest, where it is known, in the commands that it advises."""
+    return clean(next_step if manifest is None else with_manifest(next_step, manifest))
+
+
+def _shown(mistake: Mistake, manifest: ManifestOptions | None) -> Mistake:
     """Cleaned, and with its file as one would type it here."""
     folder = here().rstrip(os.sep) + os.sep
     return Mistake(
         where=clean(mistake.where.removeprefix(folder)),
         what=clean(mistake.what),
         path=clean(mistake.path),
-        hint=clean(mistake.hint),
+        hint=_filled(mistake.hint, manifest),
     )
 
 

@@ -19,6 +19,7 @@ from runner import notify as notify_room
 from runner import provider as provider_room
 from runner.commands.moments import Finished, Reporter, Trouble
 from runner.commands.notices import Notice, error_notice, finished_notice, occasion_of
+from runner.commands.options import ManifestOptions, with_manifest
 from runner.core.model import Manifest, NotifySettings
 from runner.errors import EXIT_FAULT, Mistake, RunnerError
 from runner.provider import is_web_address
@@ -53,6 +54,7 @@ class Notifier:
         what, next_step, exit_code = f"internal error: {type(error).__name__}", "", EXIT_FAULT
         if isinstance(error, RunnerError):
             what, next_step, exit_code = error.what, error.next_step, error.exit_code
+            next_step = with_manifest(next_step, ManifestOptions(path=self._manifest.path))
         notice = error_notice(
             occasion,
             name=self._manifest.name,

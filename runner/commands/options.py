@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -53,6 +54,14 @@ def command_line(command: str, options: ManifestOptions) -> str:
     """The command line for this manifest, bent as it is now, to be typed as it stands."""
     words = ["run", *([command] if command else []), options.path, *options.words()]
     return shlex.join(words)
+
+
+def with_manifest(text: str, options: ManifestOptions) -> str:
+    """A next step of whoever does not know the manifest, with this one in the place of `MANIFEST`."""
+    return _UNNAMED.sub(lambda found: f"`{command_line(found[1] or '', options)}`", text)
+
+
+_UNNAMED = re.compile(r"`run (?:([a-z]+) )?MANIFEST`")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

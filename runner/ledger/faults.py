@@ -13,7 +13,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from runner.errors import EXIT_STILL_RUNNING, LedgerError
 
-REBUILD = "run rebuild MANIFEST (with your manifest): it makes the ledger again and sends nothing"
+REBUILD = "`run rebuild MANIFEST` makes the ledger again and sends nothing"
+"""Whoever knows the manifest fills it in."""
 RESTORE = "restore the newest backup of the database; a ledger on a server can't be made again from here"
 _FAULTS: tuple[tuple[str, str, str], ...] = (
     ("SQLITE_FULL", "the disk is full", "free some disk space, then run the same command again"),

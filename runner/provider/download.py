@@ -61,7 +61,7 @@ def receive(
     except FileNotFoundError as error:
         raise LedgerError(
             f"{target.parent} is gone, and with it perhaps the memory of what was paid",
-            next_step="put the folder `.runner` back; without it, `run rebuild` before anything else",
+            next_step="put the folder `.runner` back; without it, `run rebuild MANIFEST` before all else",
         ) from error
     except OSError as error:
         raise LedgerError(

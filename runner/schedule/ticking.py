@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from runner.commands.moments import Reporter
-from runner.commands.options import AS_WRITTEN, ManifestOptions
+from runner.commands.options import AS_WRITTEN, ManifestOptions, with_manifest
 from runner.commands.workplace import open_workplace
 from runner.errors import EXIT_FAULT, EXIT_INPUT, InterruptedRunError, RunnerError
 from runner.ledger import HeldElsewhereError
@@ -128,7 +128,9 @@ class _Tick:
                 exit_code=error.exit_code if isinstance(error, RunnerError) else EXIT_FAULT,
                 finished=None,
                 message=what,
-                next_step=error.next_step if isinstance(error, RunnerError) else "",
+                next_step=with_manifest(error.next_step, ManifestOptions(path=str(found.path)))
+                if isinstance(error, RunnerError)
+                else "",
                 is_new=self._is_new(found, name, what),
             )
         )

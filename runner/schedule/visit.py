@@ -26,7 +26,7 @@ from typing import Any
 from runner.commands.cancel import cancel
 from runner.commands.gate import BudgetError
 from runner.commands.moments import Finished, Moment, Reporter
-from runner.commands.options import ManifestOptions, RunOptions
+from runner.commands.options import ManifestOptions, RunOptions, with_manifest
 from runner.commands.run import RunResult, run
 from runner.commands.times import times_of_due
 from runner.commands.under_way import is_elsewhere, under_way
@@ -260,7 +260,7 @@ class Visit:
                 exit_code=error.exit_code,
                 finished=None,
                 message=error.what,
-                next_step=error.next_step,
+                next_step=with_manifest(error.next_step, self._options),
                 is_new=is_new,
                 is_budget=isinstance(error, BudgetError),
             )

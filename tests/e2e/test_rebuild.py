@@ -514,3 +514,32 @@ def test_a_healthy_ledger_rebuilt_is_the_same_to_a_run(tmp_path: Path) -> None:
     assert gone.code == 0, gone.stderr
     sent(project.run(), 0)
     assert table(project) == before
+
+
+def test_the_advice_names_the_manifest_as_it_was_typed_and_bent(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "a project", 1, shards=1)
+    project.run()
+    ledger_of(project).unlink()
+
+    def advice(*arguments: str) -> str:
+        done = project.call(*arguments, cwd=tmp_path)
+        return next(line for line in done.stderr.splitlines() if line.startswith("next:"))
+
+    path = "a project/manifest.yaml"
+    rest = "makes the ledger again and sends nothing"
+    for command in (("run",), ("status",), ("history",), ("explain",)):
+        more = ("k0",) if command == ("explain",) else ()
+        assert advice(*command, path, *more) == f"next:  `run rebuild '{path}'` {rest}"
+    bent = advice("plan", path, "--set", "description=a b")
+    assert bent == f"next:  `run rebuild '{path}' --set 'description=a b'` {rest}"
+    told = json.loads(project.call("plan", path, "--json", cwd=tmp_path).stdout)
+    assert told["next_step"] == f"`run rebuild '{path}'` {rest}"
+
+
+def test_a_tick_names_the_manifest_that_needs_its_ledger_again(tmp_path: Path) -> None:
+    project = project_of(tmp_path / "p", 1, shards=1, schedule={"cron": "0 2 * * *"})
+    project.run()
+    ledger_of(project).unlink()
+    report = json.loads(project.call("schedule", "tick", "--json").stdout)
+    (failed,) = report["failed"]
+    assert failed["next_step"].startswith(f"`run rebuild {project.manifest_path}` makes")
