@@ -77,8 +77,9 @@ def keys_for_a_stranger(manifest: Manifest, provider: Provider, set_values: Sequ
 
 
 def _paths(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Each path with its place in the manifest."""
-    yield "prompt.template", manifest.prompt.template
+    """Each path with its place in the manifest, of which a wrong one may lack some."""
+    if manifest.prompt.template:
+        yield "prompt.template", manifest.prompt.template
     for number, path in enumerate(manifest.output.paths):
         yield f"output.path.{number}", path
     if manifest.output.schema_path is not None:
@@ -86,6 +87,8 @@ def _paths(manifest: Manifest) -> Iterator[tuple[str, str]]:
     for parent in sorted({position.file for position in manifest.positions.values()}):
         if Path(parent).is_file():
             yield "extends", str(Path(parent).absolute())
+    if not manifest.dataset.paths:
+        return
     try:
         for file in fingerprint_of_inputs(manifest).files:
             yield "dataset.path", file.path

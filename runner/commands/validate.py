@@ -64,8 +64,11 @@ def validate(options: ManifestOptions, *, environ: Mapping[str, str]) -> Validat
 def _snapshot(
     workplace: Workplace, times: RunTimes, scratch: Path, mistakes: list[Mistake]
 ) -> Snapshot | None:
-    """The dataset; where only its keys are wrong, the dataset without keys, for its columns."""
+    """The dataset; where only its keys are wrong, the dataset without keys, for its columns. None where the
+    manifest names none that could be looked at."""
     manifest, values = workplace.manifest, as_parameters(times)
+    if not manifest.dataset.paths:
+        return None
     try:
         return take_snapshot(manifest, scratch / "snapshot.parquet", scratch=scratch, parameters=values)
     except InputError as error:
@@ -83,7 +86,10 @@ def _snapshot(
 def _prompt(
     workplace: Workplace, times: RunTimes, snapshot: Snapshot | None, mistakes: list[Mistake]
 ) -> Prompt | None:
-    """Compiled even where the dataset is wrong: all mistakes in one go."""
+    """Compiled even where the dataset is wrong: all mistakes in one go. None where the manifest names none
+    that could be looked at."""
+    if not workplace.manifest.prompt.template:
+        return None
     try:
         source = prompt_source(workplace, times)
         names = [column.name for column in snapshot.columns] if snapshot is not None else None

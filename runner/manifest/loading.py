@@ -27,7 +27,7 @@ from runner.manifest.interpolation import interpolate, variables_in
 from runner.manifest.layers import apply_profile, apply_sets, read_manifest
 from runner.manifest.nodes import MapNode
 from runner.manifest.paths import absolute
-from runner.manifest.pruning import without_wrong_parts
+from runner.manifest.pruning import built_of_what_stands, without_wrong_parts
 
 
 def load(
@@ -60,8 +60,9 @@ def load_what_stands(
 ) -> tuple[Manifest | None, list[Mistake]]:
     """For a check that goes on after the first mistakes: the manifest without its wrong parts.
 
-    Never to be run: what is missing is stood in for. None where dataset or template are among the wrong
-    parts. Errors: InputError where the file is not YAML at all.
+    Never to be run: what is missing is stood in for, and where dataset or template are among the wrong parts
+    its paths are none, or the template is empty. None where nothing stands. Errors: InputError where the
+    file is not YAML at all.
     """
     found = _checked(str(path), set_values, profile, environ)
     if not found.findings:
@@ -72,7 +73,7 @@ def load_what_stands(
         return None, mistakes
     again = Findings()
     answer_schema = check_meaning(rest, again)
-    return (None if again else build(rest, found.path, answer_schema)), mistakes
+    return (None if again else built_of_what_stands(rest, found.path, answer_schema)), mistakes
 
 
 def variables(

@@ -84,13 +84,38 @@ def test_what_is_right_is_still_checked(tmp_path: Path, section: str, wrong: str
         ("dataset: {path: rows.csv, key: id}", "dataset: {path: 3}"),
     ],
 )
-def test_without_a_dataset_or_a_template_the_manifest_is_told_alone(
+def test_a_dataset_or_a_template_that_is_not_there_makes_no_other_mistakes(
     tmp_path: Path, section: str, wrong: str
 ) -> None:
     path = project(tmp_path, GOOD.replace(section, wrong), prompt="{{ txet }}")
     found = mistakes_of(path)
     assert len(found) == 1
     assert str(path) in found[0].where
+
+
+@pytest.mark.parametrize("is_isolated", [False, True])
+def test_a_missing_template_hides_no_mistake_of_the_dataset(tmp_path: Path, is_isolated: bool) -> None:
+    """Nor of the output, and whether it is the file or the section that is missing."""
+    wrong = GOOD.replace("prompt.j2", "missing.j2").replace("out.jsonl", "rows.csv/out.jsonl")
+    for manifest in (wrong, wrong.replace("prompt: {template: missing.j2}\n", "")):
+        path = project(tmp_path, manifest, rows="id,text\na,one\na,two\n")
+        with pytest.raises(InputError) as caught:
+            validate(ManifestOptions(path=str(path), is_isolated=is_isolated), environ={})
+        told = [mistake.what for mistake in caught.value.mistakes]
+        assert len(told) == 3
+        assert "missing" in told[0]
+        assert "key 'a' is used by 2 rows" in told[1]
+        assert "a part of the path is a file" in told[2]
+        (tmp_path / "rows.csv").unlink()
+        assert "no such file" in mistakes_of(path)[1].what
+
+
+@pytest.mark.parametrize("dataset", ["dataset: 5\n", ""])
+def test_a_section_that_is_no_dataset_hides_no_mistake_of_the_template(tmp_path: Path, dataset: str) -> None:
+    wrong = GOOD.replace("dataset: {path: rows.csv, key: id}\n", dataset)
+    path = project(tmp_path, wrong, prompt="{{ text|uper }}{{ params.tone }}")
+    told = [mistake.what for mistake in mistakes_of(path)]
+    assert told[1:] == ["no filter named `uper`", "`params.tone` is not a param"]
 
 
 def test_a_wrong_template_and_an_output_that_is_a_folder_are_told_together(tmp_path: Path) -> None:
