@@ -195,6 +195,9 @@ Examples:
 @click.option("--where", metavar="SQL", help="Only the rows for which this holds.")
 @click.option("--sql", metavar="QUERY", help="A query of your own over `results`.")
 @click.option("--limit", type=Count(), metavar="N", help="At most N rows.")
+@click.option(
+    "--run", metavar="RUN", help="The table of an earlier run: an id of `run history`, or `previous`."
+)
 @bending_options
 @click.pass_obj
 def results(
@@ -204,6 +207,7 @@ def results(
     where: str | None,
     sql: str | None,
     limit: int | None,
+    run: str | None,
     bent: Bending,
 ) -> int:
     """Print the results table, or a part of it."""
@@ -212,6 +216,9 @@ def results(
     session.enter("results", (manifest,))
     check_manifests((manifest,))
     options = manifest_options(manifest, bent)
-    for chunk in read(options, environ=dict(os.environ), format=format, where=where, sql=sql, limit=limit):
+    chunks = read(
+        options, environ=dict(os.environ), format=format, where=where, sql=sql, limit=limit, run=run
+    )
+    for chunk in chunks:
         write_out(chunk)
     return EXIT_DONE

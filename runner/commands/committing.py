@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from runner.commands.execution import Execution
 from runner.commands.gate import pass_gate
 from runner.commands.local import connected
-from runner.commands.moments import Trouble
+from runner.commands.moments import Warned
 from runner.commands.options import RunOptions
 from runner.commands.planfile import refuse_if_moved
 from runner.commands.planning import Prepared, prepared
@@ -99,7 +99,7 @@ def _may_go_on(execution: Execution, plan: Prepared) -> None:
     if options.expected is not None:
         refuse_if_moved(options.expected, plan.digests, options.manifest.path)
     for warning in plan.warnings:
-        execution.reporter.tell(Trouble(what=str(warning)))
+        execution.reporter.tell(Warned(what=str(warning)))
     pass_gate(execution.manifest, execution.workplace.provider, plan.plan, plan.causes, execution.reporter)
     _check_stop(execution)
     failpoint("plan.passed")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from runner.commands.history import what_changed
 from runner.commands.past import SHORT_ID, Past, past_of, utc_text
@@ -36,7 +35,7 @@ def diff(
     """
     with past_of(path, environ=environ, cwd=cwd) as past:
         runs = (past.run(before), past.run(after))
-        tables = [_table(past, run) for run in runs]
+        tables = [past.table_of(run) for run in runs]
         scratch = past.place.folder / "scratch"
         try:
             found = compare_tables(
@@ -62,17 +61,3 @@ def _unreadable(past: Past, run: RunRecord, error: UnreadableTableError) -> Inpu
     what = f"the table of run {run.uid[:SHORT_ID]} can't be compared: {error.why} ({run.history})"
     hint = f"`run history {past.path}` lists the others; the answers are in the ledger still"
     return InputError([Mistake(where=past.path, what=what, hint=hint)])
-
-
-def _table(past: Past, run: RunRecord) -> Path:
-    """Where the run's table is kept."""
-    name = run.uid[:SHORT_ID]
-    if run.history is None:
-        what = f"run {name} left no table: it is {run.state}"
-        raise InputError(
-            [Mistake(where=past.path, what=what, hint=f"`run history {past.path}` lists the others")]
-        )
-    table = past.place.folder / run.history
-    if not table.is_file():
-        raise InputError([Mistake(where=past.path, what=f"the table of run {name} is no longer kept")])
-    return table

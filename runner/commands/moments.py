@@ -141,6 +141,13 @@ class Trouble(Moment):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Warned(Trouble):
+    """Something is perhaps not meant, and is told before anything is sent."""
+
+    event: ClassVar[str] = "warning"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Retrying(Moment):
     """Requests whose failure may pass are sent again, after a pause."""
 

@@ -166,8 +166,12 @@ class RunOptions:
 
 def run_line(options: RunOptions) -> str:
     """The command line of this run, its manifest bent and its rows narrowed as they are."""
-    narrowing = options.narrowing
-    words = ["--refresh"] if options.refresh else []
+    words = [*(["--refresh"] if options.refresh else []), *narrowing_words(options.narrowing)]
+    return " ".join([command_line("", options.manifest), *map(shlex.quote, words)])
+
+
+def narrowing_words(narrowing: Narrowing) -> list[str]:
+    """The options that narrow a run so."""
     given = {
         "--only": narrowing.only,
         "--where": narrowing.where,
@@ -175,5 +179,4 @@ def run_line(options: RunOptions) -> str:
         "--seed": narrowing.seed or None,
         "--limit": narrowing.limit,
     }
-    words += [word for name, value in given.items() if value is not None for word in (name, str(value))]
-    return " ".join([command_line("", options.manifest), *map(shlex.quote, words)])
+    return [word for name, value in given.items() if value is not None for word in (name, str(value))]

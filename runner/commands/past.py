@@ -46,6 +46,19 @@ class Past:
             hint = f"`run history {self.path}` lists them"
         raise InputError([Mistake(where=self.path, what=what, hint=hint)])
 
+    def table_of(self, run: RunRecord) -> Path:
+        """Where the run's table is kept. Raises InputError where it left none."""
+        name = run.uid[:SHORT_ID]
+        if run.history is None:
+            what = f"run {name} left no table: it is {run.state}"
+            raise InputError(
+                [Mistake(where=self.path, what=what, hint=f"`run history {self.path}` lists the others")]
+            )
+        table = self.place.folder / run.history
+        if not table.is_file():
+            raise InputError([Mistake(where=self.path, what=f"the table of run {name} is no longer kept")])
+        return table
+
     def _published(self, word: str) -> RunRecord:
         runs = [run for run in self.ledger.runs(self.manifest.id, _RUNS_LOOKED_AT) if run.history]
         place = (LATEST, PREVIOUS).index(word)

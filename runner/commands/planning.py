@@ -25,6 +25,7 @@ from runner.commands.checking import (
 from runner.commands.comparing import Comparison
 from runner.commands.discarding import to_be_taken_back
 from runner.commands.documents import document_of, repeats_of, texts_as_json
+from runner.commands.foretelling import replaced_warnings
 from runner.commands.incremental import compare_what_differs, rows_that_differ
 from runner.commands.keeping import Keeper
 from runner.commands.moments import Planned, Reporter, RowsRead, RowsRendered, Trouble
@@ -135,7 +136,7 @@ def prepared(
                 previous,
                 files,
                 only_data=differing is not None,
-                narrowing=options.narrowing,
+                options=options,
             )
             reporter.tell(Planned(plan=plan.plan, causes=plan.causes))
             yield plan
@@ -253,7 +254,7 @@ def _conclude(
     files: ShardFiles | None,
     *,
     only_data: bool,
-    narrowing: Narrowing,
+    options: RunOptions,
 ) -> Prepared:
     """`only_data`: what else a request rests on is what it was in the last run."""
     snapshot, prompt = inputs.snapshot, inputs.prompt
@@ -291,6 +292,8 @@ def _conclude(
         and not (plan.unsendable and previous.template_digest != prompt.digest())
         and says_what_is_so(workplace, ledger, previous)
     )
+    is_queried = workplace.manifest.dataset.query is not None
+    where = workplace.manifest.where("dataset.query" if is_queried else "dataset.path")
     return Prepared(
         plan=replace(plan, writes_table=not is_as_it_was),
         digests=digests,
@@ -303,8 +306,11 @@ def _conclude(
         manifest_digest=manifest_digest,
         previous=previous,
         times_read=times_read,
-        narrowing=narrowing,
-        warnings=tuple(lacking_warnings(workplace.manifest, snapshot, prompt)),
+        narrowing=options.narrowing,
+        warnings=(
+            *lacking_warnings(workplace.manifest, snapshot, prompt),
+            *replaced_warnings(ledger, previous, options, where, snapshot, staging),
+        ),
     )
 
 

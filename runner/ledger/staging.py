@@ -99,6 +99,12 @@ SELECT count(*) FROM touched
 JOIN staged ON staged.position BETWEEN touched.position * ?1 AND touched.position * ?1 + ?1 - 1
 JOIN previous ON previous.key = staged.key WHERE staged.fingerprint IS NOT previous.fingerprint
 """
+_LEFT_OUT = """
+SELECT previous.fingerprint FROM staged JOIN previous ON previous.key = staged.key
+WHERE staged.standing = 'unasked' AND staged.slot IS NULL
+    AND staged.fingerprint NOT IN (SELECT fingerprint FROM claimed)
+    AND previous.fingerprint IS NOT NULL AND previous.fingerprint <> staged.fingerprint
+"""
 # Repeats of rows that both have, beyond the number that only one of them has.
 _BY_REPEATS = """
 SELECT count(*) FROM {more} AS one
@@ -305,6 +311,16 @@ class Staging:
         return [
             ChangedRow(key=key, position=position, position_before=before) for key, position, before in found
         ]
+
+    def left_out(self) -> Iterator[list[bytes]]:
+        """What rows asked before that ask something else now, which nobody asked and a narrowed run leaves
+        out. Every row of before is staged then, and no row stands in a block."""
+        self._claims.tabulate()
+        with translated(_WHERE):
+            self._connection.execute(_INDEX_PREVIOUS)
+            found = self._connection.execute(_LEFT_OUT)
+            while rows := found.fetchmany(SLICE_ROWS):
+                yield [fingerprint for (fingerprint,) in rows]
 
     def counts(self) -> dict[str, int]:
         """Rows by standing (the words of `core.planning.Standing`)."""

@@ -16,7 +16,8 @@ from runner.commands.moments import Finished
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartedDue:
     """A due time whose run this tick started. `finished` is set where there was nothing to wait for: the
-    table is written already; else `exit_code` is 75 and a later tick advances it."""
+    table is written already; else `exit_code` is 75 and a later tick advances it. `warnings`: what is perhaps
+    not meant of it."""
 
     manifest: str
     name: str
@@ -25,6 +26,7 @@ class StartedDue:
     exit_code: int
     finished: Finished | None
     message: str
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from typing import Any
 
 from runner.commands.cancel import cancel
 from runner.commands.gate import BudgetError
-from runner.commands.moments import Finished, Moment, Reporter
+from runner.commands.moments import Finished, Moment, Reporter, Warned
 from runner.commands.options import ManifestOptions, RunOptions, with_manifest
 from runner.commands.run import RunResult, run
 from runner.commands.times import times_of_due
@@ -53,13 +53,19 @@ Event = StartedDue | AdvancedRun | SkippedDue | MissedDue | FailedManifest
 
 
 class Unattended:
-    """Hears what the reporter hears; nobody is there to be asked, so the gate's limits decide alone."""
+    """Hears what the reporter hears; nobody is there to be asked, so the gate's limits decide alone.
+
+    `warnings` are those of the last run.
+    """
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
+        self.warnings: list[str] = []
 
     def tell(self, moment: Moment) -> None:
         """Hand it on."""
+        if isinstance(moment, Warned):
+            self.warnings.append(moment.what)
         self._reporter.tell(moment)
 
     def confirm(self, question: str) -> bool:
@@ -441,6 +447,7 @@ class Visit:
                 exit_code=result.exit_code if result is not None else EXIT_STILL_RUNNING,
                 finished=result.finished if result is not None else None,
                 message=message or _told(result),
+                warnings=tuple(self._reporter.warnings),
             )
         )
 
@@ -468,6 +475,7 @@ class Visit:
 
     def _run(self, options: RunOptions) -> RunResult:
         self._books.close()
+        self._reporter.warnings.clear()
         return run(replace(options, environ=self._environ, tells_errors=False), reporter=self._reporter)
 
 

@@ -675,3 +675,17 @@ def test_the_list_says_of_no_schedule_that_it_never_ran_where_the_ledger_is_dama
     assert (code, stdout) == (1, "")
     assert "the file is no database" in stderr
     assert "run rebuild" in stderr
+
+
+def test_a_due_time_that_empties_a_full_table_is_told_in_the_report(stage: Stage) -> None:
+    stage.manifest()
+    stage.tick(FIRST)
+    stage.settle()
+    stage.tick("2026-01-01T02:05")
+    nothing = "SELECT * FROM dataset WHERE id = 'none'"
+    stage.manifest(dataset={"path": "nightly.jsonl", "key": "id", "query": nothing})
+    code, stdout, stderr = stage.program("schedule", "tick", "--json", at=SECOND)
+    (begun,) = json.loads(stdout)["started"]
+    (told,) = begun["warnings"]
+    assert "the dataset has no rows, so the table will be empty; the one before has 3 rows" in told
+    assert (code, told in stderr) == (0, True)
