@@ -2,7 +2,7 @@
 
 A folder holds other YAML files too, and manifests that others extend. A file counts where it can be read and
 has a schedule, or has run and may have something under way; where it can't be read, if it had a schedule when
-somebody looked last, or says that it has one.
+somebody looked last, or says that it has one, be it with a slip (`shedule`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ SUFFIXES = (".yaml", ".yml")
 _SAYS_SCHEDULE = re.compile(rb"^(?:schedule[ \t]*:|\{)", re.MULTILINE)
 _MAX_BYTES = 1 << 20
 _MISSING = "required key is missing"
+_UNKNOWN, _MEANT = "unknown key", "did you mean 'schedule'?"
 
 
 class Books:
@@ -188,7 +189,8 @@ def _look(
     try:
         manifest = load_manifest(options, environ)
     except RunnerError as error:
-        is_meant = is_named or books.had_schedule(place, path) or (_says_so(path) and not _is_parent(error))
+        says_so = _misspells(error) or (_says_so(path) and not _is_parent(error))
+        is_meant = is_named or books.had_schedule(place, path) or says_so
         return Found(path=path, place=place, manifest=None, error=error) if is_meant else None
     if is_named or manifest.schedule is not None or books.has_run(place, path):
         return Found(path=path, place=place, manifest=manifest)
@@ -198,6 +200,14 @@ def _look(
 def _is_parent(error: RunnerError) -> bool:
     """Nothing is wrong but that parts are missing: a file for others to extend."""
     return isinstance(error, InputError) and all(one.what == _MISSING for one in error.mistakes)
+
+
+def _misspells(error: RunnerError) -> bool:
+    """Whether a manifest, which has all that one must have, has a key at its top that is unknown and like the
+    one that makes a schedule."""
+    mistakes = error.mistakes if isinstance(error, InputError) else ()
+    slips = [one for one in mistakes if (one.what, one.hint) == (_UNKNOWN, _MEANT) and "." not in one.path]
+    return bool(slips) and not any(one.what == _MISSING for one in mistakes)
 
 
 def _says_so(path: Path) -> bool:

@@ -689,3 +689,14 @@ def test_a_due_time_that_empties_a_full_table_is_told_in_the_report(stage: Stage
     (told,) = begun["warnings"]
     assert "the dataset has no rows, so the table will be empty; the one before has 3 rows" in told
     assert (code, told in stderr) == (0, True)
+
+
+def test_a_manifest_of_the_folder_whose_schedule_is_misspelt_is_reported(stage: Stage) -> None:
+    """It is not silently one without a schedule."""
+    path = stage.manifest(cron=None, shedule={"cron": "0 2 * * *"})
+    (stage.folder / "compose.yaml").write_text("version: 1\nschedules: {cron: '0 2 * * *'}\n")
+    (failed,) = stage.tick(FIRST).failed
+    assert (failed.manifest, failed.exit_code) == (str(path), 2)
+    assert "shedule: unknown key; did you mean 'schedule'?" in failed.message
+    _, stdout, _ = stage.program("schedule", "list", at=FIRST)
+    assert "nightly  can't be read" in stdout
