@@ -212,6 +212,7 @@ def results(
 ) -> int:
     """Print the results table, or a part of it."""
     from runner.commands.results import results as read
+    from runner.commands.results import written_by_another
 
     session.enter("results", (manifest,))
     check_manifests((manifest,))
@@ -219,6 +220,8 @@ def results(
     chunks = read(
         options, environ=dict(os.environ), format=format, where=where, sql=sql, limit=limit, run=run
     )
+    if run is None and (note := written_by_another(options, environ=dict(os.environ))) is not None:
+        say(f"note: {clean(note)}")
     for chunk in chunks:
         write_out(chunk)
     return EXIT_DONE

@@ -145,6 +145,15 @@ def _are_untouched(tables: list[list[Any]] | None) -> bool:
         return False
 
 
+def has_written(run: RunRecord, path: Path) -> bool:
+    """Whether the file at this path is a table as this run left it, under whatever name."""
+    try:
+        now = _stat(path)[1:]
+    except OSError:
+        return False
+    return run.published is not None and any(rest == now for _, *rest in _fact(run, "tables") or ())
+
+
 def _stat(path: Path) -> list[str | int]:
     found = Path(path).stat()
     return [str(path), found.st_size, found.st_mtime_ns, found.st_ino]

@@ -131,3 +131,26 @@ def test_the_table_of_an_earlier_run_is_printed_by_its_id(tmp_path: Path) -> Non
     for table in (project.folder / ".runner" / "history").iterdir():
         table.unlink()
     assert f"the table of run {first[:8]} is no longer kept" in answers("--run", first[:8])
+
+
+def test_a_table_that_another_manifest_has_written_since_is_told(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "p")
+    other = project.folder / "other.yaml"
+    other.write_text(project.manifest_path.read_text().replace("name: test", "name: other"))
+
+    def note(*options: str, path: str = "manifest.yaml") -> str:
+        done = project.call("results", path, "--limit", "1", *options)
+        assert (done.code, "k0" in done.stdout) == (0, True)
+        return done.stderr
+
+    project.run()
+    assert note() == ""
+    second = json.loads(project.call("run", "other.yaml", "--json").stdout.splitlines()[-1])["run"]
+    assert f"note: this table was last written by other.yaml (run {second[:8]}, 2" in note()
+    assert "`run results manifest.yaml --run latest` prints that of this manifest" in note()
+    assert (note(path="other.yaml"), note("--run", "latest")) == ("", "")
+    (project.folder / ".runner" / "ledger.db").write_bytes(b"no database")
+    assert note() == ""
+    project.call("rebuild", "manifest.yaml", "other.yaml")
+    project.run()
+    assert note() == ""
