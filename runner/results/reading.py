@@ -30,6 +30,7 @@ __all__ = ["FORMATS", "query"]
 
 _MAX_CSV_ROW_BYTES = 32 << 20
 _MIN_OBJECT_BYTES = 2 << 20
+_COLUMNS_SHOWN = 40
 _JSON_TEXTS = ("DATE", "TIME", "TIMESTAMP", "UUID")
 _SQLITE_TYPES = {"INTEGER": "BIGINT", "REAL": "DOUBLE", "BOOLEAN": "BOOLEAN", "BLOB": "VARCHAR"}
 
@@ -86,7 +87,18 @@ def _chunks(path: Path, statement: str, option: str, out: str) -> Iterator[str]:
             _open_table(engine, path, Path(folder))
         with _complaining(where):
             _check_statement(engine, statement, where)
-            yield from render(engine, statement, out)
+            try:
+                yield from render(engine, statement, out)
+            except duckdb.BinderException as error:
+                hint = _columns(engine) if "Referenced column" in str(error) else ""
+                raise InputError([Mistake(where=where, what=first_line(error), hint=hint)]) from error
+
+
+def _columns(engine: duckdb.DuckDBPyConnection) -> str:
+    """What a statement may name."""
+    names = [column[0] for column in engine.execute(f"SELECT * FROM {TABLE} LIMIT 0").description or ()]
+    more = ", ..." if len(names) > _COLUMNS_SHOWN else ""
+    return f"columns: {', '.join(names[:_COLUMNS_SHOWN])}{more}"
 
 
 @contextmanager

@@ -127,6 +127,19 @@ def test_a_where_that_can_not_be_run_names_its_option(table: Path) -> None:
         list(query(table, where="nothing = 1"))
 
 
+@pytest.mark.parametrize("column", ["_position", "numbr"])
+def test_a_column_that_the_table_does_not_have_is_told_with_those_that_it_has(
+    table: Path, column: str
+) -> None:
+    """`_position` is one of the ledger's tables, not of this one."""
+    for where, sql in ((f"{column} = 1", None), (None, f"SELECT {column} FROM results")):
+        with pytest.raises(InputError) as caught:
+            list(query(table, where=where, sql=sql))
+        (mistake,) = caught.value.mistakes
+        assert mistake.what.startswith(f'Referenced column "{column}" not found')
+        assert mistake.hint.startswith("columns: code, number, day, _key, _status, _answer, ")
+
+
 def test_every_mistake_of_the_options_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         query(tmp_path / "no.csv", sql="SELECT 1", where="true", format="xml", limit=-1)
