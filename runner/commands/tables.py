@@ -18,7 +18,7 @@ from runner.commands.workplace import Workplace
 from runner.core.model import Status
 from runner.core.wire import JsonError, decode_json, encode_json
 from runner.errors import Mistake
-from runner.ledger import Ledger, ManifestRecord, RunRecord
+from runner.ledger import Ledger, RunRecord
 
 if TYPE_CHECKING:
     from runner.results import Published
@@ -61,31 +61,24 @@ def tables_of_others(workplace: Workplace, ledger: Ledger) -> list[Mistake]:
     """Output paths at which the table of another manifest of this project stands, as that one left it. One
     that is gone needs its table no more: it was renamed, mostly."""
     manifest = workplace.manifest
-    theirs: dict[str, tuple[ManifestRecord, RunRecord]] = {}
-    for record in ledger.manifests():
-        if record.path != workplace.place.relative(manifest.path) and _is_there(workplace, record):
-            last = next((run for run in ledger.runs(record.id) if run.published is not None), None)
-            if last is not None:
-                left = [path for path, *stat in _fact(last, "tables") or () if _is_as_left(path, stat)]
-                theirs |= dict.fromkeys(map(os.path.realpath, left), (record, last))
+    others = [
+        (record.path, last)
+        for record in ledger.manifests()
+        if record.path != workplace.place.relative(manifest.path)
+        and os.path.lexists(workplace.place.project / record.path)
+        and (last := next((run for run in ledger.runs(record.id) if run.published), None)) is not None
+    ]
     return [
         Mistake(
             where=manifest.where(f"output.path.{number}"),
             path="output.path",
-            what=f"{path} is the table of {found[0].path} (run {found[1].uid[:8]})",
-            hint=f"choose another name, or delete that file if {found[0].path} does not write there any more",
+            what=f"{path} is the table of {other} (run {last.uid[:8]})",
+            hint=f"choose another name, or delete that file if {other} does not write there any more",
         )
         for number, path in enumerate(manifest.output.paths)
-        if (found := theirs.get(os.path.realpath(path))) is not None
+        for other, last in others
+        if has_written(last, Path(path))
     ]
-
-
-def _is_there(workplace: Workplace, record: ManifestRecord) -> bool:
-    return os.path.lexists(workplace.place.project / record.path)
-
-
-def _is_as_left(path: str, stat: list[Any]) -> bool:
-    return _are_untouched([[path, *stat]])
 
 
 def published_totals(run: RunRecord) -> Totals:
