@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -19,7 +19,7 @@ from rich.text import Text
 
 from runner.cli.board import Board
 from runner.cli.live_view import header, labelled, view
-from runner.cli.signals import Interrupts
+from runner.cli.signals import Interrupts, cursor_hidden_on
 from runner.cli.summary import (
     Explain,
     Line,
@@ -202,10 +202,16 @@ class _Region:
             redirect_stdout=False,
             redirect_stderr=False,
         )
+        self._hiding = ExitStack()
+        self._hiding.enter_context(cursor_hidden_on(2))
         self._is_closed = threading.Event()
         self._painter = threading.Thread(target=self._paint, name="live-display", daemon=True)
-        self._live.start(refresh=True)
-        self._painter.start()
+        try:
+            self._live.start(refresh=True)
+            self._painter.start()
+        except BaseException:
+            self._hiding.close()
+            raise
 
     def _paint(self) -> None:
         while not self._is_closed.wait(REFRESH_S):
@@ -218,3 +224,4 @@ class _Region:
         self._is_closed.set()
         with self._lock:
             self._live.stop()
+        self._hiding.close()

@@ -19,7 +19,7 @@ from typing import TextIO
 from runner.errors import EXIT_INTERRUPTED
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
-_SHOW_CURSOR = "\x1b[?25h"
+_SHOW_CURSOR, _HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
 
 
 class Interrupts:
@@ -102,6 +102,32 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def cursor_hidden_on(terminal: int) -> Iterator[None]:
+    """Within, somebody hides the cursor of this terminal (a descriptor). The shell has it while Ctrl-Z stops
+    the process, and at the end, in whatever an interrupt came. Written past the console, whose locks the main
+    thread may hold when the signal comes."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or not os.isatty(terminal) or signal.getsignal(signal.SIGTSTP) is not signal.SIG_DFL:
+        yield
+        return
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        os.write(terminal, _SHOW_CURSOR.encode())
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)  # the process stands still here until it is continued
+        signal.signal(number, stop)
+        os.write(terminal, _HIDE_CURSOR.encode())
+
+    signal.signal(signal.SIGTSTP, stop)
+    try:
+        yield
+    finally:
+        with suppress(OSError, ValueError):  # no terminal any more; another thread takes it off the screen
+            os.write(terminal, _SHOW_CURSOR.encode())
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
 
 
 def leave_at_once() -> None:

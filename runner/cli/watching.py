@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from runner.cli.signals import cursor_hidden_on
 from runner.cli.status_text import HEAD, RIGHT, Section, is_over, section, status_text
 from runner.cli.streams import say, write_out
 from runner.cli.texts import here
@@ -56,9 +57,8 @@ def watch_status(manifests: Sequence[str], *, every_s: float) -> int:
     if not sys.stdout.isatty():
         return _watch_plainly(manifests, every_s)
     found, console = _look(manifests), stdout_console()
-    with Live(
-        drawn(found, console.width), console=console, auto_refresh=False, vertical_overflow="crop"
-    ) as live:
+    live = Live(drawn(found, console.width), console=console, auto_refresh=False, vertical_overflow="crop")
+    with cursor_hidden_on(sys.stdout.fileno()), live:
         while not is_over(found):
             time.sleep(every_s)
             found = _look(manifests)
