@@ -215,7 +215,7 @@ class _CarryingOut:
                 raise UnreachedError(error.what, next_step=error.next_step) from error
             raise
         if is_left and is_step and engine.unreached is not None:
-            raise UnreachedError(f"under way; {engine.unreached.message}")
+            raise UnreachedError(engine.unreached.message)
         return is_left
 
     def _drive_all(self, engine: Engine) -> bool:
