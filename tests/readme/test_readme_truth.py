@@ -89,6 +89,7 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
     (folder / "pyproject.toml").touch()
     shutil.copy(folder / "manifests/extract.yaml", folder / "manifest.yaml")
     text = (folder / "manifest.yaml").read_text().replace("../", "").replace("data/", "manifests/data/")
+    text = text.replace("results/extract", "results/manifest")  # a table of its own
     profile = 'schedule: {cron: "17 2 * * 1-5"}\nprofiles: {prod: {batch: {completion_window: 1h}}}\n'
     (folder / "manifest.yaml").write_text(
         text.replace("prompt:\n", "prompt:\n  params: {tone: plain}\n") + profile
