@@ -24,6 +24,7 @@ from runner.dataset.written import NOTHING_MIXED, WHOLE, Mixed, create_views
 from runner.errors import InputError, Mistake
 
 _MAX_MISTAKES = 5
+_MOST_SEEN = 10_000
 MAX_RECORD_BYTES = 16 << 20
 
 
@@ -74,14 +75,19 @@ def _structure(connection: duckdb.DuckDBPyConnection, source: str, fields: dict[
         "GROUP BY structure, file ORDER BY min(number)"
     )
     merged: Any = {}
+    seen: dict[str, tuple[str, ...]] = {}  # most files have the same few
     while batch := found.fetchmany(1_000):
         for structure, path in batch:
-            shape = decode_json(structure)
-            merged = together(merged, shallow(shape))
-            if not isinstance(merged, dict):
-                return merged
+            if structure not in seen:
+                shape = decode_json(structure)
+                merged = together(merged, shallow(shape))
+                if not isinstance(merged, dict):
+                    return merged
+                if len(seen) == _MOST_SEEN:
+                    seen.clear()
+                seen[structure] = tuple(shape)
             if fields is not None:
-                fields.setdefault(path, set()).update(shape)
+                fields.setdefault(path, set()).update(seen[structure])
     return merged
 
 
