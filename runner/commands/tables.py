@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,27 +59,45 @@ def table_facts(
 
 
 def tables_of_others(workplace: Workplace, ledger: Ledger) -> list[Mistake]:
-    """Output paths at which the table of another manifest of this project stands, as that one left it. One
-    that is gone needs its table no more: it was renamed, mostly."""
-    manifest = workplace.manifest
-    others = [
-        (record.path, last)
+    """Output paths at which the table of another manifest of this project stands: as that one left it, or
+    where it wrote last. One that is gone needs its table no more: it was renamed, mostly."""
+    manifest, place = workplace.manifest, workplace.place
+    own_id = ledger.find_manifest(manifest.path)
+    own = [] if own_id is None else ledger.runs(own_id)
+    others = {
+        record.path: ledger.runs(record.id)
         for record in ledger.manifests()
-        if record.path != workplace.place.relative(manifest.path)
-        and os.path.lexists(workplace.place.project / record.path)
-        and (last := next((run for run in ledger.runs(record.id) if run.published), None)) is not None
-    ]
+        if record.id != own_id and _is_another(place.project / record.path, manifest.path)
+    }
     return [
         Mistake(
             where=manifest.where(f"output.path.{number}"),
             path="output.path",
-            what=f"{path} is the table of {other} (run {last.uid[:8]})",
+            what=f"{path} is the table of {other} (run {written.uid[:8]})",
             hint=f"choose another name, or delete that file if {other} does not write there any more",
         )
         for number, path in enumerate(manifest.output.paths)
-        for other, last in others
-        if has_written(last, Path(path))
+        if Path(path).exists() and not any(has_written(run, Path(path)) for run in own)
+        for other, runs in others.items()
+        if (written := _writer(runs, Path(path))) is not None
     ]
+
+
+def _is_another(path: Path, own: str) -> bool:
+    return path.exists() and not path.samefile(own)
+
+
+def _writer(runs: Sequence[RunRecord], path: Path) -> RunRecord | None:
+    """Of a manifest's runs, newest first, the one whose table stands at a path."""
+    published = [run for run in runs if run.published is not None]
+    left = (run for run in published if has_written(run, path))
+    last = (run for run in published[:1] if _has_written_at(run, path))
+    return next(left, None) or next(last, None)
+
+
+def _has_written_at(run: RunRecord, path: Path) -> bool:
+    """Whether this is where the run wrote, whatever became of the file."""
+    return os.path.realpath(path) in (os.path.realpath(at) for at, *_ in _fact(run, "tables") or ())
 
 
 def published_totals(run: RunRecord) -> Totals:

@@ -70,7 +70,7 @@ def lacking_columns(
             is_fixed=is_fixed,
         )
         for column, files in lacking.items()
-        if files
+        if files and len(files) < len(both)  # what no file has comes of the names of folders
     )
 
 

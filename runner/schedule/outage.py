@@ -39,7 +39,7 @@ class Outage:
             self._waits.note_outage(self._manifest_id, self._provider.server, self._now)
 
     def look_worked(self) -> None:
-        """That was its end, if there was one."""
+        """That was its end, if there was one; so is it where there is nothing to look for any more."""
         if self._waits.outage_since(self._manifest_id, self._provider.server) is not None:
             self._waits.end_outage(self._manifest_id, self._provider.server)
 

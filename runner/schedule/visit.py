@@ -136,6 +136,8 @@ class Visit:
                 self._schedules.note_problem(self._manifest_id, "", self._now)
             is_to_come = any(not self._is_unstarted(one) for one in self._open_dues())
             self.is_open = is_to_come or self._has_batches()
+            if not self.is_open and not self._open_dues():
+                self._outage().look_worked()  # nobody waits for the server any more
 
     def _open_dues(self) -> list[DueRecord]:
         """The oldest first."""
@@ -195,7 +197,7 @@ class Visit:
     def _looked(self, one: DueRecord | None, came: RunResult | StillRunningError) -> None:
         """What a run under way has shown of its server: an outage begins, goes on (where nothing was asked of
         the server too) or ends."""
-        outage = Outage(self._ledger.waits(), self._manifest_id, self._workplace.provider, self._now)
+        outage = self._outage()
         if isinstance(came, UnreachedError):
             outage.look_failed()
         elif isinstance(came, RunResult) and (came.was_answered or came.finished is not None):
@@ -211,6 +213,9 @@ class Visit:
         is_new = self._schedules.note_problem(self._manifest_id, error.what, self._now)
         if error.what not in (event.message for event in self.events):
             self._add_failed(one, error, is_new=is_new)
+
+    def _outage(self) -> Outage:
+        return Outage(self._ledger.waits(), self._manifest_id, self._workplace.provider, self._now)
 
     def _add_advanced(self, one: DueRecord | None, result: RunResult | None, message: str) -> None:
         self.events.append(
@@ -406,7 +411,7 @@ class Visit:
             return False
         except StillRunningError as error:
             if isinstance(error, UnreachedError):
-                one = self._set_on_its_way(one)
+                one = self._set_on_its_way(one, before)
             self._add_started(one, None, error.what)
             self._looked(one, error)
             return False
@@ -456,22 +461,25 @@ class Visit:
         was planned (`before` is the one before it) or refused; else it is tried again. Whether it was."""
         is_new = self._schedules.set_problem(one.id, error.what, error.exit_code)
         self._add_failed(one, error, is_new=is_new)
-        if self._set_on_its_way(one).state == "started":
+        if self._set_on_its_way(one, before).state == "started":
             return False
-        current = self._ledger.current_run(self._manifest_id)
-        is_planned = current is not None and (before is None or current.uid != before.uid)
-        is_end = is_planned or isinstance(error, BudgetError)
+        is_end = self._planned_since(before) is not None or isinstance(error, BudgetError)
         if is_end:
             self._schedules.set_ended(one.id, "failed", message=error.what, exit_code=error.exit_code)
         return is_end
 
-    def _set_on_its_way(self, one: DueRecord) -> DueRecord:
-        """Started, where something of its run is under way."""
+    def _planned_since(self, before: RunRecord | None) -> RunRecord | None:
+        """The run that this try planned; not one that was there already, started by hand it may be."""
         current = self._ledger.current_run(self._manifest_id)
-        if current is None or not self._is_on_its_way(one):
+        return None if current is None or (before is not None and current.uid == before.uid) else current
+
+    def _set_on_its_way(self, one: DueRecord, before: RunRecord | None) -> DueRecord:
+        """Started, where something of its run is under way."""
+        planned = self._planned_since(before)
+        if planned is None or not self._has_batches():
             return one
-        self._schedules.set_started(one.id, current.uid)
-        return replace(one, state="started", run=current.uid)
+        self._schedules.set_started(one.id, planned.uid)
+        return replace(one, state="started", run=planned.uid)
 
     def _run(self, options: RunOptions) -> RunResult:
         self._books.close()

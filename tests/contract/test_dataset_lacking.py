@@ -55,6 +55,15 @@ def lacking(snapshot: Snapshot) -> list[tuple[str, list[str]]]:
 # ---------------------------------------------------------------- what a dataset lacks
 
 
+def test_a_column_that_comes_of_folders_names_is_lacked_by_none(tmp_path: Path) -> None:
+    for year, rows in ((2024, BODIES), (2025, ({"id": 3, "body": "three"},))):
+        (tmp_path / f"year={year}").mkdir()
+        file_of(rows, tmp_path / f"year={year}" / "part.parquet")
+    snapshot = take(tmp_path / "*" / "*.parquet", into=tmp_path)
+    assert "year" in [column.name for column in snapshot.columns]
+    assert lacking(snapshot) == []
+
+
 @pytest.mark.parametrize("suffix", [*FIXED, *LOOSE])
 def test_a_column_that_only_some_files_have_is_known(tmp_path: Path, suffix: str) -> None:
     files = [file_of(rows, tmp_path / f"{name}{suffix}") for name, rows in (("a", BODIES), ("b", TEXTS))]

@@ -54,6 +54,25 @@ def test_a_manifest_that_was_renamed_keeps_its_table(tmp_path: Path) -> None:
     assert (done.code, done.event("finished")["requests_sent"]) == (0, 0)
 
 
+def test_a_table_is_its_manifests_also_when_it_was_touched_or_is_of_an_earlier_run(tmp_path: Path) -> None:
+    project = with_a_second(tmp_path)
+    assert project.run().code == 0
+    (tmp_path / "results.jsonl").touch()
+    assert "is the table of manifest.yaml" in refusal(project.call("other.yaml"))
+    assert project.run().code == 0
+    assert project.run("--set", "output.path=elsewhere.jsonl").code == 0
+    assert "is the table of manifest.yaml" in refusal(project.call("other.yaml"))
+    assert len(project.results()) == 5
+
+
+def test_another_name_of_the_same_manifest_is_no_other(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    assert project.run().code == 0
+    (tmp_path / "link.yaml").symlink_to("manifest.yaml")
+    done = project.call("run", "link.yaml", "--json")
+    assert (done.code, done.event("finished")["requests_sent"]) == (0, 0)
+
+
 def test_a_table_that_was_removed_is_nobodys(tmp_path: Path) -> None:
     project = with_a_second(tmp_path)
     assert project.run().code == 0

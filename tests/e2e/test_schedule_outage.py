@@ -78,6 +78,20 @@ def test_an_outage_begins_with_the_first_look_that_fails_after_one_that_worked(s
     assert told(stage.tick("2026-01-01T02:19")) == [(4, True)]
 
 
+def test_what_a_run_by_hand_brought_to_its_end_is_no_outage_a_week_later(stage: Stage) -> None:
+    under_way(stage)
+    stage.tick("2026-01-01T02:01")
+    stage.server.call("DELETE", "//faults")
+    stage.release()
+    assert stage.program("run", "nightly.yaml")[0] == 0
+    stage.tick("2026-01-01T02:20")
+    stage.rows("nightly", 4)
+    stage.hold()
+    stage.tick(SECOND)
+    stage.server.arm("gateway-502", route="* /v1/*", times=0)
+    assert stage.tick("2026-01-02T02:01").failed == ()
+
+
 def test_results_that_can_t_be_read_are_looks_that_fail(stage: Stage) -> None:
     stage.manifest()
     stage.hold()

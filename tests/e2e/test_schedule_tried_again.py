@@ -60,6 +60,25 @@ def test_a_dataset_that_comes_late_is_asked_by_the_tick_that_sees_it(stage: Stag
     assert set(stage.executed().values()) == {1}
 
 
+@pytest.mark.parametrize("overlap", ["skip", "queue", "replace"])
+def test_a_run_by_hand_in_between_is_not_taken_for_the_due_times_own(stage: Stage, overlap: str) -> None:
+    without_dataset(stage, schedule__overlap=overlap)
+    stage.tick(FIRST)
+    stage.rows("nightly", 6)
+    stage.hold()
+    assert stage.program("run", "nightly.yaml", "--limit", "1", "--detach")[0] == 75
+    (stage.folder / "nightly.jsonl").rename(stage.folder / "aside.jsonl")
+    assert [one.exit_code for one in stage.tick("2026-01-01T02:01").failed] == [2]
+    assert stage.dues() == [("01-01 02:00", "claimed")]
+    (stage.folder / "aside.jsonl").rename(stage.folder / "nightly.jsonl")
+    stage.tick("2026-01-01T02:02")
+    stage.release()
+    for minute in (3, 4):
+        stage.tick(f"2026-01-01T02:{minute:02}")
+        stage.settle()
+    assert (stage.dues(), stage.statuses()) == ([("01-01 02:00", "finished")], {"succeeded": 6})
+
+
 def test_one_that_is_killed_in_its_second_try_is_tried_once_more(stage: Stage) -> None:
     without_dataset(stage)
     stage.tick(FIRST)
