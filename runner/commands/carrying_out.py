@@ -264,8 +264,9 @@ class _CarryingOut:
         return ended if own is None else ended & own
 
     def _own_if_narrowed(self) -> frozenset[int] | None:
-        """Of a run that was narrowed, the shards of what it asked itself, or one that was narrowed alike:
-        what others asked may be of rows that were left out. None of a run of all rows."""
+        """Of a run that was narrowed, the shards of what it asked itself, and of what it has collected those
+        of runs that were narrowed alike: what others asked may be of rows that were left out. None of a run
+        of all rows."""
         if self._is_whole:
             return None
         runs = {
@@ -273,8 +274,12 @@ class _CarryingOut:
             for run in self._ledger.runs(self._manifest_id)
             if self._narrowing is not None and narrowing_recorded(run.inputs) == self._narrowing
         }
-        shards = self._ledger.shards(self._manifest_id)
-        return frozenset(one.shard_id for one in shards if one.run_id in (*runs, self._run_id))
+        ended = {one.shard_id for one in self._ended}
+        return frozenset(
+            one.shard_id
+            for one in self._ledger.shards(self._manifest_id)
+            if one.run_id == self._run_id or (one.run_id in runs and one.shard_id in ended)
+        )
 
     def _under_way(self) -> list[Submission]:
         """Without what this run must not send."""

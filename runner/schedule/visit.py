@@ -134,14 +134,20 @@ class Visit:
                 self._end()
             if not any(isinstance(event, FailedManifest) for event in self.events):
                 self._schedules.note_problem(self._manifest_id, "", self._now)
-            is_to_come = any(not self._is_unstarted(one) for one in self._open_dues())
-            self.is_open = is_to_come or self._has_batches()
+            self.is_open = bool(self._starting_dues()) or self._has_batches()
             if not self.is_open and not self._open_dues():
                 self._outage().look_worked()  # nobody waits for the server any more
 
     def _open_dues(self) -> list[DueRecord]:
         """The oldest first."""
         return self._schedules.dues(self._manifest_id, states=("claimed", "started"))[::-1]
+
+    def _starting_dues(self) -> list[DueRecord]:
+        """The open ones without those that were kept from starting, and without what waits behind these."""
+        open_dues = self._open_dues()
+        if open_dues and self._is_unstarted(open_dues[0]):
+            return [one for one in open_dues if one.begun_at is not None and not self._is_unstarted(one)]
+        return open_dues
 
     def _has_batches(self) -> bool:
         """Whether a look can bring something on. Nothing goes on of a run that was made for another server
@@ -323,7 +329,7 @@ class Visit:
         Several at once are made up for one after the other, whatever the policy of overlaps. One that never
         started overlaps with nothing.
         """
-        open_dues = [one for one in self._open_dues() if not self._is_unstarted(one)]
+        open_dues = self._starting_dues()
         is_open = bool(open_dues) or self._has_batches()
         if not start or not is_open or len(start) > 1 or schedule.overlap == "queue":
             return [Claim(due_at=one) for one in start], []

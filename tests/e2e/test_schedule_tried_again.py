@@ -79,6 +79,20 @@ def test_a_run_by_hand_in_between_is_not_taken_for_the_due_times_own(stage: Stag
     assert (stage.dues(), stage.statuses()) == ([("01-01 02:00", "finished")], {"succeeded": 6})
 
 
+@pytest.mark.parametrize("overlap", ["skip", "queue", "replace"])
+def test_with_all_missed_ones_none_is_lost_behind_one_that_never_started(stage: Stage, overlap: str) -> None:
+    without_dataset(stage, schedule__overlap=overlap, schedule__missed="all")
+    for day in (1, 2, 3, 4):
+        report = stage.tick(f"2026-01-0{day}T02:00")
+        assert (report.skipped, report.open_runs) == ((), 0)
+    stage.rows("nightly", 3)
+    for minute in range(1, 6):
+        stage.tick(f"2026-01-04T02:{minute:02}")
+        stage.settle()
+    assert [state for _, state in stage.dues()] == ["finished"] * 4
+    assert set(stage.executed().values()) == {1}
+
+
 def test_one_that_is_killed_in_its_second_try_is_tried_once_more(stage: Stage) -> None:
     without_dataset(stage)
     stage.tick(FIRST)

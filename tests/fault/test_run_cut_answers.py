@@ -68,6 +68,16 @@ def test_a_narrowed_run_asks_no_other_row_with_a_larger_limit(tmp_path: Path) ->
     assert set(executed(project).values()) == {1}
 
 
+def test_a_row_that_the_same_narrowing_takes_no_more_is_not_asked_with_a_larger_limit(tmp_path: Path) -> None:
+    project = cut_project(tmp_path)
+    write_limits(project)
+    project.run("--limit", "1")
+    write_limits(project, on_truncated=LADDER)
+    project.write_rows([{"id": "z", "text": "row-z-end of a text with some words"}, *ROWS])
+    done = project.run("--limit", "1")
+    assert (raised(done), cut(project)) == ([1], {"a"})
+
+
 def test_what_a_narrowed_run_left_cut_the_next_run_asks(tmp_path: Path) -> None:
     project = cut_project(tmp_path)
     write_limits(project)
