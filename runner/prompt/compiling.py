@@ -24,6 +24,7 @@ from runner.prompt.codegen import rebinds_params
 from runner.prompt.environment import PromptEnvironment
 from runner.prompt.files import Family, TemplateText, parse_family, read_family
 from runner.prompt.filters import LAZY_FILTERS
+from runner.prompt.folding import folded_names
 from runner.prompt.limits import MIN_VALUE_LIMIT
 from runner.prompt.rendering import Renderer, Shape
 from runner.prompt.structure import check_structure, has_messages
@@ -71,6 +72,7 @@ class PromptSource:
         else:
             family, mistakes = read_family(environment, self.template, self.search_root)
         mistakes += check_structure(family, environment)
+        mistakes += folded_names(family)
         ready = None if mistakes else _environment(self, family)
         if ready is not None:
             mistakes += _compile_all(ready, family)

@@ -298,6 +298,85 @@ def test_names_are_followed_into_other_files(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("template", "mistake"),
+    [
+        (
+            "{{ ＩＤ }}\n{{ ID }}{{ ID }}",
+            (
+                "main.j2:2:4: `ID` and `ＩＤ` are one name in a template; "
+                'write row["ＩＤ"] for a column; rename what the template sets'
+            ),
+        ),
+        (
+            "{{ caf\u00e9 }}{{ cafe\u0301 }}",
+            (
+                "main.j2:1:14: `cafe\u0301` and `caf\u00e9` are one name in a template; "
+                'write row["cafe\\u0301"] for a column; rename what the template sets'
+            ),
+        ),
+        (
+            "{% set ＩＤ = 'set' %}{{ ID }}",
+            (
+                "main.j2:1:24: `ID` and `ＩＤ` are one name in a template; "
+                'write row["ＩＤ"] for a column; rename what the template sets'
+            ),
+        ),
+        (
+            "{% block ａ %}1{% endblock %}{% block a %}2{% endblock %}",
+            "main.j2:1:38: the blocks `a` and `ａ` have one name in a template; rename one of them",
+        ),
+        (
+            "{{ dict(ＩＤ=1) }}",
+            (
+                "main.j2:1:9: the argument `ＩＤ` would be handed on as `ID`; "
+                "write it so, where it is named too"
+            ),
+        ),
+    ],
+)
+def test_two_names_that_python_takes_for_one_are_a_mistake(
+    tmp_path: Path, template: str, mistake: str
+) -> None:
+    assert mistakes_in(tmp_path, template) == [mistake]
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for ＩＤ in [1] %}{{ ID }}{% endfor %}",
+        "{% macro ＩＤ(x) %}{% endmacro %}{{ ID }}",
+        "{% macro m(ＩＤ) %}{% endmacro %}{{ ID }}",
+        "{% with ＩＤ = 1 %}{{ ID }}{% endwith %}",
+        "{% import 'lib.j2' as ＩＤ %}{{ ID }}",
+        "{% from 'lib.j2' import m as ＩＤ %}{{ ID }}",
+        "{% from 'lib.j2' import ＩＤ %}{{ ID }}",
+        "{% for x in [1] recursive %}{{ ｌoop }}{% endfor %}",
+        "{% include 'twice.j2' %}",
+        "{{ row.x }}{{ ｒow }}",
+    ],
+)
+def test_whatever_makes_a_name_counts(tmp_path: Path, template: str) -> None:
+    files = {"main.j2": template, "lib.j2": "{% macro m() %}{% endmacro %}", "twice.j2": "{{ ＩＤ }}{{ ID }}"}
+    [mistake] = mistakes_in(tmp_path, files)
+    assert "are one name in a template" in mistake
+
+
+def test_a_name_alone_in_its_form_in_a_file_has_its_own_value(tmp_path: Path) -> None:
+    row = {"ＩＤ": "wide", "ID": "plain"}
+    assert only_text(make_prompt(tmp_path, "{{ ＩＤ }}").render(row)) == "wide"
+    assert only_text(make_prompt(tmp_path, '{{ row["ＩＤ"] }} {{ ID }}').render(row)) == "wide plain"
+    assert (
+        only_text(make_prompt(tmp_path, '{{ row["\\uff29\\uff24"] }} {{ ID }}').render(row)) == "wide plain"
+    )
+    files = {
+        "main.j2": "{{ ＩＤ }} {% include 'inc.j2' %} {% from 'lib.j2' import ＭＡＸ as m %}{{ m(1) }}",
+        "inc.j2": "{{ ID }}",
+        "lib.j2": "{% macro ＭＡＸ(ＩＤ) %}{{ ＩＤ }}{% endmacro %}",
+    }
+    assert only_text(make_prompt(tmp_path, files).render(row)) == "wide plain 1"
+
+
 def test_unused_params_and_hidden_columns_are_warnings(tmp_path: Path) -> None:
     prompt = make_prompt(tmp_path, "{{ params.a }}{{ subject }}{{ row['x'] }}", params={"a": 1, "b": 2})
     assert [str(mistake).replace(f"{tmp_path}/", "") for mistake in prompt.warnings(["row", "subject"])] == [
