@@ -73,6 +73,7 @@ class PromptSource:
             family, mistakes = read_family(environment, self.template, self.search_root)
         mistakes += check_structure(family, environment)
         mistakes += folded_names(family)
+        mistakes += variables.bare_selves(family)
         ready = None if mistakes else _environment(self, family)
         if ready is not None:
             mistakes += _compile_all(ready, family)
@@ -183,7 +184,7 @@ class CompiledPrompt:
             Mistake(where=path, path=f"prompt.params.{name}", what=f"`params.{name}` is not used")
             for name in variables.unused_params(self._uses, self.source.params)
         ]
-        for name in variables.RESERVED:
+        for name in (*variables.RESERVED, variables.SELF):
             if name in columns:
                 what = f"in a template `{name}` is not the column of that name"
                 found.append(Mistake(where=path, what=what, hint=f'the column is row["{name}"]'))

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from jinja2.runtime import Undefined
+from jinja2.runtime import TemplateReference, Undefined
 from jinja2.utils import Namespace
 
 MAX_INTEGER_BITS = 65_536
@@ -119,6 +119,8 @@ def _text_of_object(value: object) -> str:
         raise TypeError(f"a {kind} was printed; add |list or |join(', ') to it")
     if isinstance(value, Namespace):
         raise TypeError("a namespace was printed; print one of its attributes")
+    if isinstance(value, TemplateReference):
+        raise TypeError("the template itself was printed; call one of its blocks, or write row['self']")
     if callable(value) or type(value).__repr__ is object.__repr__:
         raise TypeError(f"a {kind} was printed; call it with (), or write x['name'] for a field's value")
     return str(value)

@@ -20,6 +20,8 @@ from runner.prompt.structure import did_you_mean
 from runner.prompt.trees import Tree
 
 RESERVED = ("params", "row")
+SELF = "self"
+"""Jinja2's name for the template itself, by which blocks are called; it hides a column of this name."""
 RUN = "run"
 """The moments of the run; a column of this name hides it."""
 RUN_FIELDS = ("previous_scheduled_at", "scheduled_at", "started_at")
@@ -210,6 +212,20 @@ def wrong_names(
             mistake = _wrong_name(use, uses, columns, params)
         if mistake is not None:
             yield mistake
+
+
+def bare_selves(family: Family) -> Iterator[Mistake]:
+    """A mistake for each `self` that calls no block: as a value it is nothing but an object of Jinja2's."""
+    for file, tree in family.trees.items():
+        if SELF in _stored(tree):
+            continue
+        accesses = tree.find_all((nodes.Getattr, nodes.Getitem))
+        asked = {id(child) for access in accesses for child in access.iter_child_nodes(only=("node",))}
+        for name in tree.find_all(nodes.Name):
+            if name.name == SELF and id(name) not in asked:
+                what = f"`{SELF}` is the template itself and has no text"
+                hint = f'a column is row["{SELF}"], a block {SELF}.name()'
+                yield Mistake(where=family.where(file, name.lineno, SELF), what=what, hint=hint)
 
 
 def _wrong_param(use: Use, uses: Uses, params: Mapping[str, Any]) -> Mistake | None:

@@ -377,6 +377,26 @@ def test_a_name_alone_in_its_form_in_a_file_has_its_own_value(tmp_path: Path) ->
     assert only_text(make_prompt(tmp_path, files).render(row)) == "wide plain 1"
 
 
+@pytest.mark.parametrize("template", ["{{ self }}", "{{ [self]|join }}", "{% if self %}x{% endif %}"])
+def test_the_template_itself_is_no_value(tmp_path: Path, template: str) -> None:
+    [mistake] = mistakes_in(tmp_path, {"main.j2": "{% include 'inc.j2' %}", "inc.j2": template})
+    place, _, rest = mistake.partition(": ")
+    assert place.startswith("inc.j2:1:")
+    assert rest == (
+        '`self` is the template itself and has no text; a column is row["self"], a block self.name()'
+    )
+
+
+def test_a_column_named_self_is_reached_by_its_row_and_warned_of(tmp_path: Path) -> None:
+    prompt = make_prompt(tmp_path, "{% block a %}A{% endblock %}{{ self.a() }}{{ row['self'] }}")
+    assert only_text(prompt.render({"self": "me"})) == "AAme"
+    [warning] = prompt.warnings(["self", "subject"])
+    assert warning.what == "in a template `self` is not the column of that name"
+    assert warning.hint == 'the column is row["self"]'
+    named = make_prompt(tmp_path, "{% set self = row['self'] %}{{ self }}")
+    assert only_text(named.render({"self": "me"})) == "me"
+
+
 def test_unused_params_and_hidden_columns_are_warnings(tmp_path: Path) -> None:
     prompt = make_prompt(tmp_path, "{{ params.a }}{{ subject }}{{ row['x'] }}", params={"a": 1, "b": 2})
     assert [str(mistake).replace(f"{tmp_path}/", "") for mistake in prompt.warnings(["row", "subject"])] == [

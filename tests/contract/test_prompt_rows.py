@@ -26,6 +26,9 @@ CAUSES: list[tuple[str, dict[str, Any], str, str]] = [
     ("{{ x.items }}", {"x": {"items": 1}}, "template_error",
      ("main.j2:1: TypeError: a builtin_function_or_method was printed; "
      "call it with (), or write x['name'] for a field's value")),
+    ("{% set self = 1 %}{% block user %}{{ [self] }}{% endblock %}", {}, "template_error",
+     ("main.j2:1: TypeError: the template itself was printed; "
+     "call one of its blocks, or write row['self']")),
     ("{{ x }}", {"x": " \n"}, "empty_prompt", "the prompt is blank for this row"),
     ("{% block system %}s{% endblock %}{% block user %}{{ x }}{% endblock %}", {"x": None}, "empty_prompt",
      "the prompt has no user message: the block `user` is blank for this row"),
