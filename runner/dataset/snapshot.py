@@ -382,8 +382,10 @@ class _Look:
 
 def _look_at(connection: duckdb.DuckDBPyConnection, written: Path) -> _Look:
     rows, keys, is_in_order = connection.execute(
-        "SELECT count(*), count(_key), coalesce(bool_and(_position = file_row_number), true) "
-        f"FROM read_parquet({engine.text(str(written))}, file_row_number = true)"
+        # Counted here: DuckDB's own number of a row can't be had where a column has its name.
+        "SELECT count(*), count(_key), coalesce(bool_and(_position = place), true) "
+        "FROM (SELECT _position, _key, row_number() OVER () - 1 AS place "
+        f"FROM read_parquet({engine.text(str(written))}))"
     ).fetchall()[0]
     return _Look(int(rows), int(keys), bool(is_in_order))
 

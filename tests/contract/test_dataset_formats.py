@@ -125,6 +125,21 @@ def test_many_equal_rows_are_numbered_in_order(tmp_path: Path) -> None:
     assert len(set(keys)) == 60_000
 
 
+@pytest.mark.parametrize("name", ["file_row_number", "FILE_ROW_NUMBER", "filename", "rowid", "place"])
+@pytest.mark.parametrize("key", ["id", ()])
+def test_a_column_may_have_a_name_that_duckdb_gives_itself(
+    name: str, key: str | tuple[str, ...], tmp_path: Path
+) -> None:
+    rows = [{"id": "b", name: 7}, {"id": "a", name: 7}]
+    lines = write(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    cells = write(tmp_path / "a.csv", f"id,{name}\nb,7\na,7\n")
+    table = tmp_path / "a.parquet"
+    with duckdb.connect() as connection:
+        connection.execute(f"COPY (FROM read_json('{lines}')) TO '{table}'")
+    for path in (lines, cells, table):
+        assert rows_of(take(path, into=tmp_path, key=key)) == rows
+
+
 def test_files_of_a_glob_come_in_the_order_of_their_names(encoded: Encoded, tmp_path: Path) -> None:
     last = encoded("part-2", ROWS[2:])
     encoded("part-1", ROWS[:2])
