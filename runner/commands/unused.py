@@ -3,8 +3,8 @@
 Theory. The ledger decides (`Ledger.unused_uploads`): an upload whose id never came, and one of a shard that
 was discarded as unpaid, are in no create, sent or to be sent. Of the first kind only the name is known, and
 no other file has it: it holds the run's 32 random digits, slot, attempt and digest. A copy of the project may
-have gone on with such an upload, so the server is asked as well whether a batch is made of it; where its
-listing can't be read to the end, the file stays.
+have gone on with either, so the server is asked as well whether a batch is made of them; where its listing
+can't be read to the end, the file stays.
 """
 
 from __future__ import annotations
@@ -27,20 +27,18 @@ _ONE_CLOCK_S = 600
 
 
 def found_on_server(client: Client, uploads: Sequence[UnusedUpload]) -> list[UnusedUpload]:
-    """Those that have an id, and of the others those that the server lists, with theirs. Only reads; raises
+    """Those that the server lists and has made no batch of, with their ids. Only reads; raises
     ProviderError."""
-    known = [one for one in uploads if one.file_id is not None]
-    named = {one.filename: one for one in uploads if one.file_id is None}
+    named = {one.filename: one for one in uploads}
     listed = _listed(client, named) if named else []
-    return known + [
-        replace(named[file.filename or ""], file_id=file.file_id) for file in _free(client, listed)
-    ]
+    return [replace(named[file.filename or ""], file_id=file.file_id) for file in _free(client, listed)]
 
 
 def _listed(client: Client, named: Mapping[str, UnusedUpload]) -> list[FileObject]:
     oldest_s = min(one.begun_at for one in named.values()).timestamp()
     scan = client.list_files(search=PREFIX, not_before_s=int(oldest_s) - _CLOCKS_APART_S)
-    return [one for one in scan.objects if isinstance(one, FileObject) and one.filename in named]
+    found = [one for one in scan.objects if isinstance(one, FileObject) and one.filename in named]
+    return [one for one in found if named[one.filename or ""].file_id in (None, one.file_id)]
 
 
 def _free(client: Client, files: Sequence[FileObject]) -> list[FileObject]:

@@ -253,7 +253,7 @@ def _github(job: _Job) -> list[EmittedFile]:
 
 def _kubernetes(job: _Job) -> list[EmittedFile]:
     name = job.name[:_LONGEST_NAME].rstrip("-")
-    words = [word.replace("$(", "$$(") for word in job.command_in_project("/project/")]
+    words = [word.replace("$", "$$") for word in job.command_in_project("/project/")]
     if not job.options.image.isprintable() or not job.options.image.strip():
         raise InputError([Mistake(where="--image", what="not the name of an image")])
     image = quoting.yaml(job.options.image)

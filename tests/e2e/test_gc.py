@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -357,6 +359,30 @@ def test_an_upload_that_a_create_may_have_used_stays(tmp_path: Path, point: str)
         for options in (("--dry-run",), ()):
             assert removed_there(project, *options) == []
         assert not [line for line in server.seen if line.startswith("DELETE")]
+
+
+def test_an_upload_that_a_copy_of_the_project_went_on_with_stays(tmp_path: Path) -> None:
+    with running_server(tmp_path / "s") as server:
+        project = make_project(tmp_path / "p")
+        project.environ["COPY_KEY"] = "k"
+        project.manifest["model"]["provider"] = {
+            "name": "doubleword",
+            "base_url": server.base_url,
+            "api_key_env": "COPY_KEY",
+            "poll_interval_s": 0.1,
+            "settle_s": 1,
+        }
+        project.write_manifest()
+        dies(project, "upload.recorded")
+        shutil.copytree(project.folder, tmp_path / "copy")
+        copy = replace(project, folder=tmp_path / "copy")
+        assert copy.call("schedule", "tick", "manifest.yaml").code == 0
+        assert len(server.witness.creates()) == 1
+        project.write_rows(EDITED)
+        project.call("plan", "manifest.yaml")
+        assert project.run("--detach").code == 75
+        assert removed_there(project) == []
+        assert not [one for one in server.witness.changes() if one["action"] == "cancel"]
 
 
 def test_an_upload_of_a_batch_that_only_the_server_knows_stays(tmp_path: Path) -> None:
