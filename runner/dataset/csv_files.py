@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -29,6 +29,9 @@ from runner.dataset.written import EXACT_LIMIT, WHOLE, Mixed, create_views
 from runner.errors import InputError, Mistake
 
 _SAMPLE_ROWS = 1_000
+_COLUMNS_AT_ONCE = 100
+_LONGEST_VALUE = 40
+"""No text of a value that is not text has more signs."""
 MAX_LINE_BYTES = 16 << 20
 _MAX_MISTAKES = 5
 
@@ -159,6 +162,8 @@ def _whole_text(cell: str) -> str:
 
 
 _MIXED = "whole numbers and fractions"
+_FILLED = "anything"
+"""Not a type: that a column has a cell at all."""
 
 
 def _types(
@@ -171,20 +176,43 @@ def _types(
     whole: bool,
 ) -> dict[str, str]:
     """The type of each column that has one; the others are text. `sample`: the first rows."""
-    candidates: dict[str, list[str]] = {}
-    for index, column in enumerate(columns):
-        cells = [row[index] for row in sample if row[index]]
-        kinds = ["BIGINT"] if column.casefold() in keys else _kinds(cells)
-        candidates[column] = kinds if not cells else _fitting(connection, cells, kinds, tests)
+    cells = {column: [row[index] for row in sample if row[index]] for index, column in enumerate(columns)}
+    candidates = {
+        column: ["BIGINT"] if column.casefold() in keys else _kinds(cells[column]) for column in columns
+    }
+    for start in range(0, len(columns), _COLUMNS_AT_ONCE):
+        some = [column for column in columns[start : start + _COLUMNS_AT_ONCE] if candidates[column]]
+        candidates |= _fitting(connection, {column: cells[column] for column in some}, candidates, tests)
     if not whole:
         return {column: kinds[0] for column, kinds in candidates.items() if kinds and sample}
-    pure = [(column, kind) for column, kinds in candidates.items() for kind in kinds if kind != _MIXED]
+    # Of a column that is empty so far nothing is known but that most such columns are empty to their ends.
+    pure = [
+        (column, kind)
+        for column, kinds in candidates.items()
+        for kind in (kinds if cells[column] else [_FILLED])
+        if kind != _MIXED
+    ]
     types = _holding(connection, pure, tests)
+    late = [column for column in columns if types.get(column) == _FILLED]
+    candidates |= _fitting(connection, _first_cells(connection, late), candidates, tests)
     # Only what is nothing else is looked at once more: mixed columns are rare.
     rest = [
-        (column, _MIXED) for column, kinds in candidates.items() if _MIXED in kinds and column not in types
+        (column, kind)
+        for column, kinds in candidates.items()
+        for kind in kinds
+        if types.get(column) == _FILLED or (kind == _MIXED and cells[column] and column not in types)
     ]
-    return types | _holding(connection, rest, tests)
+    known = {column: kind for column, kind in types.items() if kind != _FILLED}
+    return known | _holding(connection, rest, tests)
+
+
+def _first_cells(connection: duckdb.DuckDBPyConnection, columns: Sequence[str]) -> dict[str, list[str]]:
+    """A cell of each of these columns, all of which have one."""
+    if not columns:
+        return {}
+    query = ", ".join(f"any_value(nullif({engine.name(column)}, ''))" for column in columns)
+    found = connection.execute(f"SELECT {query} FROM cells").fetchone() or ()
+    return {column: [cell] for column, cell in zip(columns, found, strict=True)}
 
 
 def _holding(
@@ -194,7 +222,10 @@ def _holding(
     if not wanted:
         return {}
     query = ", ".join(tests.sql(engine.name(column), kind) for column, kind in wanted)
-    verdicts = connection.execute(f"SELECT {query} FROM cells").fetchone() or ()
+    names = [engine.name(column) for column in dict.fromkeys(column for column, _ in wanted)]
+    # Apart from the tests: with it in each of them, the time grew with the square of the columns.
+    values = ", ".join(f"nullif({name}, '') AS {name}" for name in names)
+    verdicts = connection.execute(f"SELECT {query} FROM (SELECT {values} FROM cells)").fetchone() or ()
     types: dict[str, str] = {}
     for (column, kind), holds in zip(wanted, verdicts, strict=True):
         if holds:
@@ -204,6 +235,8 @@ def _holding(
 
 def _kinds(cells: Sequence[str]) -> list[str]:
     """What may be tried, in order of preference. A DECIMAL's scale is that of the first cell."""
+    if any(len(cell) > _LONGEST_VALUE for cell in cells):
+        return []
     kinds = ["BIGINT", "DOUBLE", _MIXED, "BOOLEAN", "DATE", "TIMESTAMP"]
     scale = len(cells[0].rpartition(".")[2]) if cells and "." in cells[0] else 0
     if 0 < scale <= 9:
@@ -212,12 +245,31 @@ def _kinds(cells: Sequence[str]) -> list[str]:
 
 
 def _fitting(
-    connection: duckdb.DuckDBPyConnection, cells: Sequence[str], kinds: list[str], tests: _Tests
-) -> list[str]:
-    """The kinds that the sample allows. A column of whole numbers may still turn out to be fractions."""
-    query = ", ".join(tests.sql("cell", kind) for kind in kinds)
-    verdicts = connection.execute(f"SELECT {query} FROM (SELECT unnest(?) AS cell)", [list(cells)]).fetchone()
-    return [kind for kind, holds in zip(kinds, verdicts or (), strict=True) if holds]
+    connection: duckdb.DuckDBPyConnection,
+    cells: Mapping[str, Sequence[str]],
+    kinds: Mapping[str, Sequence[str]],
+    tests: _Tests,
+) -> dict[str, list[str]]:
+    """For each column with cells the kinds that those allow. Whole numbers may yet turn out to be fractions.
+
+    All columns are asked about in one statement, as groups: one for each was most of the time of a wide file.
+    """
+    asked = list(dict.fromkeys(kind for column in cells for kind in kinds[column]))
+    if not asked:
+        return {}
+    names = list(cells)
+    places = [place for place, column in enumerate(names) for _ in cells[column]]
+    query = ", ".join(tests.sql("cell", kind) for kind in asked)
+    found = connection.execute(
+        f"SELECT place, {query} FROM (SELECT unnest($1) AS place, unnest($2) AS cell) GROUP BY place",
+        [places, [cell for column in names for cell in cells[column]]],
+    )
+    fitting: dict[str, list[str]] = {}
+    for place, *verdicts in found.fetchall():
+        column = names[place]
+        holds = dict(zip(asked, verdicts, strict=True))
+        fitting[column] = [kind for kind in kinds[column] if holds[kind]]
+    return fitting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,8 +279,9 @@ class _Tests:
     is_queried: bool
 
     def sql(self, cell: str, kind: str) -> str:
-        """True where the text of every cell is the text of its value; NULL where there is no value."""
-        cell = f"nullif({cell}, '')"
+        """True where the text of every cell is the text of its value; an empty cell is NULL and is none."""
+        if kind == _FILLED:
+            return f"count({cell}) > 0"
         tests = {
             "DOUBLE": f"{_back(cell, 'DOUBLE')} = lower({cell})",
             _MIXED: f"{self._is_whole(cell)} OR {_back(cell, 'DOUBLE')} = lower({cell})",

@@ -10,13 +10,17 @@ import json
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import duckdb
 import pytest
 
 from runner.dataset import Column, describe, fingerprint_of_inputs
+from runner.dataset.csv_files import create_view
+from runner.dataset.inputs import find_inputs
 from tests.contract.dataset_factories import (
     keys_of,
     make_manifest,
@@ -298,6 +302,48 @@ def test_one_late_cell_decides_the_type_of_its_column(tmp_path: Path) -> None:
     snapshot = take(path, into=tmp_path)
     assert types_of(snapshot) == {"id": "VARCHAR", "n": "DOUBLE", "d": "VARCHAR"}
     assert rows_of(snapshot)[-1] == {"id": "30000x", "n": 1.5, "d": "later"}
+
+
+MANY_TYPES = [
+    ("BIGINT", ("1", "-2")),
+    ("DOUBLE", ("1e-05", "0.5")),
+    ("DOUBLE", ("1", "0.5")),
+    ("DECIMAL(18,2)", ("1.50", "0.25")),
+    ("DECIMAL(18,3)", ("1.500", "0.250")),
+    ("BOOLEAN", ("true", "false")),
+    ("DATE", ("2024-01-01", "2024-02-29")),
+    ("TIMESTAMP", ("2024-01-01 10:00:00", "2024-01-01T10:00:00")),
+    ("VARCHAR", ("007", "1")),
+    ("VARCHAR", ("1", "x" * 50)),
+    ("VARCHAR", ("", "")),
+]
+
+
+@pytest.mark.parametrize("empty_rows", [0, 1_000])
+def test_each_of_many_columns_has_the_type_of_its_own_cells(empty_rows: int, tmp_path: Path) -> None:
+    """Also where a column's first cell comes late; what is a DECIMAL is not told then."""
+    kinds = [(kind, cells) for _ in range(15) for kind, cells in MANY_TYPES]
+    lines = [[f"c{place}" for place in range(len(kinds))]]
+    lines += [["" for _ in kinds]] * empty_rows + [[cells[row] for _, cells in kinds] for row in (0, 1)]
+    path = write(tmp_path / "a.csv", "".join(",".join(line) + "\n" for line in lines))
+    expected = ["VARCHAR" if empty_rows and "DECIMAL" in kind else kind for kind, _ in kinds]
+    assert list(types_of(take(path, into=tmp_path)).values()) == expected
+
+
+def test_the_statements_that_find_types_do_not_grow_with_the_columns(tmp_path: Path) -> None:
+    def statements(columns: int) -> int:
+        names = ",".join(f"c{place}" for place in range(columns))
+        path = write(tmp_path / "a.csv", names + "\n" + ",".join(["1"] * columns) + "\n")
+        inputs = find_inputs(make_manifest(path))
+        with duckdb.connect() as connection:
+            counted = Mock(wraps=connection)
+            create_view(
+                counted, replace(inputs, plain_paths=inputs.paths), keys=(), is_queried=False, whole=True
+            )
+            assert connection.table("dataset").types == ["BIGINT"] * columns
+        return len(counted.execute.mock_calls)
+
+    assert statements(60) == statements(2)
 
 
 def test_a_key_column_is_never_read_as_a_fraction_or_a_date(tmp_path: Path) -> None:
