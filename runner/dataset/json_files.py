@@ -26,6 +26,8 @@ from runner.errors import InputError, Mistake
 _MAX_MISTAKES = 5
 _MOST_SEEN = 10_000
 MAX_RECORD_BYTES = 16 << 20
+_NO_FIELDS = "JSON"
+"""What `json_structure` says of the record `{}`, in which every field is missing."""
 
 
 def create_view(
@@ -48,7 +50,9 @@ def create_view(
     if not isinstance(structure, dict):
         raise InputError(find_mistakes(inputs) or [Mistake(where=inputs.paths[0], what=_NOT_OBJECT)])
     if not structure:
-        raise InputError([Mistake(where=inputs.paths[0], what="no records, so there are no columns")])
+        raise InputError(
+            [Mistake(where=inputs.paths[0], what="no records with fields, so there are no columns")]
+        )
     _check_names(inputs, structure)
     shapes, mixed = _exact(connection, source, structure, is_queried=is_queried)
     read = {column: sql_type(shape) for column, shape in shapes.items()}
@@ -79,10 +83,12 @@ def _structure(connection: duckdb.DuckDBPyConnection, source: str, fields: dict[
     while batch := found.fetchmany(1_000):
         for structure, path in batch:
             if structure not in seen:
-                shape = decode_json(structure)
-                merged = together(merged, shallow(shape))
-                if not isinstance(merged, dict):
-                    return merged
+                shape = shallow(decode_json(structure))
+                if shape == _NO_FIELDS:
+                    shape = {}
+                if not isinstance(shape, dict):
+                    return shape
+                merged = together(merged, shape)
                 if len(seen) == _MOST_SEEN:
                     seen.clear()
                 seen[structure] = tuple(shape)

@@ -394,6 +394,16 @@ def test_a_field_that_appears_late_is_a_column(tmp_path: Path) -> None:
     assert rows_of(snapshot)[-1] == {"a": 2, "b": {"c": "x"}}
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.jsonl", '{}\n{"a": 1, "b": {}}\n{}\n'), ("a.json", '[{}, {"a": 1, "b": {}}, {}]')],
+)
+def test_a_record_without_fields_lacks_every_field(name: str, content: str, tmp_path: Path) -> None:
+    nothing = {"a": None, "b": None}
+    snapshot = take(write(tmp_path / name, content), into=tmp_path)
+    assert rows_of(snapshot) == [nothing, {"a": 1, "b": {}}, nothing]
+
+
 def test_objects_with_data_for_field_names_stay_json(tmp_path: Path) -> None:
     records = [{"m": {f"user-{number}": number}} for number in range(500)]
     path = write(tmp_path / "a.jsonl", "".join(json.dumps(record) + "\n" for record in records))

@@ -112,7 +112,15 @@ FILES: dict[str, tuple[str, bytes, list[str]]] = {
         ],
     ),
     "half a pair": ("a.jsonl", b'{"a": "x\\ud800y"}\n', ["{path}:1:9: not JSON: no low surrogate in string"]),
-    "no records": ("a.jsonl", b"\n", ["{path}: no records, so there are no columns"]),
+    "no records": ("a.jsonl", b"\n", ["{path}: no records with fields, so there are no columns"]),
+    "no fields": ("a.jsonl", b"{}\n{}\n", ["{path}: no records with fields, so there are no columns"]),
+    "a record that is null": (
+        "a.jsonl",
+        b'{"a": 1}\nnull\n',
+        ["{path}:2: a record is not a JSON object"],
+    ),
+    "nulls first": ("a.jsonl", b'null\n{"a": 1}\n', ["{path}:1: a record is not a JSON object"]),
+    "a null in an array": ("a.json", b'[{"a": 1}, null]', ["{path}: record 2 is not a JSON object"]),
     "fields that differ in case": (
         "a.jsonl",
         b'{"a": 1}\n{"A": 1}\n',
