@@ -51,6 +51,7 @@ def mistakes_together(
     """What dataset, template and output have against each other; None for what could not be read."""
     manifest = workplace.manifest
     mistakes: list[Mistake] = []
+    width = 0
     names = None if snapshot is None else [column.name for column in snapshot.columns]
     if prompt is not None:
         mistakes += prompt.check(names)
@@ -59,6 +60,7 @@ def mistakes_together(
     if snapshot is not None and names is not None:
         embeddings = manifest.model.endpoint == "/v1/embeddings"
         columns = lineage_columns(manifest.output.schema, manifest.output.prefix, embeddings=embeddings)
+        width = len(names) + len(columns)
         where = manifest.where("dataset.path")
         mistakes += [
             clash if isinstance(clash, Mistake) else Mistake(where=where, path="dataset", what=clash)
@@ -66,7 +68,7 @@ def mistakes_together(
         ]
         if manifest.repeats > 1:
             mistakes += _like_repeats(workplace, snapshot)
-    return mistakes + mistakes_of_targets(manifest)
+    return mistakes + mistakes_of_targets(manifest, width)
 
 
 def lacking_warnings(manifest: Manifest, snapshot: Snapshot, prompt: Prompt) -> list[Mistake]:
@@ -93,11 +95,11 @@ def _lacking(manifest: Manifest, snapshot: Snapshot, prompt: Prompt, *, is_fixed
     ]
 
 
-def mistakes_of_targets(manifest: Manifest) -> list[Mistake]:
-    """Output paths where no table can be written."""
+def mistakes_of_targets(manifest: Manifest, columns: int = 0) -> list[Mistake]:
+    """Output paths where no table can be written; of so many columns, where they are known."""
     paths = manifest.output.paths
     places = [manifest.where(f"output.path.{index}") for index in range(len(paths))]
-    return check_targets([Path(path) for path in paths], places)
+    return check_targets([Path(path) for path in paths], places, columns)
 
 
 def _like_repeats(workplace: Workplace, snapshot: Snapshot) -> list[Mistake]:

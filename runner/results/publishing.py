@@ -31,6 +31,7 @@ from runner.results.joining import join
 from runner.results.lineage import Lines, write_lineage
 from runner.results.placing import Draft, draft_name, drafting, scratch_folder
 from runner.results.replacing import what_keeps
+from runner.results.sqlite_table import most_columns
 from runner.results.telling import told_plainly
 from runner.results.writing import SUFFIXES, write_table
 
@@ -106,23 +107,32 @@ def _place(targets: Sequence[Path], drafts: Sequence[Draft], *, rows: int) -> Pu
     return Published(paths=tuple(targets), rows=rows, digests=tuple(digests))
 
 
-def check_targets(targets: Sequence[Path], places: Sequence[str]) -> list[Mistake]:
+def check_targets(targets: Sequence[Path], places: Sequence[str], columns: int = 0) -> list[Mistake]:
     """Everything that keeps a target from being written to, before any work is done and paid for.
 
-    `places` say where each target is named. Nothing is left behind: a folder is tried with a file without
-    a name.
+    `places` say where each target is named, `columns` how many the table has, where that is known. Nothing is
+    left behind: a folder is tried with a file without a name.
     """
     wrong = {mistake.where: (mistake.what, mistake.hint) for mistake in _wrong_targets(targets)}
     mistakes = []
     for target, place in zip(targets, places, strict=True):
         real = Path(os.path.realpath(target))
-        what, hint = wrong.get(str(target)) or _folder_problem(real)
+        what, hint = wrong.get(str(target)) or _width_problem(target, columns) or ("", "")
+        if not what:
+            what, hint = _folder_problem(real)
         if not what:
             what, hint = what_keeps(real)
         if what:
             said = f"{target}: {what}"
             mistakes.append(Mistake(where=place, path="output.path", what=said, hint=hint))
     return mistakes
+
+
+def _width_problem(target: Path, columns: int) -> tuple[str, str] | None:
+    if _suffix(target) != ".db" or columns <= (most := most_columns()):
+        return None
+    what = f"a SQLite table holds at most {most:,} columns, and this one has {columns:,}"
+    return what, "write another kind of table, or leave columns out in `dataset.query`"
 
 
 def _folder_problem(target: Path) -> tuple[str, str]:

@@ -82,6 +82,12 @@ def _copy(rows: duckdb.DuckDBPyConnection, database: sqlite3.Connection, insert:
     return written
 
 
+def most_columns() -> int:
+    """How many columns a table may have, by this machine's SQLite."""
+    with closing(sqlite3.connect(":memory:")) as database:
+        return database.getlimit(sqlite3.SQLITE_LIMIT_COLUMN)
+
+
 def sqlite_columns(path: Path) -> Sequence[tuple[str, str]]:
     """(name, declared type) of each column of `results`; empty where there is no such table."""
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:

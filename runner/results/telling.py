@@ -13,6 +13,9 @@ import duckdb
 from runner.errors import RunnerError
 from runner.results.faults import MISMATCH, UNTOUCHED, PublishError, first_line, of_system, program_fault
 
+_OF_DISK = ("SQLITE_FULL", "SQLITE_IOERR")
+"""What SQLite says where a disk is full or broken."""
+
 
 @contextmanager
 def told_plainly(target: str) -> Iterator[None]:
@@ -23,10 +26,16 @@ def told_plainly(target: str) -> Iterator[None]:
         raise _of_engine(error, target) from error
     except sqlite3.Error as error:
         raise PublishError(
-            f"{target}: can't be written: {error}; {UNTOUCHED}", next_step="free disk space, then run again"
+            f"{target}: can't be written: {error}; {UNTOUCHED}", next_step=_way_out(error)
         ) from error
     except OSError as error:
         raise of_system(error, target) from error
+
+
+def _way_out(error: sqlite3.Error) -> str:
+    if getattr(error, "sqlite_errorname", "").startswith(_OF_DISK):
+        return "free disk space, then run again"
+    return "choose another kind of table in `output.path`, then run again"
 
 
 def _of_engine(error: duckdb.Error, target: str) -> RunnerError:

@@ -18,6 +18,7 @@ import pytest
 
 from runner.errors import InputError, RunnerError
 from runner.results import PublishError, placing, publish
+from runner.results.telling import told_plainly
 from tests.contract.results_factories import (
     COLUMNS,
     SUFFIXES,
@@ -230,6 +231,21 @@ def test_a_file_that_can_not_grow_is_told_and_the_old_table_stays(tmp_path: Path
     assert done.stdout.startswith("PublishError")
     assert old.read_bytes() == before
     assert [path.name for path in old.parent.iterdir()] == [old.name]
+
+
+@pytest.mark.parametrize(
+    ("statement", "way_out"),
+    [
+        ("CREATE TABLE a AS SELECT randomblob(100000)", "free disk space"),
+        (f"CREATE TABLE a ({', '.join(f'c{place}' for place in range(2_001))})", "another kind of table"),
+    ],
+)
+def test_only_a_full_disk_is_said_to_be_full(statement: str, way_out: str, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "a.db")) as database:
+        database.execute("PRAGMA max_page_count = 3")
+        with pytest.raises(PublishError) as caught, told_plainly("a.db"):
+            database.execute(statement)
+    assert way_out in caught.value.next_step
 
 
 KILLED = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from runner.commands.moments import Silent
@@ -204,6 +205,26 @@ def test_a_table_that_can_not_be_written_is_told_before_anything_is_paid(
     with pytest.raises(InputError, match=what):
         plan(RunOptions(manifest=ManifestOptions(path=str(path)), environ={}), reporter=Silent())
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_database_that_can_not_hold_all_columns_is_told_before_anything_is_paid(tmp_path: Path) -> None:
+    path = project(
+        tmp_path, GOOD.replace("out.jsonl", "[out.jsonl, out.db]").replace("rows.csv", "w.parquet")
+    )
+    columns = ", ".join(f"{place} AS c{place}" for place in range(1_990))
+    with duckdb.connect() as connection:
+        for table, others in (("w", columns), ("fits", "1")):
+            select = f"SELECT 'a' AS id, 'hi' AS text, {others}"
+            connection.execute(f"COPY ({select}) TO '{tmp_path}/{table}.parquet'")
+    (found,) = mistakes_of(path)
+    assert found.where.startswith(f"{path}:5:")
+    assert (found.path, found.what, found.hint) == (
+        "output.path",
+        f"{tmp_path}/out.db: a SQLite table holds at most 2,000 columns, and this one has 2,010",
+        "write another kind of table, or leave columns out in `dataset.query`",
+    )
+    path.write_text(path.read_text().replace("w.parquet", "fits.parquet"))
+    assert validate(ManifestOptions(path=str(path)), environ={}).rows == 1
 
 
 @pytest.mark.parametrize("value", ['"\\ud800"', '"\\0"', "99999999999999999999"])
