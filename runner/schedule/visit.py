@@ -102,6 +102,7 @@ class Visit:
         self._manifest_id = self._ledger.ensure_manifest(self._path, workplace.manifest.name)
         self.events: list[Event] = []
         self.is_open = False
+        self._is_held_elsewhere = False
 
     @property
     def _ledger(self) -> Ledger:
@@ -132,7 +133,8 @@ class Visit:
                 self._carry_out(self._schedule)
             else:
                 self._end()
-            if not any(isinstance(event, FailedManifest) for event in self.events):
+            is_failing = any(isinstance(event, FailedManifest) for event in self.events)
+            if not is_failing and not self._is_held_elsewhere:
                 self._schedules.note_problem(self._manifest_id, "", self._now)
             self.is_open = bool(self._starting_dues()) or self._has_batches()
             if not self.is_open and not self._open_dues():
@@ -186,7 +188,7 @@ class Visit:
         try:
             result = self._run(RunOptions(manifest=self._options, is_step=True, goes_on=True))
         except HeldElsewhereError:
-            pass  # somebody runs it by hand at this moment
+            self._is_held_elsewhere = True  # somebody runs it by hand at this moment
         except InterruptedRunError:
             raise
         except StillRunningError as error:

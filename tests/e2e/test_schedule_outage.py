@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from runner.core import states
+from runner.ledger import hold, locate
 from runner.schedule.reports import TickReport
 from tests.e2e.scheduled import Stage, Theatre, theatre
 
@@ -90,6 +91,16 @@ def test_what_a_run_by_hand_brought_to_its_end_is_no_outage_a_week_later(stage: 
     stage.tick(SECOND)
     stage.server.arm("gateway-502", route="* /v1/*", times=0)
     assert stage.tick("2026-01-02T02:01").failed == ()
+
+
+def test_a_run_by_hand_that_keeps_a_tick_from_looking_makes_no_news_of_an_outage(stage: Stage) -> None:
+    under_way(stage)
+    stage.tick("2026-01-01T02:01")
+    assert told(stage.tick("2026-01-01T02:11")) == [(4, True)]
+    place = locate(str(stage.folder / "nightly.yaml"), stage.environ)
+    with hold(place.manifest_lock("nightly.yaml")):
+        stage.tick("2026-01-01T02:12")
+    assert told(stage.tick("2026-01-01T02:13")) == [(4, False)]
 
 
 def test_results_that_can_t_be_read_are_looks_that_fail(stage: Stage) -> None:
