@@ -13,6 +13,7 @@ from runner.commands.moments import Finished, Reporter, Silent
 from runner.commands.options import ManifestOptions, Narrowing, RunOptions
 from runner.core.model import Manifest
 from runner.core.planning import Plan
+from runner.errors import InputError, Mistake
 
 
 def load(
@@ -75,11 +76,27 @@ def _options(
     detach: bool = False,
     wait_s: float | None = None,
 ) -> RunOptions:
+    mistakes = _mistakes(set_values, limit, wait_s)
+    if mistakes:
+        raise InputError(mistakes)
     return RunOptions(
-        manifest=ManifestOptions(path=str(path), set_values=set_values, profile=profile),
+        manifest=ManifestOptions(path=str(path), set_values=tuple(set_values), profile=profile),
         environ=dict(os.environ if environ is None else environ),
         narrowing=Narrowing(limit=limit),
         detach=detach,
         wait_s=wait_s,
         workers=1,
     )
+
+
+def _mistakes(set_values: object, limit: object, wait_s: object) -> list[Mistake]:
+    """What the command line would refuse, or could not be given; no type checker need have looked."""
+    found = []
+    if isinstance(set_values, str):
+        what = "is one text, and not a sequence of them"
+        found.append(Mistake(where="set_values", what=what, hint=f"write [{set_values!r}]"))
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        found.append(Mistake(where="limit", what=f"{limit!r} is not a whole number of 1 or more"))
+    if wait_s is not None and (not isinstance(wait_s, int | float) or not wait_s >= 0):
+        found.append(Mistake(where="wait_s", what=f"{wait_s!r} is not a number of seconds"))
+    return found

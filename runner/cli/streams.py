@@ -23,6 +23,8 @@ class ReaderLeftError(Exception):
 def write_out(text: str) -> None:
     """Data for stdout, flushed. Raises ReaderLeftError, or RunnerError where stdout can't take it."""
     data = text.encode("utf-8", "backslashreplace")
+    if sys.stdout is None:
+        raise RunnerError("standard output is closed", next_step="give it a place that can be written")
     try:
         sys.stdout.flush()
         sys.stdout.buffer.write(data)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from runner.cli.signals import cursor_hidden_on
 from runner.cli.status_text import HEAD, RIGHT, Section, is_over, section, status_text
-from runner.cli.streams import say, write_out
+from runner.cli.streams import say, stdout_width, write_out
 from runner.cli.texts import here
 from runner.errors import EXIT_DONE
 
@@ -45,7 +45,7 @@ def stdout_console() -> Console:
 
 def print_status(found: Sequence[ManifestStatus]) -> None:
     """With colour on a terminal, else aligned plain text."""
-    if sys.stdout.isatty():
+    if stdout_width() is not None:
         console = stdout_console()
         console.print(drawn(found, console.width))
     else:
@@ -54,7 +54,7 @@ def print_status(found: Sequence[ManifestStatus]) -> None:
 
 def watch_status(manifests: Sequence[str], *, every_s: float) -> int:
     """Until nothing is under way. Repainted in place on a terminal; in a pipe printed when it changed."""
-    if not sys.stdout.isatty():
+    if stdout_width() is None:
         return _watch_plainly(manifests, every_s)
     found, console = _look(manifests), stdout_console()
     live = Live(drawn(found, console.width), console=console, auto_refresh=False, vertical_overflow="crop")

@@ -118,6 +118,11 @@ class Comparison:
         self.rows = 0
         self.causes: list[str] = []
 
+    @property
+    def fits_none(self) -> bool:
+        """Whether the run's `where` leaves every row out."""
+        return self._selection.fits_none
+
     def add(self, piece: Piece) -> None:
         """Take the next rows."""
         if piece.start != self._next_row:

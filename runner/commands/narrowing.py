@@ -49,6 +49,11 @@ class Selection:
         return self._narrowing.takes_all
 
     @property
+    def fits_none(self) -> bool:
+        """Whether there is a `where`, and no row fits it."""
+        return self._narrowing.where is not None and self._chosen is not None and not any(self._chosen)
+
+    @property
     def asks_before(self) -> bool:
         """Whether `takes` needs the rows of the last run."""
         return self._narrowing.only in ("new", "changed")

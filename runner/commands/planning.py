@@ -308,6 +308,7 @@ def _conclude(
         times_read=times_read,
         narrowing=options.narrowing,
         warnings=(
+            *([Mistake(where="--where", what="no row fits it")] if comparison.fits_none else []),
             *lacking_warnings(workplace.manifest, snapshot, prompt),
             *replaced_warnings(ledger, previous, options, where, snapshot, staging),
         ),

@@ -14,6 +14,7 @@ import pytest
 
 from runner import __version__
 from runner.cli.arguments import COMMAND_NAMES
+from tests.project_factory import make_project
 from tests.warm_program import run_warm
 
 WAIT_S = 60.0
@@ -196,6 +197,26 @@ def test_a_reader_who_leaves_ends_a_listing_quietly(tmp_path: Path) -> None:
     )
     assert done.stdout == '{\n  "$sche'
     assert done.stderr == "code 0\n"
+
+
+def test_a_closed_stdout_is_an_error_with_a_name_and_stops_no_run(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+
+    def closed(command: str) -> tuple[int, str]:
+        shell = f'"{sys.executable}" -m runner {command} >&-'
+        done = subprocess.run(
+            shell, shell=True, cwd=tmp_path, stderr=subprocess.PIPE, text=True, timeout=WAIT_S, check=False
+        )
+        return done.returncode, done.stderr
+
+    code, said = closed("run manifest.yaml --json")
+    assert (code, said.partition(";")[0]) == (0, "warning: standard output is closed")
+    assert [row["_status"] for row in project.results()] == ["succeeded"] * 5
+    for command in ("schema", "status", "plan manifest.yaml", "results manifest.yaml", "plan x.yaml --json"):
+        code, said = closed(command)
+        assert code == (2 if "x.yaml" in command else 1)
+        assert said.startswith("error: x.yaml" if "x.yaml" in command else "error: standard output is closed")
+        assert "Traceback" not in said
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
