@@ -71,7 +71,8 @@ def test_a_dataset_is_split_into_shards_and_joined_again(tmp_path: Path) -> None
     project = make_project(tmp_path / "p", rows=rows, batch={"max_requests_per_file": 5})
     done = project.run()
     assert (done.code, done.event("finished")["batches"]) == (0, 5)
-    assert [upload["requests"] for upload in project.witness.uploads()] == [5, 5, 5, 5, 3]
+    uploads = project.witness.uploads()  # four at a time: in whatever order they arrive
+    assert sorted(upload["requests"] for upload in uploads) == [3, 5, 5, 5, 5]
     for row in project.results():
         assert row["text"] in row["_answer"]
 
