@@ -44,6 +44,7 @@ from runner.core.planning import Plan, Policy
 from runner.dataset import Snapshot, close_snapshots, take_snapshot
 from runner.errors import InputError, Mistake
 from runner.failpoints import failpoint
+from runner.ledger import Comparison as Compared
 from runner.ledger import Ledger, RunRecord, Staging
 from runner.prompt import Prompt
 
@@ -261,15 +262,7 @@ def _conclude(
     times_read = _times_read(inputs)
     shards = tuple(comparison.seal(snapshot.rows))
     document = document_of(workplace.manifest)
-    manifest_digest = sha256(document).hexdigest()
-    requests = "\n".join(shard.sha for shard in shards)
-    digests = PlanDigests(
-        manifest=manifest_digest,
-        template=prompt.digest(),
-        dataset=snapshot.digest,
-        last_run=previous.uid if previous is not None else "",
-        requests=sha256(requests.encode()).hexdigest() if shards else "",
-    )
+    digests = _digests(document, inputs, previous, shards)
     compared = staging.compare()
     reasons = reasons_of(
         workplace,
@@ -283,15 +276,7 @@ def _conclude(
         only_data=only_data,
     )
     plan = comparison.plan(shards, compared, reasons)
-    is_as_it_was = (
-        ledger is not None
-        and previous is not None
-        and previous.dataset_digest == snapshot.digest
-        and not (compared.new or compared.changed or compared.removed)
-        # Of a row without a request another template may have another cause.
-        and not (plan.unsendable and previous.template_digest != prompt.digest())
-        and says_what_is_so(workplace, ledger, previous)
-    )
+    is_as_it_was = _is_as_it_was(workplace, ledger, previous, inputs, plan, compared)
     is_queried = workplace.manifest.dataset.query is not None
     where = workplace.manifest.where("dataset.query" if is_queried else "dataset.path")
     return Prepared(
@@ -303,7 +288,7 @@ def _conclude(
         shards=shards,
         files=files,
         prompt=prompt,
-        manifest_digest=manifest_digest,
+        manifest_digest=digests.manifest,
         previous=previous,
         times_read=times_read,
         narrowing=options.narrowing,
@@ -312,6 +297,40 @@ def _conclude(
             *lacking_warnings(workplace.manifest, snapshot, prompt),
             *replaced_warnings(ledger, previous, options, where, snapshot, staging),
         ),
+    )
+
+
+def _digests(
+    document: bytes, inputs: _Inputs, previous: RunRecord | None, shards: tuple[SealedShard, ...]
+) -> PlanDigests:
+    """What the plan rests on; `document` is the whole manifest."""
+    requests = "\n".join(shard.sha for shard in shards)
+    return PlanDigests(
+        manifest=sha256(document).hexdigest(),
+        template=inputs.prompt.digest(),
+        dataset=inputs.snapshot.digest,
+        last_run=previous.uid if previous is not None else "",
+        requests=sha256(requests.encode()).hexdigest() if shards else "",
+    )
+
+
+def _is_as_it_was(
+    workplace: Workplace,
+    ledger: Ledger | None,
+    previous: RunRecord | None,
+    inputs: _Inputs,
+    plan: Plan,
+    compared: Compared,
+) -> bool:
+    """Whether the tables of the last run say already what this one's would."""
+    return (
+        ledger is not None
+        and previous is not None
+        and previous.dataset_digest == inputs.snapshot.digest
+        and not (compared.new or compared.changed or compared.removed)
+        # Of a row without a request another template may have another cause.
+        and not (plan.unsendable and previous.template_digest != inputs.prompt.digest())
+        and says_what_is_so(workplace, ledger, previous)
     )
 
 

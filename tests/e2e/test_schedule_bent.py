@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -12,7 +11,7 @@ from runner.commands.moments import Silent
 from runner.commands.options import AS_WRITTEN, ManifestOptions
 from runner.schedule.reports import TickReport
 from runner.schedule.ticking import tick
-from tests.e2e.scheduled import Stage, Theatre, seconds, theatre
+from tests.e2e.scheduled import Stage, seconds
 from tests.fault.provider_factories import ScriptedServer, always, reply
 
 pytestmark = pytest.mark.usefixtures("lent_duckdb")
@@ -20,17 +19,6 @@ pytestmark = pytest.mark.usefixtures("lent_duckdb")
 BEFORE, FIRST, SECOND = "2026-01-01T01:00", "2026-01-01T02:00", "2026-01-02T02:00"
 PROD = replace(AS_WRITTEN, profile="prod")
 SCHEDULE = {"cron": "0 2 * * *"}
-
-
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
-    with theatre(tmp_path_factory.mktemp("theatre")) as opened:
-        yield opened
-
-
-@pytest.fixture
-def stage(house: Theatre) -> Stage:
-    return house.stage()
 
 
 def bent_tick(stage: Stage, at: str, bent: ManifestOptions, **environ: str) -> TickReport:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,23 +9,12 @@ import pytest
 from runner.core import states
 from runner.ledger import hold, locate
 from runner.schedule.reports import TickReport
-from tests.e2e.scheduled import Stage, Theatre, theatre
+from tests.e2e.scheduled import Stage
 
 pytestmark = pytest.mark.usefixtures("lent_duckdb")
 
 FIRST, SECOND = "2026-01-01T02:00", "2026-01-02T02:00"
 SINCE = "has worked since 2026-01-01 02:0"
-
-
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
-    with theatre(tmp_path_factory.mktemp("theatre")) as opened:
-        yield opened
-
-
-@pytest.fixture
-def stage(house: Theatre) -> Stage:
-    return house.stage()
 
 
 def under_way(stage: Stage, **keys: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import pytest
@@ -12,23 +11,12 @@ import pytest
 from runner.core import due
 from runner.core.model import ScheduleSettings
 from runner.ledger import hold, locate
-from tests.e2e.scheduled import Stage, Theatre, theatre
+from tests.e2e.scheduled import Stage
 
 pytestmark = pytest.mark.usefixtures("lent_duckdb")
 
 FIRST, SECOND, THIRD = "2026-01-01T02:00", "2026-01-02T02:00", "2026-01-03T02:00"
 BEFORE = "2026-01-01T01:00"
-
-
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
-    with theatre(tmp_path_factory.mktemp("theatre")) as opened:
-        yield opened
-
-
-@pytest.fixture
-def stage(house: Theatre) -> Stage:
-    return house.stage()
 
 
 def started(stage: Stage, at: str) -> int:

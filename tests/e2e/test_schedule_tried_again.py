@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from runner.schedule.reports import TickReport
-from tests.e2e.scheduled import Stage, Theatre, theatre
+from tests.e2e.scheduled import Stage
 
 pytestmark = pytest.mark.usefixtures("lent_duckdb")
 
 FIRST, SECOND = "2026-01-01T02:00", "2026-01-02T02:00"
-
-
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
-    with theatre(tmp_path_factory.mktemp("theatre")) as opened:
-        yield opened
-
-
-@pytest.fixture
-def stage(house: Theatre) -> Stage:
-    return house.stage()
 
 
 def without_dataset(stage: Stage, **keys: Any) -> None:
