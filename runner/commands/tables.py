@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.commands.documents import document_of
+from runner.commands.past import SHORT_ID
 from runner.commands.totals import Totals
 from runner.commands.workplace import Workplace
 from runner.core.model import Status
@@ -73,7 +74,7 @@ def tables_of_others(workplace: Workplace, ledger: Ledger) -> list[Mistake]:
         Mistake(
             where=manifest.where(f"output.path.{number}"),
             path="output.path",
-            what=f"{path} is the table of {other} (run {written.uid[:8]})",
+            what=f"{path} is the table of {other} (run {written.uid[:SHORT_ID]})",
             hint=f"choose another name, or delete that file if {other} does not write there any more",
         )
         for number, path in enumerate(manifest.output.paths)
